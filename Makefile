@@ -1,0 +1,37 @@
+# Both `make demo` and `make test` work from a clean clone with Python 3.10+, a C++ compiler and the
+# package registry. Everything is installed into $(VENV); a stamp file makes the set-up idempotent.
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?= -n auto
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# torch.utils.cpp_extension looks for ninja on the PATH.
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.PHONY: setup demo test lint size clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	PYTHON=$(BIN)/python tools/demo.sh
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m pyright
+
+size: $(STAMP)
+	$(BIN)/python tools/size.py
+
+clean:
+	rm -rf out build dist .pytest_cache .ruff_cache .hypothesis

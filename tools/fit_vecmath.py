@@ -1,0 +1,183 @@
+"""Fit every polynomial of `emit/skeletons/vecmath.hpp`; the only place its coefficients come from.
+
+Holds a small Remez exchange in mpmath and the table of fits; nothing imports it at run time.
+`python tools/fit_vecmath.py` prints the coefficients as C literals with the error of each fit,
+`--check` exits 1 unless the header holds every printed literal, names select fits.
+
+Method: weighted minimax fit by the Remez exchange on a fixed Chebyshev-distributed grid
+(W. J. Cody, W. Fraser, J. F. Hart, "Rational Chebyshev approximation using linear equations",
+Numer. Math. 12, 1968). Coefficients are then rounded one at a time, from the lowest power (the one
+whose rounding costs most) upwards, and the rest refitted around the rounded ones, in the spirit of
+N. Brisebarre and S. Chevillard, "Efficient polynomial L-infinity approximations", ARITH 2007.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from mpmath import mp, mpf
+
+mp.dps = 45
+HEADER = Path(__file__).parents[1] / "src/fusewright/emit/skeletons/vecmath.hpp"
+GRID = 801
+Real = Callable[[mpf], mpf]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """One polynomial: `target(x)` on [lo, hi] by powers of x, error weighted by `weight(x)`."""
+
+    name: str
+    target: Real
+    weight: Real
+    lo: float
+    hi: float
+    degree: int
+    double: bool = False
+
+
+def chebyshev_grid(lo: mpf, hi: mpf, count: int) -> list[mpf]:
+    """`count` points of [lo, hi], denser at the ends where the error of a fit alternates faster."""
+    half = (hi - lo) / 2
+    return [lo + half * (1 - mp.cos(mp.pi * k / (count - 1))) for k in range(count)]
+
+
+def alternation(error: list[mpf], size: int) -> list[int]:
+    """Indices of `size` consecutive sign-alternating extrema of `error`, largest ends kept."""
+    best: list[int] = []
+    for i, e in enumerate(error):
+        if best and (error[best[-1]] > 0) == (e > 0):
+            if abs(e) > abs(error[best[-1]]):
+                best[-1] = i
+        else:
+            best.append(i)
+    while len(best) > size:
+        best.pop(0 if abs(error[best[0]]) < abs(error[best[-1]]) else -1)
+    return best
+
+
+def levelled(rows: list[list[mpf]], values: list[mpf], weights: list[mpf], at: list[int]):
+    """Coefficients whose weighted error has equal size and alternating sign at the points `at`."""
+    size = len(at)
+    system = mp.matrix(size, size)
+    right = mp.matrix(size, 1)
+    for r, i in enumerate(at):
+        for c, value in enumerate(rows[i]):
+            system[r, c] = value * weights[i]
+        system[r, size - 1] = mpf(-1) ** r
+        right[r] = values[i] * weights[i]
+    return list(mp.lu_solve(system, right))[:-1]
+
+
+def remez(rows: list[list[mpf]], values: list[mpf], weights: list[mpf]) -> tuple[list[mpf], mpf]:
+    """Weighted minimax coefficients over basis `rows` (grid x terms) and the largest error."""
+    terms, last = len(rows[0]), len(rows) - 1
+    at = [round((1 - np.cos(np.pi * (k + 0.5) / (terms + 1))) / 2 * last) for k in range(terms + 1)]
+    for _ in range(12):
+        coefficients = levelled(rows, values, weights, at)
+        error = [
+            (v - mp.fdot(coefficients, row)) * w
+            for row, v, w in zip(rows, values, weights, strict=True)
+        ]
+        worst = max(abs(e) for e in error)
+        level = min(abs(error[i]) for i in at)
+        following = alternation(error, terms + 1)
+        if len(following) < terms + 1 or worst <= level * mpf("1.001"):
+            break
+        at = following
+    return coefficients, worst
+
+
+def rounded(value: mpf, double: bool) -> mpf:
+    """The nearest double or float to `value`."""
+    return mpf(float(value)) if double else mpf(float(np.float32(float(value))))
+
+
+def solve(fit: Fit) -> tuple[list[mpf], mpf]:
+    """Representable coefficients, lowest power first, and the largest weighted error they leave."""
+    # Grid points where the weight or the target has no limit (x = 0) are stepped over.
+    grid = [x for x in chebyshev_grid(mpf(fit.lo), mpf(fit.hi), GRID) if abs(x) > mpf("1e-12")]
+    values, weights = [fit.target(x) for x in grid], [fit.weight(x) for x in grid]
+    powers = [[x**k for k in range(fit.degree + 1)] for x in grid]
+    done: list[mpf] = []
+    for k in range(fit.degree + 1):
+        rest, _ = remez([row[k:] for row in powers], values, weights)
+        done.append(rounded(rest[0], fit.double))
+        values = [v - done[-1] * row[k] for v, row in zip(values, powers, strict=True)]
+    return done, max(abs(v * w) for v, w in zip(values, weights, strict=True))
+
+
+def literal(value: mpf, double: bool) -> str:
+    """`value` as a C literal that reads back to the same number."""
+    if double:
+        return f"{float(value):.17g}"
+    text = f"{float(value):.9g}"
+    return f"{text}f" if "." in text or "e" in text else f"{text}.0f"
+
+
+def tail(function: Real, head: Real, power: int) -> Real:
+    """(function - head) / x^power, the part of a function that its leading terms leave."""
+    return lambda x: (function(x) - head(x)) / x**power
+
+
+def odd_tail(function: Real) -> Real:
+    """(f(x) - x) / x^3 as a function of z = x^2, for odd f with slope one."""
+    return lambda z: (function(mp.sqrt(z)) / mp.sqrt(z) - 1) / z
+
+
+def odd_weight(function: Real) -> Real:
+    """Weight that makes the error of `odd_tail` relative to f."""
+    return lambda z: z * mp.sqrt(z) / function(mp.sqrt(z))
+
+
+LN2_HALF = 0.3467  # ln(2)/2 and a little: the rounded quotient may miss the nearest integer
+ROOT = float(mp.sqrt(2))
+
+
+def log_tail(f: mpf) -> mpf:
+    """(log1p(f) - f + f^2/2) / f^3."""
+    return (mp.log1p(f) - f + f * f / 2) / f**3
+
+
+def erfc_root(a: mpf) -> mpf:
+    """erfc(a)^(1/8): smooth enough for a short polynomial; three squarings give erfc back."""
+    return mp.erfc(a) ** (mpf(1) / 8)
+
+
+FITS = (
+    Fit("exp", tail(mp.exp, lambda r: 1 + r, 2), lambda r: r * r / mp.exp(r),
+        -LN2_HALF, LN2_HALF, 4),
+    Fit("expm1", tail(mp.exp, lambda r: 1 + r, 2), lambda r: r * r / mp.expm1(r),
+        -LN2_HALF, LN2_HALF, 5),
+    Fit("exp2", lambda r: (2**r - 1) / r, lambda r: r / 2**r, -0.5, 0.5, 5),
+    Fit("log", log_tail, lambda f: f**3 / mp.log1p(f), ROOT / 2 - 1.001e-7 - 1, ROOT - 0.9999, 8),
+    Fit("tanh", odd_tail(mp.tanh), odd_weight(mp.tanh), 0, 0.3601, 4),
+    Fit("erf", lambda z: mp.erf(mp.sqrt(z)) / mp.sqrt(z) - 1,
+        lambda z: mp.sqrt(z) / mp.erf(mp.sqrt(z)), 0, 1.4401, 7),
+    Fit("erf_tail", lambda t: erfc_root(t + mpf("2.5")),
+        lambda t: 8 * erfc_root(t + mpf("2.5"))**7 / mp.erf(t + mpf("2.5")), -1.3001, 1.5, 9),
+)
+
+
+def main() -> int:
+    """Fit, print, and with `--check` compare against the header."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="fits to do (default: all)")
+    parser.add_argument("--check", action="store_true", help="exit 1 unless the header agrees")
+    options = parser.parse_args()
+    header, missing = HEADER.read_text() if options.check else "", 0
+    for fit in FITS:
+        if options.names and fit.name not in options.names:
+            continue
+        coefficients, error = solve(fit)
+        literals = [literal(c, fit.double) for c in coefficients]
+        print(f"{fit.name}: 2^{float(mp.log(error, 2)):.1f}: {', '.join(literals)}", flush=True)
+        missing += sum(text not in header for text in literals) if options.check else 0
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
