@@ -1,0 +1,687 @@
+"""Level 1: the Graph of tensor operations that algebra works on, and the constructors of its nodes.
+
+Every node is immutable, content-addressed (`keyed`) and carries its shape and dtype. Build nodes
+only through the lower-case constructor functions: they compute shape and dtype and raise IRError.
+There is no implicit broadcasting and no implicit conversion: operands of a pointwise op have the
+result's very shape and one dtype; `expand` and `cast` say so. No C, no torch, no cost here.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Literal, Union
+
+from ..errors import IRError
+from . import index as ix
+from .dtypes import BOOL, INT64, DType
+from .index import Conds, Index
+from .keyed import Keyed
+from .scalar import OPS, REDUCTIONS, result_dtype
+
+Scalar = Union[float, int, bool]
+Shape = tuple[int, ...]
+Role = Literal["input", "param", "buffer", "constant"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node(Keyed):
+    """A tensor value. `shape` in elements, `dtype` its element type."""
+
+    shape: Shape
+    dtype: DType
+
+    @property
+    def operands(self) -> tuple["Node", ...]:
+        return ()
+
+    def with_operands(self, operands: tuple["Node", ...]) -> "Node":
+        """The same operation on other operands (shapes and dtypes must be unchanged)."""
+        return self
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.bytes
+
+    @property
+    def axes(self) -> tuple[Index, ...]:
+        """The canonical index variables i0, i1, ... of this node's axes."""
+        return ix.axes(self.shape)
+
+    @property
+    def kind(self) -> str:
+        """Name of the operation, for people."""
+        return type(self).__name__.lower()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Input(Node):
+    """A tensor from outside: user input, parameter, buffer or constant attribute, by unique name."""
+
+    name: str
+    role: Role
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Const(Node):
+    """One scalar value in every element."""
+
+    value: Scalar
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Iota(Node):
+    """`out[i] = value(i)`: an integer tensor computed from its own index."""
+
+    value: Index
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unary(Node):
+    """`out[i] = op(x[i])`."""
+
+    op: str
+    x: Node
+
+    @property
+    def operands(self) -> tuple[Node, ...]:
+        return (self.x,)
+
+    def with_operands(self, operands: tuple[Node, ...]) -> Node:
+        return unary(self.op, *operands)
+
+    @property
+    def kind(self) -> str:
+        return self.op
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Binary(Node):
+    """`out[i] = op(a[i], b[i])`."""
+
+    op: str
+    a: Node
+    b: Node
+
+    @property
+    def operands(self) -> tuple[Node, ...]:
+        return (self.a, self.b)
+
+    def with_operands(self, operands: tuple[Node, ...]) -> Node:
+        return binary(self.op, *operands)
+
+    @property
+    def kind(self) -> str:
+        return self.op
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Where(Node):
+    """`out[i] = a[i] if cond[i] else b[i]`."""
+
+    cond: Node
+    a: Node
+    b: Node
+
+    @property
+    def operands(self) -> tuple[Node, ...]:
+        return (self.cond, self.a, self.b)
+
+    def with_operands(self, operands: tuple[Node, ...]) -> Node:
+        return where(*operands)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cast(Node):
+    """`out[i] = dtype(x[i])`, with C's rounding (to nearest even for floats, toward zero to ints)."""
+
+    x: Node
+
+    @property
+    def operands(self) -> tuple[Node, ...]:
+        return (self.x,)
+
+    def with_operands(self, operands: tuple[Node, ...]) -> Node:
+        return cast(operands[0], self.dtype)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View(Node):
+    """`out[i] = x[index(i)] if valid(i) else fill`: every change of layout.
+
+    `index` has one expression per axis of x, over the variables of the output's axes. It must be in
+    bounds wherever `valid` holds.
+    """
+
+    x: Node
+    index: tuple[Index, ...]
+    valid: Conds
+    fill: Scalar
+
+    @property
+    def operands(self) -> tuple[Node, ...]:
+        return (self.x,)
+
+    def with_operands(self, operands: tuple[Node, ...]) -> Node:
+        return view(operands[0], self.shape, self.index, self.valid, self.fill)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Concat(Node):
+    """The operands one after the other along `axis`."""
+
+    xs: tuple[Node, ...]
+    axis: int
+
+    @property
+    def operands(self) -> tuple[Node, ...]:
+        return self.xs
+
+    def with_operands(self, operands: tuple[Node, ...]) -> Node:
+        return concat(operands, self.axis)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reduce(Node):
+    """`out[p] = fold(op, x[p, r] for all r)`; the reduced axes (sorted) disappear from the shape."""
+
+    op: str
+    x: Node
+    axes_reduced: tuple[int, ...]
+
+    @property
+    def operands(self) -> tuple[Node, ...]:
+        return (self.x,)
+
+    def with_operands(self, operands: tuple[Node, ...]) -> Node:
+        return reduce(self.op, operands[0], self.axes_reduced)
+
+    @property
+    def kind(self) -> str:
+        return f"reduce_{self.op}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArgReduce(Node):
+    """Index (int64) along `axis` of the largest or smallest value: the first NaN, else the first tie."""
+
+    op: Literal["argmax", "argmin"]
+    x: Node
+    axis: int
+
+    @property
+    def operands(self) -> tuple[Node, ...]:
+        return (self.x,)
+
+    def with_operands(self, operands: tuple[Node, ...]) -> Node:
+        return arg_reduce(self.op, operands[0], self.axis)
+
+    @property
+    def kind(self) -> str:
+        return self.op
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contract(Node):
+    """`out[i] = sum over r of a[a_index(i, r)] * b[b_index(i, r)]`: every matmul and convolution.
+
+    Output axes are the variables i0, i1, ...; reduced axes r0, r1, ... with extents `reduced`. An
+    operand counts as zero where its `valid` conditions fail. Products are accumulated in (at least)
+    the compute type of the operands and rounded once to `dtype`. `family` says which of eager's
+    precision switches governs it ("matmul" or "convolution").
+    """
+
+    a: Node
+    b: Node
+    reduced: Shape
+    a_index: tuple[Index, ...]
+    b_index: tuple[Index, ...]
+    a_valid: Conds
+    b_valid: Conds
+    family: Literal["matmul", "convolution"]
+
+    @property
+    def operands(self) -> tuple[Node, ...]:
+        return (self.a, self.b)
+
+    def with_operands(self, operands: tuple[Node, ...]) -> Node:
+        a, b = operands
+        if (a.shape, b.shape) != (self.a.shape, self.b.shape):
+            raise IRError("contract: operands of other shapes need new index maps")
+        return replace(self, a=a, b=b)
+
+    @property
+    def reduced_axes(self) -> tuple[Index, ...]:
+        return reduced_axes(self.reduced)
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.size * prod(self.reduced)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gather(Node):
+    """`out[i] = x[..., where[i] at axis, ...]`; the other coordinates are `index(i)`.
+
+    `where` is an integer tensor of the output's shape with values in [0, x.shape[axis]); the entry
+    of `index` at `axis` is ignored and must be the constant 0. Kernels check the bounds.
+    """
+
+    x: Node
+    where: Node
+    axis: int
+    index: tuple[Index, ...]
+
+    @property
+    def operands(self) -> tuple[Node, ...]:
+        return (self.x, self.where)
+
+    def with_operands(self, operands: tuple[Node, ...]) -> Node:
+        return gather(*operands, axis=self.axis, index=self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Stands for "the device of the inputs" among the arguments of a call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verbatim:
+    """An argument spelled as Python text, e.g. `torch.contiguous_format`."""
+
+    text: str
+
+
+Arg = Union[Node, DType, Device, Verbatim, str, float, int, bool, None, tuple["Arg", ...]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call(Keyed):
+    """A call of the ATen operator `op` (e.g. "aten.cumsum.default"): the honest way out.
+
+    `results` are the (shape, dtype, strides) of its tensor results. `order` is the position among
+    calls that draw random numbers, None for a pure operator: calls with an order are neither
+    merged nor moved past each other.
+    """
+
+    op: str
+    args: tuple[Arg, ...]
+    kwargs: tuple[tuple[str, Arg], ...]
+    results: tuple[tuple[Shape, DType, tuple[int, ...]], ...]
+    order: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extern(Node):
+    """Result number `position` of a Call."""
+
+    call: Call
+    position: int
+
+    @property
+    def operands(self) -> tuple[Node, ...]:
+        return tuple(_nodes_in((self.call.args, tuple(v for _, v in self.call.kwargs))))
+
+    def with_operands(self, operands: tuple[Node, ...]) -> Node:
+        rest = iter(operands)
+        args = tuple(_replace_nodes(a, rest) for a in self.call.args)
+        kwargs = tuple((k, _replace_nodes(v, rest)) for k, v in self.call.kwargs)
+        return extern(replace(self.call, args=args, kwargs=kwargs), self.position)
+
+    @property
+    def kind(self) -> str:
+        return self.call.op
+
+
+def _nodes_in(arg: object) -> Iterator[Node]:
+    if isinstance(arg, Node):
+        yield arg
+    elif isinstance(arg, tuple):
+        for a in arg:
+            yield from _nodes_in(a)
+
+
+def _replace_nodes(arg: Arg, rest: Iterator[Node]) -> Arg:
+    if isinstance(arg, Node):
+        return next(rest)
+    return tuple(_replace_nodes(a, rest) for a in arg) if isinstance(arg, tuple) else arg
+
+
+# ------------------------------------------------------------------------------------ constructors
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise IRError(message)
+
+
+def input_(name: str, shape: Shape, dtype: DType, role: Role = "input") -> Node:
+    """A tensor from outside."""
+    return Input(shape, dtype, name, role)
+
+
+def const(value: Scalar, dtype: DType, shape: Shape = ()) -> Node:
+    """`value` (converted to `dtype`) in every element."""
+    python = {"bool": bool, "int": int, "float": float}[dtype.kind]
+    return Const(shape, dtype, python(value))
+
+
+def iota(value: Index, shape: Shape, dtype: DType = INT64) -> Node:
+    """`out[i] = value(i)` over the variables i0, i1, ... of `shape`."""
+    if (constant := ix.constant_value(value)) is not None:
+        return const(constant, dtype, shape)
+    return Iota(shape, dtype, value)
+
+
+def unary(op: str, x: Node) -> Node:
+    """Pointwise `op(x)`."""
+    entry = OPS.get(op)
+    if entry is None or entry.arity != 1 or x.dtype.kind not in entry.on:
+        raise IRError(f"unary {op} is not defined on {x.dtype}")
+    return Unary(x.shape, result_dtype(entry, x.dtype), op, x)
+
+
+def binary(op: str, a: Node, b: Node) -> Node:
+    """Pointwise `op(a, b)`; same shape, same dtype."""
+    entry = OPS.get(op)
+    if entry is None or entry.arity != 2 or a.dtype.kind not in entry.on:
+        raise IRError(f"binary {op} is not defined on {a.dtype}")
+    _require(a.shape == b.shape, f"{op}: shapes {a.shape} and {b.shape} differ")
+    _require(a.dtype == b.dtype, f"{op}: dtypes {a.dtype} and {b.dtype} differ")
+    return Binary(a.shape, result_dtype(entry, a.dtype), op, a, b)
+
+
+def where(cond: Node, a: Node, b: Node) -> Node:
+    """Pointwise choice; `cond` is bool, `a` and `b` agree."""
+    _require(cond.dtype == BOOL, f"where: condition is {cond.dtype}, not bool")
+    _require(cond.shape == a.shape == b.shape, "where: shapes differ")
+    _require(a.dtype == b.dtype, f"where: dtypes {a.dtype} and {b.dtype} differ")
+    return Where(a.shape, a.dtype, cond, a, b)
+
+
+def cast(x: Node, dtype: DType) -> Node:
+    """`x` converted to `dtype`; x itself when it has that dtype."""
+    if x.dtype == dtype:
+        return x
+    return Cast(x.shape, dtype, x)
+
+
+def view(
+    x: Node, shape: Shape, index: Iterable[Index], valid: Conds = (), fill: Scalar = 0
+) -> Node:
+    """`out[i] = x[index(i)] if valid(i) else fill`."""
+    index = tuple(index)
+    _require(len(index) == len(x.shape), f"view: {len(index)} indices for {len(x.shape)} axes")
+    if not valid and prod(shape):
+        for e, n in zip(index, x.shape, strict=True):
+            _require(0 <= e.lo and e.hi < n, f"view: index {e} in [{e.lo}, {e.hi}] outside {n}")
+    if not valid:
+        fill = 0
+    if shape == x.shape and index == x.axes and not valid:
+        return x
+    return View(shape, x.dtype, x, index, valid, fill)
+
+
+def concat(xs: Iterable[Node], axis: int) -> Node:
+    """The operands one after the other along `axis`; other extents and dtypes agree."""
+    xs = tuple(xs)
+    _require(bool(xs), "concat of nothing")
+    first = xs[0]
+    for x in xs:
+        same = x.shape[:axis] + x.shape[axis + 1 :] == first.shape[:axis] + first.shape[axis + 1 :]
+        _require(same and x.dtype == first.dtype, "concat: shapes or dtypes differ")
+    if len(xs) == 1:
+        return first
+    total = sum(x.shape[axis] for x in xs)
+    shape = (*first.shape[:axis], total, *first.shape[axis + 1 :])
+    return Concat(shape, first.dtype, xs, axis)
+
+
+def reduce(op: str, x: Node, axes: Iterable[int]) -> Node:
+    """Fold `op` (sum, prod, max, min, any, all) over `axes`; they vanish. Accumulates in x.dtype."""
+    axes = tuple(sorted(axes))
+    entry = REDUCTIONS.get(op)
+    if entry is None or x.dtype.kind not in entry.on:
+        raise IRError(f"reduce {op} is not defined on {x.dtype}")
+    _require(all(0 <= a < len(x.shape) for a in axes), f"reduce: axes {axes} of {x.shape}")
+    _require(len(set(axes)) == len(axes), f"reduce: repeated axes {axes}")
+    if not axes:
+        return x
+    return Reduce(tuple(n for k, n in enumerate(x.shape) if k not in axes), x.dtype, op, x, axes)
+
+
+def arg_reduce(op: str, x: Node, axis: int) -> Node:
+    """Position (int64) of the extreme value along `axis`, which vanishes."""
+    _require(op in ("argmax", "argmin"), f"unknown arg reduction {op}")
+    _require(0 <= axis < len(x.shape) and x.shape[axis] > 0, f"{op}: axis {axis} of {x.shape}")
+    shape = x.shape[:axis] + x.shape[axis + 1 :]
+    return ArgReduce(shape, INT64, "argmax" if op == "argmax" else "argmin", x, axis)
+
+
+def reduced_axes(extents: Shape) -> tuple[Index, ...]:
+    """The canonical variables r0, r1, ... of a contraction's reduced axes."""
+    return tuple(ix.var(f"r{k}", n) for k, n in enumerate(extents))
+
+
+def contract(
+    a: Node,
+    b: Node,
+    shape: Shape,
+    reduced: Shape,
+    a_index: Iterable[Index],
+    b_index: Iterable[Index],
+    a_valid: Conds = (),
+    b_valid: Conds = (),
+    family: Literal["matmul", "convolution"] = "matmul",
+    dtype: DType | None = None,
+) -> Node:
+    """A sum of products; see Contract."""
+    a_index, b_index = tuple(a_index), tuple(b_index)
+    _require(a.dtype == b.dtype, f"contract: dtypes {a.dtype} and {b.dtype} differ")
+    _require(len(a_index) == len(a.shape) and len(b_index) == len(b.shape), "contract: rank")
+    empty = not prod(shape) or not prod(reduced)
+    for x, index, valid in ((a, a_index, a_valid), (b, b_index, b_valid)):
+        if not valid and not empty:
+            for e, n in zip(index, x.shape, strict=True):
+                _require(0 <= e.lo and e.hi < n, f"contract: index {e} outside extent {n}")
+    return Contract(
+        shape, dtype or a.dtype, a, b, reduced, a_index, b_index, a_valid, b_valid, family
+    )
+
+
+def gather(x: Node, where: Node, *, axis: int, index: Iterable[Index]) -> Node:
+    """`out[i] = x[..., where[i], ...]`; see Gather."""
+    index = tuple(index)
+    _require(where.dtype.kind == "int", f"gather: index is {where.dtype}")
+    _require(len(index) == len(x.shape), "gather: one index per axis of the source")
+    _require(ix.constant_value(index[axis]) == 0, "gather: the index at the axis must be 0")
+    return Gather(where.shape, x.dtype, x, where, axis, index)
+
+
+def extern(call: Call, position: int = 0) -> Node:
+    """Result `position` of an ATen call."""
+    shape, dtype, _ = call.results[position]
+    return Extern(shape, dtype, call, position)
+
+
+# ---------------------------------------------------------------- derived constructors (all Views)
+
+
+def reshape(x: Node, shape: Shape) -> Node:
+    """Row-major reinterpretation."""
+    _require(prod(shape) == x.size, f"reshape: {x.shape} to {shape}")
+    if not x.size:
+        return const(0, x.dtype, shape)
+    offset = ix.flatten(ix.axes(shape), ix.row_major(shape))
+    return view(x, shape, ix.unflatten(offset, x.shape))
+
+
+def permute(x: Node, order: Iterable[int]) -> Node:
+    """`out.shape[k] == x.shape[order[k]]`."""
+    order = tuple(order)
+    shape = tuple(x.shape[k] for k in order)
+    out_axes = ix.axes(shape)
+    return view(x, shape, tuple(out_axes[order.index(k)] for k in range(len(x.shape))))
+
+
+def expand(x: Node, shape: Shape) -> Node:
+    """NumPy broadcasting to `shape`."""
+    lead = len(shape) - len(x.shape)
+    _require(lead >= 0, f"expand: {x.shape} to {shape}")
+    if isinstance(x, Const):
+        return const(x.value, x.dtype, shape)
+    out_axes = ix.axes(shape)[lead:]
+    for n, m in zip(x.shape, shape[lead:], strict=True):
+        _require(n in (1, m), f"expand: {x.shape} to {shape}")
+    zero = ix.const(0)
+    return view(x, shape, tuple(zero if n == 1 else v for n, v in zip(x.shape, out_axes, strict=True)))
+
+
+def keep_axes(x: Node, axes: Iterable[int]) -> Node:
+    """Insert axes of extent 1 at the (sorted, final) positions `axes`."""
+    axes = sorted(axes)
+    shape = list(x.shape)
+    for a in axes:
+        shape.insert(a, 1)
+    out_axes = [v for k, v in enumerate(ix.axes(tuple(shape))) if k not in axes]
+    return view(x, tuple(shape), out_axes)
+
+
+def insert_expanded(x: Node, axes: Iterable[int], shape: Shape) -> Node:
+    """Broadcast a reduction's result back: `axes` of `shape` are the ones x lacks."""
+    return expand(keep_axes(x, axes), shape)
+
+
+# ------------------------------------------------------------------------------------- whole graph
+
+Path = tuple[Union[int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """Where a graph input comes from at run time.
+
+    `path` for role "input": the position among the flattened arguments of forward, then keys into
+    nested structures; for the other roles: the attribute path from the module ("linear", "weight").
+    `strides` in elements, as captured. `requires_grad` as the module has it.
+    """
+
+    node: Input
+    path: Path
+    strides: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return self.node.name
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """After the call, input `target` holds `value` (same shape and dtype)."""
+
+    target: str
+    value: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """Output tensor number `position` in the structure that forward returns."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A container in the structure that forward returns: `kind` tuple, list, dict or a class name.
+
+    `keys` are the dict keys or field names ("" for tuple and list); `children` Leaf, Tree or a
+    constant (`Verbatim` Python text).
+    """
+
+    kind: str
+    keys: tuple[Union[str, int], ...]
+    children: tuple[Union["Tree", Leaf, Verbatim], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The user's code a node comes from: module path, source file line and its text."""
+
+    module: str = ""
+    line: int = 0
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A captured forward pass.
+
+    `outputs` are the tensors returned, with `output_strides` as eager returns them; `result` is the
+    structure around them. `mutations` are applied after every read of the old value. `origins` maps
+    nodes to the user's source and is metadata: it never decides what is computed. `aliases` maps the
+    position of an output to the name of the input that eager returns as that very tensor.
+    """
+
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[Node, ...]
+    output_strides: tuple[tuple[int, ...], ...]
+    result: Tree | Leaf | Verbatim
+    mutations: tuple[Mutation, ...] = ()
+    aliases: tuple[tuple[int, str], ...] = ()
+    origins: Mapping[Node, Origin] = field(default_factory=dict)
+
+    @property
+    def roots(self) -> tuple[Node, ...]:
+        """Everything that must be computed."""
+        return (*self.outputs, *(m.value for m in self.mutations))
+
+    def nodes(self) -> tuple[Node, ...]:
+        """All nodes reachable from the roots, operands first."""
+        return topological(self.roots)
+
+
+def topological(roots: Iterable[Node]) -> tuple[Node, ...]:
+    """Every node reachable from `roots` once, operands before users; iterative (deep graphs)."""
+    done: dict[Node, None] = {}
+    stack: list[tuple[Node, bool]] = [(r, False) for r in reversed(tuple(roots))]
+    while stack:
+        node, ready = stack.pop()
+        if node in done:
+            continue
+        if ready:
+            done[node] = None
+        else:
+            stack.append((node, True))
+            stack.extend((o, False) for o in reversed(node.operands) if o not in done)
+    return tuple(done)
+
+
+def users(roots: Iterable[Node]) -> dict[Node, tuple[Node, ...]]:
+    """For each reachable node, the nodes that have it as an operand (once each)."""
+    out: dict[Node, list[Node]] = {}
+    for n in topological(roots):
+        out.setdefault(n, [])
+        for o in dict.fromkeys(n.operands):
+            out[o].append(n)
+    return {n: tuple(us) for n, us in out.items()}
+
+
+def rebuild(graph: Graph, change: Callable[[Node, tuple[Node, ...]], Node]) -> Graph:
+    """The graph with every node replaced by `change(node, new operands)`, operands first."""
+    new: dict[Node, Node] = {}
+    origins = dict(graph.origins)
+    for n in graph.nodes():
+        out = change(n, tuple(new[o] for o in n.operands))
+        new[n] = out
+        if n in graph.origins:
+            origins.setdefault(out, graph.origins[n])
+    return replace(
+        graph,
+        outputs=tuple(new[o] for o in graph.outputs),
+        mutations=tuple(Mutation(m.target, new[m.value]) for m in graph.mutations),
+        origins=origins,
+    )

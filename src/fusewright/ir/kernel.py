@@ -1,0 +1,185 @@
+"""Level 2: kernels as loop nests over scalar bodies, the calls between them, and whole programs.
+
+A kernel is a nest over `rows` with a list of phases per row; a phase visits every point of its
+`cols` and either folds values into named reduction results or stores values. That one shape covers
+pointwise kernels (one phase, no cols), row reductions, softmax and norms (several phases over one
+row) and column reductions; the anchor and the tile say how the nest maps to threads, never what it
+computes. No C text and no torch live here.
+"""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Literal, Union
+
+from .body import Expr
+from .dtypes import DType
+from .graph import Arg, Shape, Verbatim
+from .index import Index, Var
+
+BufferRole = Literal["input", "param", "buffer", "constant", "temp", "output"]
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A tensor in device memory: strides and sizes in elements."""
+
+    name: str
+    shape: Shape
+    dtype: DType
+    strides: tuple[int, ...]
+    role: BufferRole
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.bytes
+
+
+ReduceKind = Literal["sum", "prod", "max", "min", "any", "all", "argmax", "argmin"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """`name = fold(kind, body over the phase's cols)`; `dtype` is the accumulator's type.
+
+    For argmax and argmin the result is the int64 `position` (over the cols) of the extreme value.
+    """
+
+    name: str
+    kind: ReduceKind
+    dtype: DType
+    body: Expr
+    position: Index | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """`buffer[offset] = body`; the body's dtype is the buffer's."""
+
+    buffer: str
+    offset: Index
+    body: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One pass over `cols` (none: a single point) that folds or stores."""
+
+    cols: tuple[Var, ...]
+    folds: tuple[Fold, ...] = ()
+    stores: tuple[Store, ...] = ()
+
+    @property
+    def extent(self) -> int:
+        return prod(v.extent for v in self.cols)
+
+    @property
+    def bodies(self) -> tuple[Expr, ...]:
+        return (*(f.body for f in self.folds), *(s.body for s in self.stores))
+
+
+AnchorName = Literal["elementwise", "row_reduce", "column_reduce"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """How a nest maps to the machine; printed in the kernel's header and accepted as an override.
+
+    `threads` per block (CUDA) ; `vector` elements per memory access along the fastest axis;
+    `items` vectors per thread in flight; `lanes` threads that share one row (row_reduce) or that
+    split the reduced axis (column_reduce); `keep` whether a row's values stay in registers
+    between phases.
+    """
+
+    threads: int = 256
+    vector: int = 1
+    items: int = 1
+    lanes: int = 1
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A loop nest. `reads` and `writes` name its buffers in parameter order.
+
+    `covers` are the level-1 operations it computes, `origins` the user's source lines.
+    """
+
+    name: str
+    anchor: AnchorName
+    rows: tuple[Var, ...]
+    phases: tuple[Phase, ...]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    tile: Tile
+    covers: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+
+    @property
+    def row_count(self) -> int:
+        return prod(v.extent for v in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Strided:
+    """A buffer seen with another shape: `torch.as_strided(buffer, shape, strides, offset)`."""
+
+    buffer: str
+    shape: Shape
+    strides: tuple[int, ...]
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryCall:
+    """A call of a torch function on the current stream.
+
+    `function` is Python text ("torch.addmm", "torch.ops.aten.cumsum.default"); `args` may hold
+    Strided operands; `outs` names the buffers of its results, `into` is true when the result is
+    written into the existing buffer through `out=`. `extern` marks an operation that fusewright
+    cannot express (DESIGN: Extern), as opposed to a contraction handed to the library.
+    """
+
+    name: str
+    function: str
+    args: tuple["LibraryArg", ...]
+    kwargs: tuple[tuple[str, "LibraryArg"], ...]
+    outs: tuple[str, ...]
+    flops: int = 0
+    extern: bool = False
+    covers: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+
+
+LibraryArg = Union[Strided, Arg, tuple["LibraryArg", ...], Verbatim]
+Step = Union[Kernel, LibraryCall]
+
+
+@dataclass(frozen=True, slots=True)
+class WhyNot:
+    """One refusal of the scheduler: what was considered and the reason it was not done."""
+
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Everything one forward call executes, in order.
+
+    `buffers` holds every tensor by name (inputs, outputs, temporaries); `returns` gives for each
+    output of the graph the Strided view to return or the name of the input it is; `updates` lists
+    (input name, buffer name) copies that end the call (mutations).
+    """
+
+    buffers: tuple[Buffer, ...]
+    steps: tuple[Step, ...]
+    returns: tuple[Strided, ...]
+    updates: tuple[tuple[str, Strided], ...] = ()
+    why_not: tuple[WhyNot, ...] = ()
+
+    def buffer(self, name: str) -> Buffer:
+        return next(b for b in self.buffers if b.name == name)

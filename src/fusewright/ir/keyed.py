@@ -1,0 +1,40 @@
+"""Content-addressed values: equality, hash and order of every IR object come from one structural key.
+
+A plain frozen dataclass hashes and compares by walking its fields, which is exponential on a shared
+DAG. An intern table would cure that but is mutable state that every constructor must be handed.
+Here each object computes a 128-bit BLAKE2 digest of its class, its own fields and the *keys* of its
+children once, when it is built; two objects are equal when their digests are. The digest does not
+depend on the process, so it also gives a stable order. Nothing about tensors lives here.
+"""
+
+from dataclasses import dataclass, field, fields
+from hashlib import blake2b
+from typing import Any
+
+
+def _encode(value: Any) -> bytes:
+    if isinstance(value, Keyed):
+        return value.key
+    if isinstance(value, tuple):
+        return b"(" + b",".join(_encode(v) for v in value) + b")"
+    return f"{type(value).__name__}:{value!r}".encode()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Keyed:
+    """Base of all IR objects. `key` is the structural digest (16 bytes)."""
+
+    key: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        digest = blake2b(type(self).__name__.encode(), digest_size=16)
+        for f in fields(self):
+            if f.init:
+                digest.update(b";" + _encode(getattr(self, f.name)))
+        object.__setattr__(self, "key", digest.digest())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Keyed) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
