@@ -1,0 +1,81 @@
+"""What one compilation carries along: its options, its stage log and its warnings.
+
+There are no intern tables here, and none elsewhere: IR nodes are content-addressed. Each node
+carries a 128-bit BLAKE2 structural key of its op, payload and operands' keys, so equality and hash
+are those of the key, at constant cost however much a DAG shares, and nothing needs to be looked up
+or kept alive. Nothing in this module outlives the compilation that made it.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ParamSpec, TypeVar
+
+from fusewright.options import Options
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StageEntry:
+    """One stage that ran: its name, its wall time in seconds, its result, and how to print it."""
+
+    name: str
+    seconds: float
+    result: object
+    show: Callable[[Any], str] = str
+
+    def text(self) -> str:
+        """The result as text, made only now: printing a large graph can cost more than a stage."""
+        return self.show(self.result)
+
+
+@dataclass(slots=True, eq=False)
+class StageLog:
+    """Grows while a compilation runs: `entries` and `warnings`, both in the order of arrival."""
+
+    entries: list[StageEntry] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def entry(self, name: str) -> StageEntry:
+        """The last entry of that name. Raises KeyError, naming the stages that ran."""
+        for entry in reversed(self.entries):
+            if entry.name == name:
+                return entry
+        raise KeyError(f"no stage {name!r}; ran: {', '.join(e.name for e in self.entries)}")
+
+    def warn(self, message: str) -> None:
+        """Keep a warning for the user; the same message is kept once."""
+        if message not in self.warnings:
+            self.warnings.append(message)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all stages, in seconds."""
+        return sum(entry.seconds for entry in self.entries)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Context:
+    """Options and log of one compilation; every stage takes it as its last argument."""
+
+    options: Options = field(default_factory=Options)
+    log: StageLog = field(default_factory=StageLog)
+
+    def timed(self, name: str, stage: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run `stage`, log its time and result under `name`, and return the result.
+
+        A stage that raises leaves no entry.
+        """
+        start = time.perf_counter()
+        result = stage(*args, **kwargs)
+        self.log.entries.append(StageEntry(name, time.perf_counter() - start, result))
+        return result
+
+    def warn(self, message: str) -> None:
+        self.log.warn(message)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(self.log.warnings)
