@@ -1,0 +1,1 @@
+"""What runs things: compilers, verifier, benchmark, suite. No capture, rewriting or emission."""
