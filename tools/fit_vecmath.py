@@ -134,6 +134,7 @@ def odd_weight(function: Real) -> Real:
 
 
 LN2_HALF = 0.3467  # ln(2)/2 and a little: the rounded quotient may miss the nearest integer
+QUARTER = 0.61686  # (pi/4)^2 and a little
 ROOT = float(mp.sqrt(2))
 
 
@@ -145,6 +146,17 @@ def log_tail(f: mpf) -> mpf:
 def erfc_root(a: mpf) -> mpf:
     """erfc(a)^(1/8): smooth enough for a short polynomial; three squarings give erfc back."""
     return mp.erfc(a) ** (mpf(1) / 8)
+
+
+def scaled_erfc(t: mpf) -> mpf:
+    """(1 + 2a) exp(a^2) erfc(a) at t = (a - 2) / (a + 2), which maps [0, 10.2] to a short range."""
+    a = 2 * (1 + t) / (1 - t)
+    return (1 + 2 * a) * mp.exp(a * a) * mp.erfc(a)
+
+
+def log2_ratio(s: mpf) -> mpf:
+    """log2((1 + s) / (1 - s)) / s."""
+    return 2 * mp.atanh(s) / (s * mp.ln(2))
 
 
 FITS = (
@@ -159,6 +171,19 @@ FITS = (
         lambda z: mp.sqrt(z) / mp.erf(mp.sqrt(z)), 0, 1.4401, 7),
     Fit("erf_tail", lambda t: erfc_root(t + mpf("2.5")),
         lambda t: 8 * erfc_root(t + mpf("2.5"))**7 / mp.erf(t + mpf("2.5")), -1.3001, 1.5, 9),
+    Fit("erfc", scaled_erfc, lambda t: 1 / scaled_erfc(t), -1, 0.6722, 9),
+    Fit("sin", odd_tail(mp.sin), odd_weight(mp.sin), 0, QUARTER, 3),
+    Fit("cos", lambda z: (mp.cos(mp.sqrt(z)) - 1 + z / 2) / z**2,
+        lambda z: z**2 / mp.cos(mp.sqrt(z)), 0, QUARTER, 2),
+    Fit("sinh", odd_tail(mp.sinh), odd_weight(mp.sinh), 0, 1.0001, 3),
+    Fit("asin", odd_tail(mp.asin), odd_weight(mp.asin), 0, 0.2501, 4),
+    Fit("atan", odd_tail(mp.atan), odd_weight(mp.atan), 0, 1, 7),
+    Fit("pow_log2", lambda z: log2_ratio(mp.sqrt(z)), lambda z: 1 / log2_ratio(mp.sqrt(z)),
+        0, 0.0295, 5, double=True),
+    Fit("exp_double", tail(mp.exp, lambda r: 1 + r, 2), lambda r: r * r / mp.exp(r),
+        -LN2_HALF, LN2_HALF, 9, double=True),
+    Fit("log_double", lambda z: (2 * mp.atanh(mp.sqrt(z)) / mp.sqrt(z) - 2) / z,
+        lambda z: z * mp.sqrt(z) / (2 * mp.atanh(mp.sqrt(z))), 0, 0.0295, 6, double=True),
 )
 
 

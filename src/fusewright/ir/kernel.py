@@ -65,12 +65,29 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """`name`: the value of `body` at each point of the phase's cols, kept on chip.
+
+    Bodies of this phase and of later phases with the same cols read it as `Ref(name)` at their own
+    point. Registers on CUDA, a row buffer on the CPU.
+    """
+
+    name: str
+    body: Expr
+
+
+@dataclass(frozen=True, slots=True)
 class Phase:
-    """One pass over `cols` (none: a single point) that folds or stores."""
+    """One pass over `cols` (none: a single point) that keeps, folds and stores values.
+
+    At each point the keeps are computed first, in order; folds and stores may refer to them. A
+    `Ref` to a fold of an earlier phase is a value per row.
+    """
 
     cols: tuple[Var, ...]
     folds: tuple[Fold, ...] = ()
     stores: tuple[Store, ...] = ()
+    keeps: tuple[Keep, ...] = ()
 
     @property
     def extent(self) -> int:
@@ -78,7 +95,7 @@ class Phase:
 
     @property
     def bodies(self) -> tuple[Expr, ...]:
-        return (*(f.body for f in self.folds), *(s.body for s in self.stores))
+        return tuple(x.body for x in (*self.keeps, *self.folds, *self.stores))
 
 
 AnchorName = Literal["elementwise", "row_reduce", "column_reduce"]
@@ -90,15 +107,13 @@ class Tile:
 
     `threads` per block (CUDA) ; `vector` elements per memory access along the fastest axis;
     `items` vectors per thread in flight; `lanes` threads that share one row (row_reduce) or that
-    split the reduced axis (column_reduce); `keep` whether a row's values stay in registers
-    between phases.
+    split the reduced axis (column_reduce).
     """
 
     threads: int = 256
     vector: int = 1
     items: int = 1
     lanes: int = 1
-    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)

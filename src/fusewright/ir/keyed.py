@@ -1,4 +1,4 @@
-"""Content-addressed values: equality, hash and order of every IR object come from one structural key.
+"""Content-addressed values: equality, hash and order of IR objects come from one structural key.
 
 A plain frozen dataclass hashes and compares by walking its fields, which is exponential on a shared
 DAG. An intern table would cure that but is mutable state that every constructor must be handed.

@@ -62,7 +62,7 @@ class CudaBinary:
 
     @property
     def serialized_wgmma(self) -> tuple[str, ...]:
-        """ptxas' C7510 messages: wgmma instructions that were serialized, which halves the speed."""
+        """ptxas' C7510 messages: wgmma was serialized, which halves its speed."""
         return tuple(w for w in self.warnings if "C7510" in w)
 
 
@@ -82,7 +82,7 @@ def find_compiler(preferred: str | None = None) -> str | None:
 
 
 def find_nvcc(preferred: str | None = None) -> str | None:
-    """Path of nvcc: `preferred` (program or CUDA home), else on the PATH, else in the usual homes."""
+    """Path of nvcc: `preferred` (program or CUDA home), else on the PATH or in the usual homes."""
     if preferred:
         return shutil.which(preferred) or shutil.which("nvcc", path=f"{preferred}/bin")
     homes = (shutil.which("nvcc", path=f"{home}/bin") for home in CUDA_HOMES)
