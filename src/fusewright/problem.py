@@ -18,6 +18,7 @@ import random
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -111,19 +112,13 @@ def load_problem(path: str | Path, *, fake: bool) -> Problem:
     at fault where there is one.
     """
     mode = make_fake_mode() if fake else None
-    warnings: list[str] = []
     with seeded(SEED), restored_defaults():
         loaded, source = execute_file(path)
         defaults = TorchDefaults.current()
         file = _ProblemFile(path, source, vars(loaded))
         (module, args, kwargs), why_model = _built(file.construct, _fake_model, mode)
         inputs, why_inputs = _built(file.inputs, _fake_tree, mode)
-    for what, why in (("the model", why_model), ("the inputs", why_inputs)):
-        if why is not None:
-            warnings.append(
-                f"{path}: {what} had to be built with real tensors, in full size: "
-                f"under fake tensors it raised {why}"
-            )
+    built = (("the model", why_model), ("the inputs", why_inputs))
     return Problem(
         path=Path(path).absolute(),
         source=source,
@@ -134,7 +129,14 @@ def load_problem(path: str | Path, *, fake: bool) -> Problem:
         fake_mode=mode,
         namespace=vars(loaded),
         defaults=defaults,
-        warnings=tuple(warnings),
+        warnings=tuple(_fallback(path, what, why) for what, why in built if why is not None),
+    )
+
+
+def _fallback(path: str | Path, what: str, why: str) -> str:
+    return (
+        f"{path}: {what} had to be built with real tensors, in full size: "
+        f"under fake tensors it raised {why}"
     )
 
 
@@ -202,7 +204,8 @@ def execute_file(path: str | Path) -> tuple[ModuleType, str]:
     try:
         code = compile(source, filename, "exec", dont_inherit=True)
     except SyntaxError as error:
-        raise ProblemError(f"{path}:{error.lineno}: not Python: {error.msg}") from error
+        place = f"{path}:{error.lineno}" if error.lineno else str(path)
+        raise ProblemError(f"{place}: not Python: {error.msg}") from error
     except ValueError as error:
         raise ProblemError(f"{path}: not Python: {error}") from error
     name = _free_module_name(Path(path).stem)
@@ -397,7 +400,9 @@ def _built(
         with seeded(SEED):
             return build(), None
     try:
-        with seeded(SEED), mode, _ForgetConversions(mode):
+        with seeded(SEED), mode, _ForgetConversions(mode), warnings.catch_warnings():
+            # Tensor.__deepcopy__ looks at the data pointer; under a fake mode that is harmless.
+            warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
             made = build()
         return to_fake(made, mode), None
     except ProblemError as error:
