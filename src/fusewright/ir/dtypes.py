@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["bool", "int", "float"]
+Kind = Literal["bool", "int", "float", "opaque"]
 
 
 @dataclass(frozen=True, slots=True)
 class DType:
-    """An element type: `name` as torch spells it, `bits` of storage, `kind`, unit roundoff `eps`."""
+    """An element type: `name` as torch spells it, `bits` of storage, `kind`, unit roundoff `eps`.
+
+    Kind "opaque" is a type the IR cannot compute with (complex, float8, uint16, ...): only inputs,
+    outputs and Extern calls have it.
+    """
 
     name: str
     bits: int
@@ -46,6 +50,11 @@ ALL = (BOOL, UINT8, INT8, INT16, INT32, INT64, FLOAT16, BFLOAT16, FLOAT32, FLOAT
 def by_name(name: str) -> DType | None:
     """The type torch calls `torch.<name>`, or None when the IR has no such type (complex, uint16...)."""
     return next((d for d in ALL if d.name == name), None)
+
+
+def opaque(name: str, bits: int) -> DType:
+    """A type torch has and the IR does not, passed from one Extern call to the next."""
+    return DType(name, bits, "opaque", signed=False)
 
 
 def compute_type(dtype: DType) -> DType:
