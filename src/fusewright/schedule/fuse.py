@@ -1,0 +1,362 @@
+"""Which values share a kernel: sinks gathered into clusters, with a reason for each refusal.
+
+A cluster is a future kernel: a set of sinks with, for each, its domain written over the cluster's
+loop variables (`spaces`). Sinks are visited in topological order and join the latest cluster they
+take values from, else one that reads the same data, else they found a new one. Code and memory
+layout are decided later (`nests`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
+
+from ..ir import graph as g
+from ..ir import index as ix
+from ..ir.index import Index, Var
+from ..ir.kernel import WhyNot
+from ..target.arch import Arch
+from . import spaces
+from .lower import Lowered, Lowering, SinkRef
+
+# A nest with few rows is still worth fusing when one pass over it costs less than a launch.
+SMALL_NEST = 1 << 15
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A sink in a cluster: `mapping` writes its domain axes over the cluster's variables."""
+
+    sink: g.Node
+    lowered: Lowered
+    mapping: Mapping[Index, Index]
+
+    @property
+    def domain(self) -> tuple[int, ...]:
+        return domain(self.sink)
+
+    def at(self, coords: tuple[Index, ...]) -> tuple[Index, ...]:
+        """Coordinates over the sink's domain axes, over the cluster's variables."""
+        return tuple(ix.substitute(c, self.mapping) for c in coords)
+
+    @property
+    def result_coords(self) -> tuple[Index, ...]:
+        """Where the sink's value lives: its result axes over the cluster's variables."""
+        return self.at(result_axes(self.sink))
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A future kernel. `rows` are the variables every member has; the rest of a member's are cols."""
+
+    number: int
+    rows: tuple[Var, ...]
+    members: tuple[Member, ...]
+
+    @property
+    def reduces(self) -> bool:
+        return any(is_reduction(m.sink) for m in self.members)
+
+    def member(self, sink: g.Node) -> Member | None:
+        return next((m for m in self.members if m.sink == sink), None)
+
+    def cols(self, member: Member) -> tuple[Var, ...]:
+        """The member's variables that are not rows, outermost domain axis first."""
+        found = (v for e in _mapped(member) for v in _in_order(e))
+        return tuple(v for v in dict.fromkeys(found) if v not in self.rows)
+
+
+def _mapped(member: Member) -> tuple[Index, ...]:
+    return tuple(member.mapping.get(a, a) for a in ix.axes(member.domain))
+
+
+def _in_order(e: Index) -> tuple[Var, ...]:
+    terms = sorted(ix.parts(e)[1], key=lambda t: -abs(t[0]))
+    return tuple(v for _, a in terms for v in ix.variables(a))
+
+
+def is_reduction(node: g.Node) -> bool:
+    return isinstance(node, g.Reduce | g.ArgReduce)
+
+
+def domain(sink: g.Node) -> tuple[int, ...]:
+    """The shape a sink's loop nest visits."""
+    return sink.x.shape if isinstance(sink, g.Reduce | g.ArgReduce) else sink.shape
+
+
+def folded_axes(sink: g.Node) -> tuple[int, ...]:
+    """The axes of a sink's domain that it folds away."""
+    if isinstance(sink, g.Reduce):
+        return sink.axes_reduced
+    return (sink.axis,) if isinstance(sink, g.ArgReduce) else ()
+
+
+def result_axes(sink: g.Node) -> tuple[Index, ...]:
+    """The domain axes that survive as the axes of the sink's result."""
+    folded = folded_axes(sink)
+    return tuple(a for k, a in enumerate(ix.axes(domain(sink))) if k not in folded)
+
+
+@dataclass(slots=True)
+class Fusion:
+    """The state of one fusion: clusters by number, and who depends on whom."""
+
+    arch: Arch
+    calls: Mapping[g.Node, tuple[g.Node, ...]]
+    clusters: dict[int, Cluster] = field(default_factory=dict)
+    owner: dict[g.Node, int] = field(default_factory=dict)
+    readers: dict[g.Node, list[int]] = field(default_factory=dict)
+    depends: dict[int, set[int]] = field(default_factory=dict)
+    why_not: dict[tuple[str, str], None] = field(default_factory=dict)
+    _units_of_calls: dict[g.Call, int] = field(default_factory=dict)
+    _last_ordered: set[int] = field(default_factory=set)
+
+    def place_call(self, node: g.Node) -> None:
+        """A library result: a unit of its own (one per call), in no cluster."""
+        call = node.call if isinstance(node, g.Extern) else None
+        if call is not None and call in self._units_of_calls:
+            self.owner[node] = self._units_of_calls[call]
+            return
+        number = self._new_unit(node)
+        self.depends[number] = {self.owner[d] for d in self.calls[node] if d in self.owner}
+        if call is not None:
+            self._units_of_calls[call] = number
+            if call.order is not None:
+                self.depends[number] |= self._last_ordered
+                self._last_ordered = {number}
+
+    def place(self, sink: g.Node, lowered: Lowered) -> None:
+        """Put a sink into a cluster that admits it, else found one."""
+        units = {self.owner[r.sink] for _, r in lowered.refs if r.sink in self.owner}
+        for number in self._candidates(lowered):
+            joined = self._join(self.clusters[number], sink, lowered, units)
+            if joined is not None:
+                self.clusters[number] = joined
+                self._record(sink, number, lowered, units - {number})
+                return
+        number = self._new_unit(sink)
+        self.clusters[number] = _found(number, sink, lowered)
+        self._record(sink, number, lowered, units)
+
+    def _new_unit(self, node: g.Node) -> int:
+        number = len(self.depends)
+        self.owner[node] = number
+        self.depends[number] = set()
+        return number
+
+    def _record(self, sink: g.Node, number: int, lowered: Lowered, units: set[int]) -> None:
+        self.owner[sink] = number
+        self.depends[number] |= units
+        for _, ref in lowered.refs:
+            readers = self.readers.setdefault(ref.sink, [])
+            if number not in readers:
+                readers.append(number)
+
+    def _candidates(self, lowered: Lowered) -> list[int]:
+        """Clusters worth trying: producers latest first, then readers of the same data."""
+        sinks = [r.sink for _, r in lowered.refs]
+        producers = sorted({self.owner[s] for s in sinks if s in self.owner}, reverse=True)
+        sharing = sorted({n for s in sinks for n in self.readers.get(s, ())}, reverse=True)
+        order = dict.fromkeys((*producers, *sharing))
+        return [n for n in order if n in self.clusters]
+
+    def _join(
+        self, cluster: Cluster, sink: g.Node, lowered: Lowered, units: set[int]
+    ) -> Cluster | None:
+        others = units - {cluster.number}
+        if any(self._reaches(u, cluster.number) for u in others):
+            return self._refuse(sink, cluster, "a value it needs is computed after that kernel")
+        if any(r.whole and self.owner.get(r.sink) == cluster.number for _, r in lowered.refs):
+            return self._refuse(sink, cluster, "it gathers from a tensor that kernel still writes")
+        bindings = match(cluster, sink, lowered)
+        if bindings is None:
+            return self._refuse(sink, cluster, "their index spaces differ")
+        joined = admit(cluster, sink, lowered, bindings)
+        if joined is None:
+            return self._refuse(sink, cluster, "it does not visit the rows of that kernel once each")
+        reason = self._unprofitable(joined)
+        return self._refuse(sink, cluster, reason) if reason else joined
+
+    def _refuse(self, sink: g.Node, cluster: Cluster, reason: str) -> None:
+        if cluster.number == self.owner.get(sink):
+            return
+        first = cluster.members[0].sink
+        self.why_not[f"{describe(sink)} into the kernel of {describe(first)}", reason] = None
+
+    def _reaches(self, start: int, goal: int) -> bool:
+        seen, stack = set(), [start]
+        while stack:
+            unit = stack.pop()
+            if unit == goal:
+                return True
+            if unit not in seen:
+                seen.add(unit)
+                stack.extend(self.depends[unit])
+        return False
+
+    def _unprofitable(self, joined: Cluster) -> str | None:
+        newest = joined.members[-1]
+        if not joined.reduces or not joined.cols(newest):
+            return None
+        rows = prod(v.extent for v in joined.rows)
+        widest = max(prod(v.extent for v in joined.cols(m)) for m in joined.members)
+        if rows * widest <= SMALL_NEST:
+            return None
+        wanted = self.arch.units if self.arch.kind == "cuda" else self.arch.units // 8
+        if rows < wanted:
+            return f"{rows} rows are too few to fill the target with one kernel"
+        walks = {walk(joined, m) for m in joined.members if joined.cols(m)}
+        return "they walk memory along different axes" if len(walks) > 1 else None
+
+    def refusals(self) -> tuple[WhyNot, ...]:
+        return tuple(WhyNot(what, reason) for what, reason in self.why_not)
+
+
+def describe(node: g.Node) -> str:
+    """A node for people: what it is and its shape."""
+    return f"{node.kind}{list(node.shape)}"
+
+
+def _found(number: int, sink: g.Node, lowered: Lowered) -> Cluster:
+    axes = ix.axes(domain(sink))
+    fresh = {a: Var(f"p{k}", a.hi + 1) for k, a in enumerate(axes) if isinstance(a, Var)}
+    folded = folded_axes(sink)
+    kept = [a for k, a in enumerate(axes) if k not in folded and a in fresh]
+    rows = tuple(fresh[a] for a in kept)
+    return Cluster(number, rows, (Member(sink, lowered, dict(fresh)),))
+
+
+def match(cluster: Cluster, sink: g.Node, lowered: Lowered) -> Mapping[Index, Index] | None:
+    """The sink's domain axes over the cluster's variables, or None if they cannot be matched.
+
+    Values the sink takes from the cluster must meet exactly; data both read are matched where
+    possible, so that a value loaded once serves both.
+    """
+    free = tuple(a for a in ix.axes(domain(sink)) if isinstance(a, Var))
+    found = _match(cluster, lowered, free)
+    if found is not None:
+        return found
+    coords = [c for _, r in lowered.refs for c in r.coords]
+    digits = spaces.split_radices(coords, free)
+    if not digits:
+        return None
+    parts = [v for a in free for v in ix.variables(digits.get(a, a))]
+    inner = _match(cluster, _renamed(lowered, digits), tuple(parts))
+    if inner is None:
+        return None
+    return {a: ix.substitute(digits.get(a, a), inner) for a in free}
+
+
+def _renamed(lowered: Lowered, digits: Mapping[Index, Index]) -> Lowered:
+    refs = tuple(
+        (n, replace(r, coords=tuple(ix.substitute(c, digits) for c in r.coords)))
+        for n, r in lowered.refs
+    )
+    return replace(lowered, refs=refs)
+
+
+def _match(
+    cluster: Cluster, lowered: Lowered, free: tuple[Index, ...]
+) -> Mapping[Index, Index] | None:
+    required = [
+        pair
+        for _, r in lowered.refs
+        if (m := cluster.member(r.sink)) is not None
+        for pair in zip(r.coords, m.result_coords, strict=True)
+    ]
+    bound = spaces.unify(required, {}, free)
+    if bound is None:
+        return None
+    shared = not required
+    for mine, theirs in _common_reads(cluster, lowered):
+        more = spaces.unify(zip(mine.coords, theirs, strict=True), bound, free)
+        if more is not None:
+            bound, shared = more, False
+    if shared:
+        return None  # nothing in common: no reason to share a kernel
+    return _complete(cluster, bound, free)
+
+
+def _common_reads(
+    cluster: Cluster, lowered: Lowered
+) -> list[tuple[SinkRef, tuple[Index, ...]]]:
+    """Reads of the sink beside reads of members of the same tensor, at the members' coordinates."""
+    out = []
+    for _, mine in lowered.refs:
+        for m in cluster.members:
+            for _, theirs in m.lowered.refs:
+                if theirs.sink == mine.sink and theirs.sink.shape:
+                    out.append((mine, m.at(theirs.coords)))
+    return out
+
+
+def _complete(
+    cluster: Cluster, bound: Mapping[Index, Index], free: tuple[Index, ...]
+) -> Mapping[Index, Index]:
+    """Bindings with a new column variable for every axis that nothing in the cluster fixes."""
+    out = dict(bound)
+    columns = [v for m in cluster.members for v in cluster.cols(m)]
+    used = {v for e in out.values() for v in ix.variables(e)}
+    spare = [v for v in dict.fromkeys(columns) if v not in used]
+    taken = {v.name for v in (*cluster.rows, *columns)}
+    for a in free:
+        if a in out or not isinstance(a, Var):
+            continue
+        reuse = next((v for v in spare if v.extent == a.extent), None)
+        if reuse is not None:
+            spare.remove(reuse)
+        else:
+            name = next(f"c{k}" for k in range(len(taken) + 1) if f"c{k}" not in taken)
+            taken.add(name)
+            reuse = Var(name, a.extent)
+        out[a] = reuse
+    return out
+
+
+def admit(
+    cluster: Cluster, sink: g.Node, lowered: Lowered, bindings: Mapping[Index, Index]
+) -> Cluster | None:
+    """The cluster with the sink in it, or None if the sink's rows are not the cluster's rows."""
+    member = Member(sink, lowered, bindings)
+    if not spaces.is_bijection(_mapped(member), member.domain):
+        return None
+    kept = {v for e in member.result_coords for v in ix.variables(e)}
+    folded = {v for e in _mapped(member) for v in ix.variables(e)} - kept
+    rows = set(cluster.rows)
+    if not is_reduction(sink):
+        fits = rows <= kept if cluster.reduces else rows == kept
+        return replace(cluster, members=(*cluster.members, member)) if fits else None
+    if kept & folded:
+        return None
+    if cluster.reduces:
+        fits = kept == rows
+        return replace(cluster, members=(*cluster.members, member)) if fits else None
+    if not (kept | folded) == rows:
+        return None
+    new_rows = tuple(v for v in cluster.rows if v in kept)
+    return replace(cluster, rows=new_rows, members=(*cluster.members, member))
+
+
+def walk(cluster: Cluster, member: Member) -> str:
+    """Whether neighbours in memory are neighbours along the "cols" or the "rows" of the nest."""
+    innermost = next((e for e in reversed(_mapped(member)) if ix.variables(e)), None)
+    fastest = _in_order(innermost)[-1] if innermost is not None else None
+    return "rows" if fastest in cluster.rows else "cols"
+
+
+def fuse(
+    sinks: tuple[g.Node, ...],
+    calls: Mapping[g.Node, tuple[g.Node, ...]],
+    lowering: Lowering,
+    arch: Arch,
+) -> Fusion:
+    """Clusters over `sinks` (operands first); `calls` are library results with what they read."""
+    state = Fusion(arch, calls)
+    for sink in sinks:
+        if sink in calls:
+            state.place_call(sink)
+        elif is_reduction(sink):
+            x = sink.operands[0]
+            state.place(sink, lowering.use(x, x.axes))
+        else:
+            state.place(sink, lowering.value(sink, sink.axes))
+    return state

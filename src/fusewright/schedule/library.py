@@ -1,0 +1,248 @@
+"""Contractions and foreign ops as library calls over strided views of buffers.
+
+A contraction is recognised from its index maps alone (`Contract` has no other record of what it
+was): plain variables make it a (batched) matrix product, `ir.convolution` finds convolutions.
+What is not recognised is refused here and becomes a loop nest.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+from ..ir import graph as g
+from ..ir import index as ix
+from ..ir.convolution import Parameters, recognise
+from ..ir.index import Index, Var
+from ..ir.kernel import LibraryArg, Strided
+
+# A node at coordinates as a strided view of memory: (node that must be stored, strides per
+# variable, offset).
+StridedView = tuple[g.Node, dict[Index, int], int]
+View = Callable[[g.Node, tuple[Index, ...]], StridedView | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A tensor argument: `base` must be in memory; the view's shape, strides and offset."""
+
+    base: g.Node
+    shape: g.Shape
+    strides: tuple[int, ...]
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CallPlan:
+    """A library call before buffers have names.
+
+    `result_shape` and `result_strides` are those of the tensor the function returns; `strides` are
+    the same memory seen with the axes of the level-1 node.
+    """
+
+    function: str
+    args: tuple["PlanArg", ...]
+    kwargs: tuple[tuple[str, "PlanArg"], ...]
+    result_shape: g.Shape
+    strides: tuple[int, ...]
+    flops: int
+    covers: tuple[str, ...]
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        return tuple(a for a in self.args if isinstance(a, Operand))
+
+
+PlanArg = Operand | g.Arg
+
+
+def plan_contract(c: g.Contract, bias: g.Node | None, view: View) -> CallPlan | None:
+    """The library call for a contraction plus an optional bias (same shape), or None."""
+    if (parameters := recognise(c)) is not None:
+        return _plan_convolution(c, parameters, bias, view)
+    return _plan_matmul(c, bias, view)
+
+
+# ------------------------------------------------------------------------------- matrix products
+
+
+@dataclass(frozen=True, slots=True)
+class _Roles:
+    """A contraction's variables by role: in both operands, in a only, in b only, summed."""
+
+    batch: tuple[Index, ...]
+    m: tuple[Index, ...]
+    n: tuple[Index, ...]
+    k: tuple[Index, ...]
+
+
+def _roles(c: g.Contract) -> _Roles | None:
+    """Roles of the variables if every index is a plain variable or 0 and nothing is guarded."""
+    if c.a_valid or c.b_valid:
+        return None
+    a, b = _plain(c.a_index), _plain(c.b_index)
+    if a is None or b is None:
+        return None
+    out = [v for v in c.axes if isinstance(v, Var)]
+    k = [v for v in c.reduced_axes if isinstance(v, Var)]
+    if set(k) - (a & b) or set(out) - (a | b):
+        return None
+    return _Roles(
+        tuple(v for v in out if v in a and v in b),
+        tuple(v for v in out if v in a and v not in b),
+        tuple(v for v in out if v in b and v not in a),
+        tuple(k),
+    )
+
+
+def _plain(index: tuple[Index, ...]) -> set[Index] | None:
+    live = [e for e in index if ix.constant_value(e) != 0]
+    distinct = set(live)
+    return distinct if all(isinstance(e, Var) for e in live) and len(distinct) == len(live) else None
+
+
+def _plan_matmul(c: g.Contract, bias: g.Node | None, view: View) -> CallPlan | None:
+    roles = _roles(c)
+    if roles is None or not (roles.m and roles.n and roles.k):
+        return None
+    a_index, b_index, a, b = c.a_index, c.b_index, c.a, c.b
+    if _axis_number(c, roles.m[0]) > _axis_number(c, roles.n[0]):
+        # The result's rows are b's: compute the transposed product instead of transposing.
+        roles = _Roles(roles.batch, roles.n, roles.m, roles.k)
+        a, b, a_index, b_index = b, a, b_index, a_index
+    left = _matrix(a, a_index, (roles.batch, roles.m, roles.k), view)
+    right = _matrix(b, b_index, (roles.batch, roles.k, roles.n), view)
+    order = (*roles.batch, *roles.m, *roles.n)
+    shape = (*_extents(roles.batch), prod(_extents(roles.m)), prod(_extents(roles.n)))
+    strides = dict(zip(order, ix.row_major(_extents(order)), strict=True))
+    result = tuple(strides.get(v, 1) for v in c.axes)
+    if len(roles.batch) == 0:
+        function, args = "torch.mm", (left, right)
+        added = _row_vector(bias, c, roles.n, view) if bias is not None else None
+        if added is not None:
+            function, args = "torch.addmm", (added, left, right)
+    else:
+        function = "torch.bmm" if len(roles.batch) == 1 else "torch.matmul"
+        added, args = None, (left, right)
+    if bias is not None and added is None:
+        return None
+    return CallPlan(function, args, (), shape, result, c.flops, (_describe(c),))
+
+
+def _describe(c: g.Contract) -> str:
+    return f"{c.family}{list(c.shape)} over {list(c.reduced)}"
+
+
+def _axis_number(c: g.Contract, v: Index) -> int:
+    return c.axes.index(v)
+
+
+def _extents(variables: tuple[Index, ...]) -> tuple[int, ...]:
+    return tuple(v.hi + 1 for v in variables)
+
+
+def _matrix(
+    x: g.Node, index: tuple[Index, ...], groups: tuple[tuple[Index, ...], ...], view: View
+) -> Operand:
+    """`x[index]` as (*batch, rows, columns); copied into that order where strides forbid a view."""
+    batch, rows, columns = groups
+    found = view(x, index)
+    if found is not None:
+        base, strides, offset = found
+        r, c = _merged(rows, strides), _merged(columns, strides)
+        if r is not None and c is not None:
+            shape = (*_extents(batch), prod(_extents(rows)), prod(_extents(columns)))
+            return Operand(base, shape, (*(strides[v] for v in batch), r, c), offset)
+    order = (*batch, *rows, *columns)
+    shape = _extents(order)
+    renamed = dict(zip(order, ix.axes(shape), strict=True))
+    copy = g.view(x, shape, tuple(ix.substitute(e, renamed) for e in index))
+    merged = (*_extents(batch), prod(_extents(rows)), prod(_extents(columns)))
+    return Operand(copy, merged, ix.row_major(merged))
+
+
+def _merged(variables: tuple[Index, ...], strides: dict[Index, int]) -> int | None:
+    """The stride of several variables as one axis, if they are one."""
+    for outer, inner in zip(variables, variables[1:], strict=False):
+        if strides[outer] != strides[inner] * (inner.hi + 1):
+            return None
+    return strides[variables[-1]] if variables else 1
+
+
+def _row_vector(
+    bias: g.Node, c: g.Contract, n: tuple[Index, ...], view: View
+) -> Operand | None:
+    """The bias as a vector over the result's columns, if that is all it depends on."""
+    found = view(bias, c.axes)
+    if found is None:
+        return None
+    base, strides, offset = found
+    if any(strides.get(v) for v in c.axes if v not in n and isinstance(v, Var)):
+        return None
+    step = _merged(n, strides)
+    return None if step is None else Operand(base, (prod(_extents(n)),), (step,), offset)
+
+
+# --------------------------------------------------------------------------------- convolutions
+
+
+def _plan_convolution(
+    c: g.Contract, p: Parameters, bias: g.Node | None, view: View
+) -> CallPlan | None:
+    x, w = (_whole(t, view) for t in (c.a, c.b))
+    added: Operand | None = None
+    if bias is not None:
+        channel = c.axes[1]
+        if not isinstance(channel, Var):
+            return None
+        added = _row_vector(bias, c, (channel,), view)
+        if added is None:
+            return None
+    rank = len(c.shape) - 2
+    if p.transposed:
+        args = (x, w, added, p.stride, p.padding, p.output_padding, p.groups, p.dilation)
+        function = f"torch.conv_transpose{rank}d"
+    else:
+        args = (x, w, added, p.stride, p.padding, p.dilation, p.groups)
+        function = f"torch.conv{rank}d"
+    return CallPlan(
+        function, args, (), c.shape, ix.row_major(c.shape), c.flops, (_describe(c),)
+    )
+
+
+def _whole(x: g.Node, view: View) -> Operand:
+    found = view(x, x.axes)
+    if found is None:
+        return Operand(x, x.shape, ix.row_major(x.shape))
+    base, strides, offset = found
+    return Operand(base, x.shape, tuple(strides.get(v, 1) for v in x.axes), offset)
+
+
+# ---------------------------------------------------------------------------------- foreign ops
+
+
+def plan_extern(call: g.Call, view: View) -> tuple[tuple[PlanArg, ...], dict[str, PlanArg]]:
+    """Arguments of a foreign op with its tensors as strided views."""
+
+    def convert(a: g.Arg) -> PlanArg:
+        if isinstance(a, g.Node):
+            return _whole(a, view)
+        return tuple(convert(x) for x in a) if isinstance(a, tuple) else a  # type: ignore[return-value]
+
+    return tuple(convert(a) for a in call.args), {k: convert(v) for k, v in call.kwargs}
+
+
+def tensors_in(arg: object) -> tuple[Operand, ...]:
+    """Every Operand in a (nested) argument."""
+    if isinstance(arg, Operand):
+        return (arg,)
+    return tuple(o for a in arg for o in tensors_in(a)) if isinstance(arg, tuple) else ()
+
+
+def bound(arg: PlanArg, name: Callable[[g.Node], tuple[str, int]]) -> LibraryArg:
+    """The argument with its operands bound to buffers; `name` gives (buffer, offset) of a base."""
+    if isinstance(arg, Operand):
+        buffer, start = name(arg.base)
+        return Strided(buffer, arg.shape, arg.strides, start + arg.offset)
+    if isinstance(arg, tuple):
+        return tuple(bound(a, name) for a in arg)  # type: ignore[arg-type]
+    return arg

@@ -1,0 +1,299 @@
+"""A cluster as a kernel: bodies resolved to loads, phases in order, values kept, axes collapsed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ..ir import body as b
+from ..ir import graph as g
+from ..ir import index as ix
+from ..ir.index import Index, Var
+from ..ir.kernel import Buffer, Fold, Keep, Kernel, Phase, Store
+from ..ir.scalar import OPS
+from ..target.arch import Arch
+from . import collapse, tile
+from .fuse import Cluster, Member, describe, folded_axes, is_reduction
+from .lower import SinkRef
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a sink's value is in memory: element strides per axis and an offset in a buffer."""
+
+    buffer: str
+    strides: tuple[int, ...]
+    offset: int = 0
+
+    def at(self, coords: tuple[Index, ...]) -> Index:
+        return ix.flatten(coords, self.strides) + self.offset
+
+
+Placements = Mapping[g.Node, Placement]
+
+
+class _Resolver:
+    """Bodies of one cluster's members over its variables, references resolved."""
+
+    def __init__(self, cluster: Cluster, placements: Placements) -> None:
+        self.cluster = cluster
+        self._placements = placements
+        self.folds = {
+            m.sink: f"{m.sink.kind.removeprefix('reduce_')}{k}"
+            for k, m in enumerate(m for m in cluster.members if is_reduction(m.sink))
+        }
+        self._bodies: dict[g.Node, b.Expr] = {}
+
+    def body(self, member: Member) -> b.Expr:
+        if member.sink not in self._bodies:
+            mapped = b.substitute(member.lowered.body, member.mapping)
+            refs = dict(member.lowered.refs)
+            self._bodies[member.sink] = b.rebuild(
+                mapped, lambda e: self._resolve(e, refs, member), {}
+            )
+        return self._bodies[member.sink]
+
+    def _resolve(self, e: b.Expr, refs: Mapping[str, SinkRef], member: Member) -> b.Expr | None:
+        if isinstance(e, b.Ref) and e.name in refs:
+            return self._reference(refs[e.name], member)
+        if isinstance(e, b.Load) and e.buffer in refs:
+            return self._gather(e, refs[e.buffer], refs, member)
+        return None
+
+    def _reference(self, ref: SinkRef, member: Member) -> b.Expr:
+        if ref.sink in self.folds:
+            return b.Ref(ref.sink.dtype, self.folds[ref.sink])
+        inside = self.cluster.member(ref.sink)
+        if inside is not None:
+            return self.body(inside)
+        place = self._placements[ref.sink]
+        return b.Load(ref.sink.dtype, place.buffer, place.at(member.at(ref.coords)))
+
+    def _gather(
+        self, e: b.Load, ref: SinkRef, refs: Mapping[str, SinkRef], member: Member
+    ) -> b.Expr:
+        place = self._placements[ref.sink]
+        ((position, axis),) = e.indirect
+        inner = b.rebuild(position, lambda x: self._resolve(x, refs, member), {})
+        offset = place.at(member.at(ref.coords))
+        return b.Load(e.dtype, place.buffer, offset, ((inner, place.strides[axis]),))
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A fold or a store, before it is given to a phase."""
+
+    level: int
+    cols: tuple[Var, ...]
+    what: Fold | Store
+
+
+def _items(cluster: Cluster, resolver: _Resolver, placements: Placements) -> list[_Item]:
+    levels: dict[str, int] = {}
+
+    def level(e: b.Expr) -> int:
+        refs = (x.name for x in b.walk(e) if isinstance(x, b.Ref))
+        return max((levels[n] + 1 for n in refs), default=0)
+
+    out = []
+    for m in cluster.members:
+        body = resolver.body(m)
+        if is_reduction(m.sink):
+            fold = _fold(m, resolver.folds[m.sink], body)
+            levels[fold.name] = level(body)
+            out.append(_Item(levels[fold.name], cluster.cols(m), fold))
+            body = b.Ref(m.sink.dtype, fold.name)
+        if m.sink in placements:
+            place = placements[m.sink]
+            store = Store(place.buffer, place.at(m.result_coords), body)
+            cols = () if is_reduction(m.sink) else cluster.cols(m)
+            out.append(_Item(level(body), cols, store))
+    return out
+
+
+def _fold(member: Member, name: str, body: b.Expr) -> Fold:
+    sink = member.sink
+    if isinstance(sink, g.ArgReduce):
+        (position,) = member.at((ix.axes(sink.x.shape)[folded_axes(sink)[0]],))
+        return Fold(name, sink.op, sink.x.dtype, body, position)
+    assert isinstance(sink, g.Reduce)
+    return Fold(name, sink.op, sink.dtype, body)  # type: ignore[arg-type]
+
+
+def _phases(items: list[_Item]) -> list[Phase]:
+    """Items gathered into as few phases as their order allows."""
+    slots = {(i.level, i.cols): None for i in items if isinstance(i.what, Fold)}
+    for i in (i for i in items if isinstance(i.what, Store)):
+        hosts = [s for s in slots if s[1] == i.cols and s[0] >= i.level]
+        if not hosts:
+            slots[i.level, i.cols] = None
+    order = sorted(slots, key=lambda s: (s[0], not s[1]))
+    folds: dict[tuple[int, tuple[Var, ...]], list[Fold]] = {s: [] for s in order}
+    stores: dict[tuple[int, tuple[Var, ...]], list[Store]] = {s: [] for s in order}
+    for i in items:
+        host = next(s for s in order if s[1] == i.cols and s[0] >= i.level)
+        if isinstance(i.what, Fold):
+            folds[i.level, i.cols].append(i.what)
+        else:
+            stores[host].append(i.what)
+    return [Phase(s[1], tuple(folds[s]), tuple(stores[s])) for s in order]
+
+
+# ------------------------------------------------------------------------------- values kept
+
+
+def _depends_on(e: b.Expr, variables: tuple[Var, ...]) -> bool:
+    exprs = collapse.index_expressions((e,))
+    return any(v in variables for x in exprs for v in ix.variables(x))
+
+
+def _worth_keeping(e: b.Expr, cols: tuple[Var, ...], arch: Arch) -> bool:
+    if isinstance(e, b.Lit | b.Coord | b.Ref) or not _depends_on(e, cols):
+        return False
+    if arch.kind == "cuda":
+        return bool(b.loads(e))
+    # On a CPU the row is still in cache: only recomputation is worth avoiding.
+    return any(isinstance(x, b.Apply) and OPS[x.op].cost > 1 for x in b.walk(e))
+
+
+def _keep_values(phases: list[Phase], arch: Arch) -> list[Phase]:
+    """Values that several phases over the same cols need, computed in the first of them only."""
+    seen: dict[tuple[Var, ...], dict[b.Expr, int]] = {}
+    homes: dict[b.Expr, int] = {}
+    for k, p in enumerate(phases):
+        known = seen.setdefault(p.cols, {}) if p.cols else {}
+        for root in p.bodies:
+            _find_shared(root, known, homes, p.cols, arch)
+        for e in b.walk(*p.bodies):
+            known.setdefault(e, k)
+    extent = max((p.extent for p in phases), default=1)
+    if not homes or not tile.registers_suffice(extent, len(homes), arch):
+        return phases
+    names = {e: f"kept{k}" for k, e in enumerate(homes)}
+    return [_with_keeps(k, p, homes, names) for k, p in enumerate(phases)]
+
+
+def _find_shared(
+    root: b.Expr,
+    known: Mapping[b.Expr, int],
+    homes: dict[b.Expr, int],
+    cols: tuple[Var, ...],
+    arch: Arch,
+) -> None:
+    stack, visited = [root], set()
+    while stack:
+        e = stack.pop()
+        if e in visited:
+            continue
+        visited.add(e)
+        if e in known and _worth_keeping(e, cols, arch):
+            homes.setdefault(e, known[e])
+        else:
+            stack.extend(e.operands)
+
+
+def _with_keeps(
+    number: int, phase: Phase, homes: Mapping[b.Expr, int], names: Mapping[b.Expr, str]
+) -> Phase:
+    def replaced(e: b.Expr, itself: b.Expr | None = None) -> b.Expr:
+        def change(x: b.Expr) -> b.Expr | None:
+            if x in names and x != itself and homes[x] <= number:
+                return b.Ref(x.dtype, names[x])
+            return None
+
+        return b.rebuild(e, change, {})
+
+    here = [e for e in b.walk(*phase.bodies) if homes.get(e) == number]
+    return Phase(
+        phase.cols,
+        tuple(replace(f, body=replaced(f.body)) for f in phase.folds),
+        tuple(replace(s, body=replaced(s.body)) for s in phase.stores),
+        tuple(Keep(names[e], replaced(e, itself=e)) for e in here),
+    )
+
+
+# ---------------------------------------------------------------------------------- the kernel
+
+
+def _expressions(phases: list[Phase]) -> tuple[Index, ...]:
+    bodies = [x for p in phases for x in p.bodies]
+    stores = (s.offset for p in phases for s in p.stores)
+    positions = (f.position for p in phases for f in p.folds if f.position is not None)
+    return (*collapse.index_expressions(bodies), *stores, *positions)
+
+
+def _substituted(p: Phase, cols: tuple[Var, ...], mapping: Mapping[Index, Index]) -> Phase:
+    def fold(f: Fold) -> Fold:
+        at = None if f.position is None else ix.substitute(f.position, mapping)
+        return replace(f, body=b.substitute(f.body, mapping), position=at)
+
+    def store(s: Store) -> Store:
+        return Store(s.buffer, ix.substitute(s.offset, mapping), b.substitute(s.body, mapping))
+
+    keeps = tuple(Keep(k.name, b.substitute(k.body, mapping)) for k in p.keeps)
+    return Phase(cols, tuple(map(fold, p.folds)), tuple(map(store, p.stores)), keeps)
+
+
+def _collapsed(
+    rows: tuple[Var, ...], phases: list[Phase], buffers: Mapping[str, Buffer]
+) -> tuple[tuple[Var, ...], list[Phase]]:
+    def weighted(ps: list[Phase]) -> list[tuple[int, Index]]:
+        return [(buffers[n].nbytes, o) for n, o in tile.accesses(tuple(ps))]
+
+    rows = collapse.by_stride(rows, weighted(phases))
+    new_rows, mapping = collapse.merge(rows, _expressions(phases), lambda k: f"m{k}")
+    phases = [_substituted(p, p.cols, mapping) for p in phases]
+    for number, cols in enumerate(dict.fromkeys(p.cols for p in phases if p.cols)):
+        group = [p for p in phases if p.cols == cols]
+        ordered = collapse.by_stride(cols, weighted(group))
+        prefix = "k" if number == 0 else f"k{number}_"
+        new_cols, mapping = collapse.merge(
+            ordered, _expressions(group), lambda k, prefix=prefix: f"{prefix}m{k}"
+        )
+        phases = [_substituted(p, new_cols, mapping) if p.cols == cols else p for p in phases]
+    return _renamed(new_rows, phases)
+
+
+_ROW_NAMES = ("i", "j", "m", "n")
+
+
+def _renamed(rows: tuple[Var, ...], phases: list[Phase]) -> tuple[tuple[Var, ...], list[Phase]]:
+    """Short names in the final order: rows i, j, ...; cols k, l, ... as a person would write."""
+    def names(count: int, letters: tuple[str, ...]) -> tuple[str, ...]:
+        return letters[:count] if count <= len(letters) else tuple(
+            f"{letters[0]}{k}" for k in range(count)
+        )
+
+    row_map = {v: Var(n, v.extent) for v, n in zip(rows, names(len(rows), _ROW_NAMES), strict=True)}
+    out = []
+    for p in phases:
+        cols = {v: Var(n, v.extent) for v, n in zip(p.cols, names(len(p.cols), ("k", "l", "q")),
+                                                    strict=True)}
+        out.append(_substituted(p, tuple(cols.values()), {**row_map, **cols}))
+    return tuple(row_map.values()), out
+
+
+def build_kernel(
+    cluster: Cluster,
+    name: str,
+    placements: Placements,
+    stored: Placements,
+    buffers: Mapping[str, Buffer],
+    arch: Arch,
+    origins: Mapping[g.Node, g.Origin],
+) -> Kernel:
+    """The kernel of a cluster. `stored` are the members' results that others need, `placements`
+    every sink it may read."""
+    resolver = _Resolver(cluster, placements)
+    phases = _phases(_items(cluster, resolver, stored))
+    phases = _keep_values(phases, arch)
+    rows, phases = _collapsed(cluster.rows, phases, buffers)
+    final = tuple(phases)
+    anchor = tile.choose_anchor(rows, final, buffers)
+    read = dict.fromkeys(e.buffer for p in final for e in b.loads(*p.bodies))
+    written = dict.fromkeys(s.buffer for p in final for s in p.stores)
+    lines = (origins[m.sink].text for m in cluster.members if m.sink in origins)
+    return Kernel(
+        name, anchor, rows, final, tuple(read), tuple(written),
+        tile.choose_tile(anchor, rows, final, buffers, arch),
+        tuple(describe(m.sink) for m in cluster.members),
+        tuple(dict.fromkeys(t for t in lines if t)),
+    )

@@ -1,0 +1,123 @@
+"""What is decided on the Graph itself before fusion: which contractions become loops, and splits.
+
+Empty reductions become constants, contractions that reuse nothing become a reduction of a product
+(a matrix-vector product runs at the memory rate, a library gemm does not), and a reduction with too
+few rows to fill the target is split in two. No kernels are formed here.
+"""
+
+from math import prod
+
+from ..ir import graph as g
+from ..ir import index as ix
+from ..ir.dtypes import compute_type
+from ..ir.scalar import identity
+from ..target.arch import Arch
+
+# A contraction whose points number at most this many times its largest tensor is memory-bound.
+REUSE_LIMIT = 2
+# Below this many elements one kernel is faster than two, however few blocks it has.
+SPLIT_MINIMUM = 1 << 16
+# Elements of a row that one block still reads efficiently after a split.
+CHUNK_MINIMUM = 2048
+# Threads that one column of a column reduction can be divided among.
+COLUMN_LANES = 32
+
+
+def prepare(graph: g.Graph, arch: Arch) -> g.Graph:
+    """The graph with empty values, low-reuse contractions and short reductions rewritten."""
+
+    def change(node: g.Node, operands: tuple[g.Node, ...]) -> g.Node:
+        node = node.with_operands(operands) if operands else node
+        if isinstance(node, g.Reduce | g.Contract) and (folded := _empty(node)) is not None:
+            return folded
+        if isinstance(node, g.Contract) and is_memory_bound(node):
+            node = as_reduction(node)
+            if isinstance(node, g.Cast) and isinstance(node.x, g.Reduce):
+                return g.cast(split(node.x, arch), node.dtype)
+        return split(node, arch) if isinstance(node, g.Reduce) else node
+
+    return g.rebuild(graph, change)
+
+
+def _empty(node: g.Reduce | g.Contract) -> g.Node | None:
+    if isinstance(node, g.Contract):
+        return None if prod(node.reduced) else g.const(0, node.dtype, node.shape)
+    return None if node.x.size else g.const(identity(node.op, node.dtype), node.dtype, node.shape)
+
+
+def is_memory_bound(c: g.Contract) -> bool:
+    """Whether no operand element is used more than a few times."""
+    points = c.size * prod(c.reduced)
+    return points <= REUSE_LIMIT * max(c.a.size, c.b.size, c.size)
+
+
+def as_reduction(c: g.Contract) -> g.Node:
+    """The contraction as a sum of products, accumulated in the compute type."""
+    domain = (*c.shape, *c.reduced)
+    rename = {
+        r: ix.axis(len(c.shape) + k, n)
+        for k, (r, n) in enumerate(zip(c.reduced_axes, c.reduced, strict=True))
+    }
+    wide = compute_type(c.dtype)
+    sides = [
+        g.cast(
+            g.view(
+                x,
+                domain,
+                tuple(ix.substitute(e, rename) for e in index),
+                ix.substitute_conds(valid, rename),
+            ),
+            wide,
+        )
+        for x, index, valid in ((c.a, c.a_index, c.a_valid), (c.b, c.b_index, c.b_valid))
+    ]
+    product = g.binary("mul", *sides)
+    axes = range(len(c.shape), len(domain))
+    return g.cast(g.reduce("sum", product, axes), c.dtype)
+
+
+def split(node: g.Reduce, arch: Arch) -> g.Node:
+    """The reduction as two (chunks, then the chunks' results) where one has too few rows."""
+    extents = tuple(node.x.shape[a] for a in node.axes_reduced)
+    chunks = chunk_count(node, arch)
+    if chunks == 1:
+        return node
+    kept = [k for k in range(len(node.x.shape)) if k not in node.axes_reduced]
+    total, length = prod(extents), -(-prod(extents) // chunks)
+    shape = (*node.shape, chunks, length)
+    out = ix.axes(shape)
+    flat = out[-2] * length + out[-1]
+    position = dict(zip(node.axes_reduced, ix.unflatten(flat, extents), strict=True))
+    position |= dict(zip(kept, out[:-2], strict=True))
+    valid = ix.conjunction((ix.less(flat, total),))
+    index = tuple(position[k] for k in range(len(node.x.shape)))
+    chunked = g.view(node.x, shape, index, valid, identity(node.op, node.dtype))
+    last = len(shape) - 1
+    return g.reduce(node.op, g.reduce(node.op, chunked, (last,)), (last - 1,))
+
+
+def chunk_count(node: g.Reduce, arch: Arch) -> int:
+    """Into how many chunks a reduction is cut so that the target is filled (1: not at all)."""
+    rows, extent = max(node.size, 1), node.x.size // max(node.size, 1)
+    if node.x.size < SPLIT_MINIMUM:
+        return 1
+    walks_rows = node.axes_reduced[-1] != len(node.x.shape) - 1
+    if walks_rows and arch.kind == "cuda":
+        wanted, at_least = arch.units * arch.threads // 2, 2 * COLUMN_LANES
+        have = rows * COLUMN_LANES
+    else:
+        wanted, at_least, have = arch.units, CHUNK_MINIMUM, rows
+    if have >= wanted:
+        return 1
+    # Four waves of chunks even out blocks that start late.
+    target = -(-(wanted if walks_rows else 4 * wanted) // have)
+    chunks = min(target, extent // at_least)
+    return _nearby_divisor(extent, chunks) if chunks > 1 else 1
+
+
+def _nearby_divisor(extent: int, chunks: int) -> int:
+    """A divisor of `extent` within a factor of two of `chunks`, else `chunks` itself."""
+    for candidate in range(chunks, min(2 * chunks, extent) + 1):
+        if extent % candidate == 0:
+            return candidate
+    return chunks

@@ -1,0 +1,155 @@
+"""Anchor and tile of a nest: the only place with numbers that were tuned on a machine.
+
+The choice is analytic, from the nest and the table of the target; nothing is timed here.
+"""
+
+from collections.abc import Mapping
+from math import gcd, prod
+
+from ..ir import body as b
+from ..ir import index as ix
+from ..ir.index import Index, Var
+from ..ir.kernel import AnchorName, Buffer, Phase, Tile
+from ..target.arch import Arch
+
+Accesses = tuple[tuple[str, Index], ...]
+
+
+def accesses(phases: tuple[Phase, ...]) -> Accesses:
+    """(buffer, offset) of every load and store of the phases, once each."""
+    out: dict[tuple[str, Index], None] = {}
+    for p in phases:
+        out.update(((e.buffer, e.offset), None) for e in b.loads(*p.bodies) if not e.indirect)
+        out.update(((s.buffer, s.offset), None) for s in p.stores)
+    return tuple(out)
+
+
+def choose_anchor(
+    rows: tuple[Var, ...], phases: tuple[Phase, ...], buffers: Mapping[str, Buffer]
+) -> AnchorName:
+    """Which way the nest is walked: along the cols where they are contiguous, else along the rows."""
+    if not any(p.cols for p in phases):
+        return "elementwise"
+    along_cols = along_rows = 0
+    for p in phases:
+        if not p.cols:
+            continue
+        for name, offset in accesses((p,)):
+            moved = buffers[name].nbytes
+            along_cols += moved * (ix.coefficient(offset, p.cols[-1]) == 1)
+            along_rows += moved * bool(rows and ix.coefficient(offset, rows[-1]) == 1)
+    shortest = min(p.extent for p in phases if p.cols)
+    if along_rows and (along_rows > along_cols or shortest < 4):
+        return "column_reduce"
+    return "row_reduce"
+
+
+def vector_width(
+    inner: Var | None, touched: Accesses, buffers: Mapping[str, Buffer], arch: Arch
+) -> int:
+    """Elements per access along `inner` so that every contiguous access is aligned to its width."""
+    if inner is None or arch.kind != "cuda":
+        return 1
+    widest = max((buffers[n].dtype.bytes for n, o in touched if ix.coefficient(o, inner)), default=0)
+    if not widest:
+        return 1
+    width = gcd(arch.vector_bytes // widest, inner.extent)
+    for _, offset in touched:
+        step = ix.coefficient(offset, inner)
+        if step is None:
+            return 1
+        if step == 1:
+            constant, terms = ix.parts(offset)
+            width = gcd(width, constant, *(c for c, a in terms if a != inner))
+            if any(not isinstance(a, Var) and c % width for c, a in terms):
+                return 1
+        elif step not in (0, 1):
+            return 1
+    return width
+
+
+def _power_of_two_at_most(n: int) -> int:
+    return 1 << (max(n, 1).bit_length() - 1)
+
+
+def _power_of_two_at_least(n: int) -> int:
+    return 1 << (max(n, 1) - 1).bit_length()
+
+
+def choose_tile(
+    anchor: AnchorName,
+    rows: tuple[Var, ...],
+    phases: tuple[Phase, ...],
+    buffers: Mapping[str, Buffer],
+    arch: Arch,
+) -> Tile:
+    """The tile of a nest on a target."""
+    if arch.kind == "cpu":
+        return Tile(threads=1)
+    if anchor == "elementwise":
+        return _elementwise(rows, phases, buffers, arch)
+    if anchor == "row_reduce":
+        return _row_reduce(rows, phases, buffers, arch)
+    return _column_reduce(rows, phases, buffers, arch)
+
+
+def _elementwise(
+    rows: tuple[Var, ...], phases: tuple[Phase, ...], buffers: Mapping[str, Buffer], arch: Arch
+) -> Tile:
+    touched = accesses(phases)
+    vector = vector_width(rows[-1] if rows else None, touched, buffers, arch)
+    points = prod(v.extent for v in rows)
+    threads = 256
+    per_thread = sum(buffers[n].dtype.bytes for n, _ in touched if buffers[n].role != "output")
+    wanted = -(-arch.in_flight // (arch.threads * max(per_thread, 1) * vector))
+    enough = points // (arch.units * arch.threads * vector)
+    return Tile(threads, vector, max(1, min(wanted * 2, 4, enough)))
+
+
+def _row_reduce(
+    rows: tuple[Var, ...], phases: tuple[Phase, ...], buffers: Mapping[str, Buffer], arch: Arch
+) -> Tile:
+    """Threads per row by row length (QuACK's table, performance.md section 3), 1-4 vectors each."""
+    widths = [
+        vector_width(p.cols[-1], accesses((p,)), buffers, arch) for p in phases if p.cols
+    ]
+    vector = min(widths, default=1)
+    extent = max(p.extent for p in phases)
+    count = prod(v.extent for v in rows)
+    kept = sum(len(p.keeps) for p in phases)
+    chunks = -(-extent // vector)
+    lanes = _power_of_two_at_most(max(chunks // 2, 1)) if chunks < 128 else (
+        _power_of_two_at_least(-(-chunks // 8))
+    )
+    lanes = min(max(lanes, 1), 1024)
+    if kept:
+        lanes = max(lanes, _power_of_two_at_least(-(-extent * kept // 32)))
+        lanes = min(lanes, 1024)
+    elif count >= 8 * arch.units:
+        lanes = min(lanes, 512)
+    if lanes > 32:
+        return Tile(lanes, vector, min(4, -(-chunks // lanes)), lanes)
+    return Tile(max(128, lanes), vector, min(4, -(-chunks // lanes)), lanes)
+
+
+def _column_reduce(
+    rows: tuple[Var, ...], phases: tuple[Phase, ...], buffers: Mapping[str, Buffer], arch: Arch
+) -> Tile:
+    """Vectors along the rows; lanes split the cols until the target's threads are used."""
+    extent = max(p.extent for p in phases)
+    count = prod(v.extent for v in rows)
+    vector = vector_width(rows[-1] if rows else None, accesses(phases), buffers, arch)
+    resident = arch.units * arch.threads
+    while vector > 1 and count // vector * 32 < resident:
+        vector //= 2
+    lanes = _power_of_two_at_most(resident // max(count // vector, 1))
+    lanes = max(1, min(lanes, 32, _power_of_two_at_most(extent // 8)))
+    items = max(1, min(16 // vector, extent // lanes))
+    return Tile(256 if lanes <= 8 else 32 * lanes, vector, items, lanes)
+
+
+def registers_suffice(extent: int, kept: int, arch: Arch) -> bool:
+    """Whether `kept` values of every point of a row stay in registers (CUDA) or cache (CPU)."""
+    if arch.kind == "cpu":
+        return extent * kept <= 1 << 16
+    return extent * kept <= 1024 * 32

@@ -1,0 +1,59 @@
+"""What each target can do, as frozen tables. No queries of the running machine, no torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Arch:
+    """One target's facts, for choosing tiles and for floors.
+
+    `units` multiprocessors (CUDA) or the parallel width a CPU schedule prepares for; `threads`
+    resident threads per unit; `vector_bytes` of the widest useful memory access; `registers` 32-bit
+    values a thread may keep between phases; `copy_rate` (read + write) and `read_rate` in bytes/s;
+    `float_rate` of float32 multiply-adds outside tensor cores in FLOP/s; `launch` seconds per
+    kernel; `in_flight` bytes per unit that hide memory latency. Rates for sm_90a are measured
+    (benchmarks/results); those of the generic entries are the datasheet's, times 0.9.
+    """
+
+    name: str
+    kind: Literal["cpu", "cuda"]
+    units: int
+    threads: int
+    vector_bytes: int
+    registers: int
+    copy_rate: float
+    read_rate: float
+    float_rate: float
+    launch: float
+    in_flight: int
+    gencode: str = ""
+
+
+ARCHS = (
+    Arch("cpu", "cpu", 64, 1, 64, 0, 20e9, 20e9, 100e9, 5e-6, 4096),
+    Arch(
+        "cuda:sm_90a", "cuda", 132, 2048, 16, 64, 3.03e12, 3.09e12, 51e12, 3e-6, 32768,
+        gencode="arch=compute_90a,code=sm_90a",
+    ),
+    Arch(
+        "cuda:sm_80", "cuda", 108, 2048, 16, 64, 1.8e12, 1.8e12, 17.5e12, 3e-6, 16384,
+        gencode="arch=compute_80,code=sm_80",
+    ),
+    # Any CUDA device: PTX of the oldest architecture that CUDA 12 and 13 both accept.
+    Arch(
+        "cuda", "cuda", 80, 1024, 16, 64, 0.5e12, 0.5e12, 10e12, 4e-6, 16384,
+        gencode="arch=compute_75,code=compute_75",
+    ),
+)
+
+
+def arch(name: str) -> Arch:
+    """The entry of target `name`. Raises UsageError for an unknown one."""
+    for entry in ARCHS:
+        if entry.name == name:
+            return entry
+    known = ", ".join(a.name for a in ARCHS)
+    raise UsageError(f"unknown target {name!r}; choose one of: auto, {known}")
