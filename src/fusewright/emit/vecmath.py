@@ -11,8 +11,8 @@ from pathlib import Path
 from fusewright.errors import IRError
 
 HEADER = Path(__file__).parent / "skeletons" / "vecmath.hpp"
-_BEGIN = "//@function "
-_END = "//@end"
+_BEGIN = "\n//@function "
+_END = "\n//@end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +31,15 @@ def parse_blocks(text: str) -> tuple[Block, ...]:
     it (file order is then a valid order of definition for any selection).
     """
     blocks: dict[str, Block] = {}
-    for chunk in text.split(_BEGIN)[1:]:
-        head, _, rest = chunk.partition("\n")
-        body, end, _ = rest.partition(_END)
+    for chunk in f"\n{text}".split(_BEGIN)[1:]:
+        head, _, _ = chunk.partition("\n")
+        body, end, _ = chunk.removeprefix(head).partition(_END)
         name, _, needs = head.partition(" needs ")
         block = Block(name.strip(), tuple(needs.split()), body.strip("\n"))
         if not end or block.name in blocks:
-            raise IRError(f"vecmath block {block.name!r} is not closed by {_END} or defined twice")
+            raise IRError(
+                f"vecmath block {block.name!r} is not closed by {_END.strip()} or defined twice"
+            )
         late = [need for need in block.needs if need not in blocks]
         if late:
             raise IRError(f"vecmath block {block.name!r} needs {', '.join(late)}, not yet defined")

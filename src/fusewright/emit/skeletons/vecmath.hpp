@@ -336,23 +336,22 @@ FW_INLINE double fw_log1p(double x) { return std::log1p(x); }
 FW_INLINE float fw_pow(float x, float y) {
     float a = __builtin_fabsf(x);
     float f;
-    double e = fw_log_parts(a, f);
+    float e = fw_log_edge(a, fw_log_parts(a, f));
     double s = (double)f / ((double)f + 2.0);
     double l = e + s * fw_poly(s * s, 2.8853900817778491, 0.96179669411531632, 0.57707794173600624,
         0.41220932082930389, 0.31990270631199658, 0.28294530466143403);
-    l = a < FW_INF ? l : (double)a;
-    l = a == 0.0f ? -(double)FW_INF : l;
-    double t = l == 0.0 || y == 0.0f ? 0.0 : y * l;
+    double t = l == 0.0 ? 0.0 : y * l;
     t = t > 129.0 ? 129.0 : t;
     t = t < -152.0 ? -152.0 : t;
     double sum = t + 6755399441055744.0;
     float r = (float)(t - (sum - 6755399441055744.0));
     float p = fw_scale(r * fw_poly(r, 0.693147242f, 0.240226552f, 0.0555026159f, 0.00961736217f,
         0.00134233362f, 0.000156833717f) + 1.0f, (int32_t)(uint32_t)fw_to_bits(sum));
-    bool whole = __builtin_truncf(y) == y;
-    bool odd = whole && __builtin_truncf(0.5f * y) != 0.5f * y;
-    p = fw_from_bits(fw_to_bits(p) | (odd ? fw_to_bits(x) & 0x80000000u : 0u));
-    return x < 0.0f && x > -FW_INF && !whole ? FW_NAN : p;
+    float whole = __builtin_truncf(y);
+    float half = __builtin_fabsf(__builtin_truncf(0.5f * y) - 0.5f * y);
+    p = whole == y && half == 0.5f ? __builtin_copysignf(p, x) : p;
+    p = x < 0.0f && a < FW_INF && whole != y ? FW_NAN : p;
+    return y == 0.0f ? 1.0f : p;
 }
 FW_INLINE double fw_pow(double x, double y) { return std::pow(x, y); }
 //@end
@@ -400,75 +399,26 @@ FW_INLINE double fw_erfc(double x) { return std::erfc(x); }
 //@end
 
 //@function trig_parts needs bits poly
-// 2/pi without the bits whose product with a float of exponent e is a multiple of 4, so that the
-// reduction holds for every float. Row i serves |x| in [2^(i+25), 2^(i+26)), row 0 all below: the
-// leading 29 bits, whose product with x is exact in double, then the rest. After M. Payne and
-// R. Hanek, "Radian reduction for trigonometric functions", SIGNUM Newsletter 18 (1983).
-static const double fw_two_over_pi[206] = {
-    0.63661977089941502, 1.4681663269012186e-09, 0.13661977229639888, 7.1182464978000874e-11,
-    0.13661977229639888, 7.1182464978000874e-11, 0.011619772354606539, 1.2974804064533467e-11,
-    0.011619772354606539, 1.2974804064533467e-11, 0.011619772354606539, 1.2974804064533467e-11,
-    0.011619772354606539, 1.2974804064533467e-11, 0.0038072723618824966, 5.6988464503500404e-12,
-    0.0038072723618824966, 5.6988464503500404e-12, 0.0018541473655204754, 2.0608676432583279e-12,
-    0.00087758486733946484, 2.4187823971247122e-13, 0.00038930361733946484, 2.4187823971247122e-13,
-    0.00014516299233946484, 2.4187823971247122e-13, 2.3092680066838511e-05, 1.4504564269239186e-14,
-    2.3092680066838511e-05, 1.4504564269239186e-14, 2.3092680066838511e-05, 1.4504564269239186e-14,
-    7.8338910043385113e-06, 1.4504564269239186e-14, 2.0449648729936598e-07, 2.9370955403718198e-16,
-    2.0449648729936598e-07, 2.9370955403718198e-16, 2.0449648729936598e-07, 2.9370955403718198e-16,
-    2.0449648729936598e-07, 2.9370955403718198e-16, 2.0449648729936598e-07, 2.9370955403718198e-16,
-    2.0449648729936598e-07, 2.9370955403718198e-16, 8.5287197970629336e-08, 7.1664949112150682e-17,
-    2.5682553250749862e-08, 1.6153797880892852e-17, 2.5682553250749862e-08, 1.6153797880892852e-17,
-    1.0781392056902206e-08, 1.6153797880892852e-17, 3.3308114738561656e-09, 2.2760100730783962e-18,
-    3.3308114738561656e-09, 2.2760100730783962e-18, 1.4681663246252086e-09, 2.2760100730783962e-18,
-    5.3684375174445353e-10, 5.4128659710158929e-19, 7.1182464870395146e-11, 1.0760572810738749e-19,
-    7.1182464870395146e-11, 1.0760572810738749e-19, 7.1182464870395146e-11, 1.0760572810738749e-19,
-    1.2974804038242901e-11, 2.6290565170974656e-20, 1.2974804038242901e-11, 2.6290565170974656e-20,
-    1.2974804038242901e-11, 2.6290565170974656e-20, 5.6988464376120027e-12, 1.2738038014905852e-20,
-    2.0608676372965533e-12, 5.9617744368714493e-21, 2.4187823967992744e-13, 3.2543806091346729e-23,
-    2.4187823967992744e-13, 3.2543806091346729e-23, 2.4187823967992744e-13, 3.2543806091346729e-23,
-    1.450456423669538e-14, 3.2543806091346729e-23, 1.450456423669538e-14, 3.2543806091346729e-23,
-    1.450456423669538e-14, 3.2543806091346729e-23, 1.450456423669538e-14, 3.2543806091346729e-23,
-    2.9370955375341979e-16, 2.8376220177865265e-25, 2.9370955375341979e-16, 2.8376220177865265e-25,
-    2.9370955375341979e-16, 2.8376220177865265e-25, 2.9370955375341979e-16, 2.8376220177865265e-25,
-    2.9370955375341979e-16, 2.8376220177865265e-25, 2.9370955375341979e-16, 2.8376220177865265e-25,
-    7.1664949035183631e-17, 7.6967048640395723e-26, 7.1664949035183631e-17, 7.6967048640395723e-26,
-    1.6153797855624593e-17, 2.52682603558315e-26, 1.6153797855624593e-17, 2.52682603558315e-26,
-    2.2760100671971816e-18, 5.881214749119912e-27, 2.2760100671971816e-18, 5.881214749119912e-27,
-    2.2760100671971816e-18, 5.881214749119912e-27, 5.4128659606713592e-19, 1.0344533474420156e-27,
-    5.4128659606713592e-19, 1.0344533474420156e-27, 1.076057280826761e-19, 2.4711388759120431e-29,
-    1.076057280826761e-19, 2.4711388759120431e-29, 1.076057280826761e-19, 2.4711388759120431e-29,
-    5.3395619458400879e-20, 2.4711388759120431e-29, 2.6290565146263268e-20, 2.4711388759120431e-29,
-    1.2738037990194463e-20, 2.4711388759120431e-29, 5.9617744247818348e-21, 1.2089614275584243e-29,
-    2.5736426420755207e-21, 5.7787270338161483e-30, 8.7957675072236366e-22, 2.6232834129321014e-30,
-    3.2543806031861261e-23, 5.9485470963812951e-32, 3.2543806031861261e-23, 5.9485470963812951e-32,
-    3.2543806031861261e-23, 5.9485470963812951e-32, 3.2543806031861261e-23, 5.9485470963812951e-32,
-    3.2543806031861261e-23, 5.9485470963812951e-32, 6.074026479468182e-24, 1.0181664387499709e-32,
-    6.074026479468182e-24, 1.0181664387499709e-32, 6.074026479468182e-24, 1.0181664387499709e-32,
-    2.7653040354190471e-24, 4.0186885654605539e-33, 1.1109428133944797e-24, 9.3720065444097674e-34,
-    2.8376220161182397e-25, 1.6682867668608239e-34, 2.8376220161182397e-25, 1.6682867668608239e-34,
-    7.6967048473567051e-26, 1.6682867668608239e-34, 7.6967048473567051e-26, 1.6682867668608239e-34,
-    2.5268260333447567e-26, 2.2383930857039694e-35, 2.5268260333447567e-26, 2.2383930857039694e-35,
-    1.234356326230651e-26, 2.2383930857039694e-35, 5.8812147387730434e-27, 1.0346868704619472e-35,
-    2.6500404770063101e-27, 4.3283376284093589e-36, 1.0344533461229435e-27, 1.3190720903043029e-36,
-    2.2665977992894375e-28, 5.6675570577803892e-37, 2.2665977992894375e-28, 5.6675570577803892e-37,
-    2.4711388756602014e-29, 2.5184173833409495e-39, 2.4711388756602014e-29, 2.5184173833409495e-39,
-    2.4711388756602014e-29, 2.5184173833409495e-39, 2.4711388756602014e-29, 2.5184173833409495e-39,
-    1.2089614273065826e-29, 2.5184173833409495e-39, 5.7787270312977312e-30, 2.5184173833409495e-39,
-    2.6232834104136839e-30, 2.5184173833409495e-39, 1.0455615999716603e-30, 2.5184173833409495e-39,
-    2.5670069695470042e-31, 3.1436547554916045e-40, 2.5670069695470042e-31, 3.1436547554916045e-40,
-    5.9485470833118463e-32, 1.3069448323317805e-40
-};
-// x = q pi/2 + r, |r| <= pi/4 (a little more by rounding): returns r, and q modulo 2^32.
+// x = (q + 4k) pi/2 + r, |r| <= pi/4 (a little more by rounding): returns r, and q modulo 2^32.
+// Holds for every float, after M. Payne and R. Hanek, "Radian reduction for trigonometric
+// functions", SIGNUM Newsletter 18 (1983): 1/(2 pi) is a sum of parts so short that their products
+// with x are exact in double; of each, only the distance to an integer counts.
+FW_INLINE double fw_turn(double x, double part) {
+    return x * part - __builtin_nearbyint(x * part);
+}
 FW_INLINE float fw_trig_parts(float x, uint32_t& q) {
-    int32_t row = (int32_t)(fw_to_bits(x) >> 23 & 0xffu) - 152;
-    row = row < 0 ? 0 : row;
-    row = row > 102 ? 102 : row;
-    double turns = (double)x * fw_two_over_pi[2 * row];
-    double sum = turns + 6755399441055744.0;
-    double r = turns - (sum - 6755399441055744.0);
-    r = r + (double)x * fw_two_over_pi[2 * row + 1];
+    double a = fw_turn(x, 0.15915494272485375);
+    double b = fw_turn(x, 3.6704158115630214e-10);
+    double c = fw_turn(x, 5.690025167992954e-19);
+    double d = fw_turn(x, 1.4703036846932608e-27);
+    double e = fw_turn(x, 2.5867171752090537e-36);
+    double f = x * 9.458140970740169e-46;
+    double sum = (a + b + c + d + e) * 4.0 + 6755399441055744.0;
+    // The parts are added by falling size once the quadrant is gone, so that what cancels is exact.
+    double r = a - (sum - 6755399441055744.0) * 0.25;
+    r = r + b + c + d + e + f;
     q = (uint32_t)fw_to_bits(sum);
-    return (float)(r * 1.5707963267948966);
+    return (float)(r * 6.283185307179586);
 }
 FW_INLINE float fw_sin_poly(float r) {
     float z = r * r;
@@ -604,20 +554,38 @@ FW_INLINE float fw_atanh(float x) {
 FW_INLINE double fw_atanh(double x) { return std::atanh(x); }
 //@end
 
-//@function fmod needs base
-FW_INLINE float fw_fmod(float x, float y) { return std::fmod(x, y); }
+//@function fmod needs abs copysign
+// One step takes some 51 leading bits of the quotient off it; the fused multiply-add is then exact.
+FW_INLINE double fw_fmod_step(double r, double b, double inverse) {
+    return __builtin_fma(-__builtin_trunc(r * inverse), b, r);
+}
+// Six steps cover the largest quotient of two floats, 2^277, and leave r in (-b, 2b).
+FW_INLINE float fw_fmod(float x, float y) {
+    double b = fw_abs(y);
+    double inverse = 1.0 / b;
+    double r = fw_fmod_step(fw_abs(x), b, inverse);
+    r = fw_fmod_step(r, b, inverse);
+    r = fw_fmod_step(r, b, inverse);
+    r = fw_fmod_step(r, b, inverse);
+    r = fw_fmod_step(r, b, inverse);
+    r = fw_fmod_step(r, b, inverse);
+    r = r < 0.0 ? r + b : r;
+    r = r >= b ? r - b : r;
+    float m = fw_abs(y) == FW_INF && fw_abs(x) < FW_INF ? fw_abs(x) : (float)r;
+    return fw_copysign(m, x);
+}
 FW_INLINE double fw_fmod(double x, double y) { return std::fmod(x, y); }
 //@end
 
-//@function remainder needs fmod
+//@function remainder needs fmod copysign
 // The sign of the divisor, as Python's % and torch.remainder.
 FW_INLINE float fw_remainder(float x, float y) {
     float r = fw_fmod(x, y);
-    return r != 0.0f && (r < 0.0f) != (y < 0.0f) ? r + y : r;
+    return r != 0.0f && fw_copysign(y, r) != y ? r + y : r;
 }
 FW_INLINE double fw_remainder(double x, double y) {
     double r = fw_fmod(x, y);
-    return r != 0.0 && (r < 0.0) != (y < 0.0) ? r + y : r;
+    return r != 0.0 && fw_copysign(y, r) != y ? r + y : r;
 }
 //@end
 
