@@ -6,21 +6,18 @@ torch is not imported.
 """
 
 import json
-import subprocess
-import sys
 import tempfile
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fusewright.errors import FusewrightError, UsageError
 from fusewright.run.bench_report import BenchReport, Finding, build_report
+from fusewright.run.process import python_command, watch
 
 __all__ = ["BASELINES", "BenchError", "BenchReport", "Finding", "bench"]
 
 BASELINES = ("eager", "compile", "compile-max")
-STDERR_LINES = 25
 Progress = Callable[[str, float], None]
 
 
@@ -95,55 +92,19 @@ def _in_process(
     module: str, arguments: list[str], output: Path, extensions: str, timeout: float, tell: Progress
 ) -> Any:
     """Runs `module.main(arguments)` in a fresh process; returns the JSON it left at `output`."""
-    code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); "
-        f"from fusewright.run import {module}; sys.exit({module}.main(sys.argv[1:]))"
-    )
-    # `env` sets the variable for the child alone; this process's environment stays as it is.
-    variables = ["env", f"TORCH_EXTENSIONS_DIR={extensions}/extensions"]
-    command = [*variables, sys.executable, "-c", code, *arguments]
-    status, errors = _watch(command, timeout, tell)
+    variables = {"TORCH_EXTENSIONS_DIR": f"{extensions}/extensions"}
+    command = python_command(f"fusewright.run.{module}", arguments, variables)
+    ended = watch(command, timeout, lambda line: _relay(line, tell))
     if not output.exists():
-        raise BenchError(f"the measured process {_death(status, timeout)}\n{errors}".rstrip())
+        text = f"the measured process {ended.describe()} and left no result"
+        raise BenchError(f"{text}\n{ended.stderr_tail}".rstrip())
     outcome = json.loads(output.read_text())
     if "error" in outcome:
         raise BenchError(outcome["error"])
     return outcome
 
 
-def _watch(command: list[str], timeout: float, tell: Progress) -> tuple[int | None, str]:
-    """Runs a command, relays its progress; returns its status (None: killed), stderr's end."""
-    with tempfile.TemporaryFile(mode="w+", errors="replace") as errors:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True
-        )
-        late = threading.Event()
-        watchdog = threading.Timer(timeout, lambda: (late.set(), process.kill()))
-        watchdog.start()
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                _relay(line, tell)
-            status = process.wait()
-        finally:
-            watchdog.cancel()
-            process.kill()
-            process.wait()
-        errors.seek(0)
-        tail = errors.read().splitlines()[-STDERR_LINES:]
-    return (None if late.is_set() else status), "\n".join(tail)
-
-
 def _relay(line: str, tell: Progress) -> None:
     if line.startswith("{"):
         message = json.loads(line)
         tell(message["text"], min(1.0, message["fraction"]))
-
-
-def _death(status: int | None, timeout: float) -> str:
-    if status is None:
-        return f"did not end within {timeout:g} s and was stopped"
-    if status < 0 or status > 128:
-        number = -status if status < 0 else status - 128
-        return f"crashed (signal {number})"
-    return f"ended with status {status} and left no result"
