@@ -1,0 +1,283 @@
+"""The rewriting engine: applies rules bottom-up until the measure cannot fall. It knows no rule.
+
+The engine keeps the exact measure of the current graph, sharing included, while it works: use
+counts say which nodes die with a replaced one. A rule's candidate is put in place, its new nodes
+are simplified in turn, and only then is the measure compared: rules may therefore open a way that
+another rule completes. A candidate that does not pay is undone. As the measure is a tuple of
+naturals that falls with every accepted candidate, rewriting ends.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..context import Context
+from ..ir import graph as g
+from ..ir.graph import Graph, Mutation, Node, Origin
+from ..target.cost import Cost, node_bytes, node_cost, node_flops
+from .rule import CLASSES, Fact, Numerics, Rewrite, Rule
+
+# How many unproven candidates may be open inside one another.
+DEPTH = 12
+# A backstop far above what any program needs: passes over the whole graph.
+PASSES = 50
+
+Table = Mapping[type[Node], tuple[Rule, ...]]
+
+
+def rule_table(rules: Sequence[Rule], numerics: Numerics) -> Table:
+    """The rules of class `numerics` and stricter, by the class of the node they look at."""
+    allowed = CLASSES[: CLASSES.index(numerics) + 1]
+    kinds = dict.fromkeys(kind for rule in rules for kind in rule.roots)
+    return {k: tuple(r for r in rules if k in r.roots and r.numerics in allowed) for k in kinds}
+
+
+def run_rules(
+    graph: Graph, rules: Sequence[Rule], context: Context
+) -> tuple[Graph, tuple[Rewrite, ...]]:
+    """`graph` rewritten by `rules` to a fixpoint, and the certificate of every rewrite in order."""
+    table = rule_table(rules, context.options.numerics)
+    records: list[Rewrite] = []
+    for _ in range(PASSES):
+        work = _Work(graph, table)
+        graph, found = work.run()
+        records += found
+        if not found:
+            break
+    return graph, tuple(records)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """A point to which the work can be undone."""
+
+    journal: int
+    records: int
+    cost: Cost
+    totals: tuple[int, int]
+
+
+@dataclass(slots=True)
+class _Work:
+    """One bottom-up pass over a graph.
+
+    `uses` holds the use count of each live node; `forward` maps replaced nodes to what replaced
+    them. `journal` has the old entries of both, to undo a candidate.
+    """
+
+    graph: Graph
+    table: Table
+    counts: dict[Node, int] = field(default_factory=dict)
+    forward: dict[Node, Node] = field(default_factory=dict)
+    origins: dict[Node, Origin] = field(default_factory=dict)
+    refused: set[tuple[str, Node]] = field(default_factory=set)
+    costs: dict[Node, tuple[Cost, int, int]] = field(default_factory=dict)
+    journal: list[tuple[dict[Node, int] | dict[Node, Node], Node, int | Node | None]] = field(
+        default_factory=list
+    )
+    records: list[Rewrite] = field(default_factory=list)
+    cost: Cost = field(default_factory=Cost)
+    totals: tuple[int, int] = (0, 0)
+    depth: int = 0
+    facts: dict[Callable[..., Any], dict[Node, Any]] = field(default_factory=dict)
+
+    def run(self) -> tuple[Graph, list[Rewrite]]:
+        """The graph after the pass, and what was rewritten."""
+        self.origins.update(self.graph.origins)
+        for root in self.graph.roots:
+            self._acquire(root, 1)
+        self._sweep(self.graph.nodes())
+        return self._result(), self.records
+
+    def uses(self, node: Node) -> int:
+        """See rule.Env."""
+        return self.counts.get(node, 0)
+
+    def fact(self, analysis: Callable[[Node, Sequence[Fact]], Fact], node: Node) -> Fact:
+        """See rule.Env. Iterative: graphs are deep."""
+        known = self.facts.setdefault(analysis, {})
+        stack = [node]
+        while stack:
+            n = stack[-1]
+            missing = [o for o in n.operands if o not in known] if n not in known else []
+            if missing:
+                stack.extend(missing)
+                continue
+            if n not in known:
+                known[n] = analysis(n, [known[o] for o in n.operands])
+            stack.pop()
+        return known[node]
+
+    def _result(self) -> Graph:
+        outputs = tuple(self._resolve(o) for o in self.graph.outputs)
+        mutations = tuple(Mutation(m.target, self._resolve(m.value)) for m in self.graph.mutations)
+        live = g.topological((*outputs, *(m.value for m in mutations)))
+        origins = {n: self.origins[n] for n in live if n in self.origins}
+        return replace(self.graph, outputs=outputs, mutations=mutations, origins=origins)
+
+    # ------------------------------------------------------------------------------ bookkeeping
+
+    def _resolve(self, node: Node) -> Node:
+        while (after := self.forward.get(node)) is not None:
+            node = after
+        return node
+
+    def _set_count(self, node: Node, count: int) -> None:
+        self.journal.append((self.counts, node, self.counts.get(node)))
+        if count:
+            self.counts[node] = count
+        else:
+            del self.counts[node]
+
+    def _account(self, node: Node, sign: int) -> None:
+        if node not in self.costs:
+            self.costs[node] = (node_cost(node), node_flops(node), node_bytes(node))
+        cost, flops, size = self.costs[node]
+        self.cost = self.cost + cost if sign > 0 else self.cost - cost
+        self.totals = (self.totals[0] + sign * flops, self.totals[1] + sign * size)
+
+    def _acquire(self, node: Node, count: int) -> None:
+        """Count `count` more uses of `node`; a node that was not live brings its operands in."""
+        stack = [(node, count)]
+        while stack:
+            n, k = stack.pop()
+            n = self._resolve(n)
+            if n not in self.counts:
+                self._account(n, 1)
+                stack.extend((o, 1) for o in n.operands)
+            self._set_count(n, self.counts.get(n, 0) + k)
+
+    def _release(self, node: Node, count: int) -> None:
+        """Undo `count` uses; a node without users dies and releases its operands."""
+        stack = [(node, count)]
+        while stack:
+            n, k = stack.pop()
+            n = self._resolve(n)
+            self._set_count(n, self.counts[n] - k)
+            if n not in self.counts:
+                self._account(n, -1)
+                stack.extend((o, 1) for o in n.operands)
+
+    def _replace(self, old: Node, new: Node) -> None:
+        """`new` takes over all uses of the live node `old`."""
+        new = self._resolve(new)
+        if old == new:
+            return
+        count = self.counts[old]
+        self._acquire(new, count)
+        self._release(old, count)
+        self.journal.append((self.forward, old, self.forward.get(old)))
+        self.forward[old] = new
+
+    def _mark(self) -> _Mark:
+        return _Mark(len(self.journal), len(self.records), self.cost, self.totals)
+
+    def _undo(self, mark: _Mark) -> None:
+        while len(self.journal) > mark.journal:
+            table, node, before = self.journal.pop()
+            if before is None:
+                del table[node]
+            else:
+                table[node] = before  # type: ignore[assignment]
+        del self.records[mark.records :]
+        self.cost, self.totals = mark.cost, mark.totals
+
+    # --------------------------------------------------------------------------------- rewriting
+
+    def _sweep(self, nodes: Iterable[Node]) -> None:
+        """Bring `nodes` (operands first) up to date with what was replaced, and simplify each."""
+        for node in nodes:
+            if node not in self.counts:
+                continue
+            operands = tuple(self._resolve(o) for o in node.operands)
+            current = node if operands == node.operands else node.with_operands(operands)
+            self._inherit(node, (current,))
+            self._replace(node, current)
+            self._simplify(self._resolve(current))
+
+    def _simplify(self, node: Node) -> None:
+        """Apply rules at `node` until none pays."""
+        while node in self.counts and (after := self._step(node)) is not None:
+            node = after
+
+    def _step(self, node: Node) -> Node | None:
+        for rule in self.table.get(type(node), ()):
+            if (rule.name, node) in self.refused:
+                continue
+            candidate = rule.apply(node, self)
+            if candidate is None or candidate == node:
+                continue
+            if self._try(rule, node, candidate):
+                return self._resolve(node)
+            self.refused.add((rule.name, node))
+        return None
+
+    def _try(self, rule: Rule, node: Node, candidate: Node) -> bool:
+        """Put `candidate` in the place of `node` and keep it if the measure falls."""
+        mark = self._mark()
+        fresh = self._fresh(candidate)
+        self._inherit(node, fresh)
+        self._replace(node, candidate)
+        self.records.append(self._record(rule, node, candidate, mark))
+        if self.depth < DEPTH:
+            self.depth += 1
+            self._sweep(fresh)
+            self.depth -= 1
+        if self.cost < mark.cost:
+            return True
+        self._undo(mark)
+        return False
+
+    def _fresh(self, root: Node) -> tuple[Node, ...]:
+        """The nodes below `root` that are not part of the graph yet, operands first."""
+        done: dict[Node, None] = {}
+        stack = [(root, False)]
+        while stack:
+            node, ready = stack.pop()
+            node = self._resolve(node)
+            if node in done or node in self.counts:
+                continue
+            if ready:
+                done[node] = None
+            else:
+                stack.append((node, True))
+                stack.extend((o, False) for o in reversed(node.operands))
+        return tuple(done)
+
+    def _inherit(self, old: Node, fresh: Iterable[Node]) -> None:
+        origin = self.origins.get(old)
+        if origin is not None:
+            for node in fresh:
+                self.origins.setdefault(node, origin)
+
+    def _record(self, rule: Rule, node: Node, candidate: Node, before: _Mark) -> Rewrite:
+        return Rewrite(
+            rule=rule.name,
+            numerics=rule.numerics,
+            where=_place(self.origins.get(node)),
+            identity=rule.identity,
+            precondition=rule.precondition,
+            flops_delta=self.totals[0] - before.totals[0],
+            bytes_delta=self.totals[1] - before.totals[1],
+            before=describe(node),
+            after=describe(candidate),
+        )
+
+
+def _place(origin: Origin | None) -> str:
+    if origin is None:
+        return ""
+    line = f"line {origin.line}" if origin.line else ""
+    return ", ".join(part for part in (origin.module, line, origin.text.strip()) if part)
+
+
+def describe(node: Node, depth: int = 2) -> str:
+    """`node` and the operations directly below it, as one line."""
+    if isinstance(node, g.Input):
+        return node.name
+    if isinstance(node, g.Const):
+        return f"{node.value!r}"
+    shape = "×".join(str(n) for n in node.shape) or "scalar"
+    if not depth or not node.operands:
+        return f"{node.kind}[{shape}]"
+    return f"{node.kind}[{shape}]({', '.join(describe(o, depth - 1) for o in node.operands)})"
