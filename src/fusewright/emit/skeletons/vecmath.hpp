@@ -46,12 +46,6 @@ FW_INLINE float fw_copysign(float x, float sign) { return __builtin_copysignf(x,
 FW_INLINE double fw_copysign(double x, double sign) { return __builtin_copysign(x, sign); }
 //@end
 
-//@function sign needs base
-// NaN gives 0, as torch.sign does.
-FW_INLINE float fw_sign(float x) { return x > 0.0f ? 1.0f : (x < 0.0f ? -1.0f : 0.0f); }
-FW_INLINE double fw_sign(double x) { return x > 0.0 ? 1.0 : (x < 0.0 ? -1.0 : 0.0); }
-//@end
-
 //@function floor needs base
 FW_INLINE float fw_floor(float x) { return __builtin_floorf(x); }
 FW_INLINE double fw_floor(double x) { return __builtin_floor(x); }
@@ -554,13 +548,14 @@ FW_INLINE float fw_atanh(float x) {
 FW_INLINE double fw_atanh(double x) { return std::atanh(x); }
 //@end
 
-//@function fmod needs abs copysign
+//@function fmod_float needs abs copysign
+// fmod, exact; the name `fmod` is that of the operation on all types, in scalar.hpp.
 // One step takes some 51 leading bits of the quotient off it; the fused multiply-add is then exact.
 FW_INLINE double fw_fmod_step(double r, double b, double inverse) {
     return __builtin_fma(-__builtin_trunc(r * inverse), b, r);
 }
 // Six steps cover the largest quotient of two floats, 2^277, and leave r in (-b, 2b).
-FW_INLINE float fw_fmod(float x, float y) {
+FW_INLINE float fw_fmod_float(float x, float y) {
     double b = fw_abs(y);
     double inverse = 1.0 / b;
     double r = fw_fmod_step(fw_abs(x), b, inverse);
@@ -574,19 +569,62 @@ FW_INLINE float fw_fmod(float x, float y) {
     float m = fw_abs(y) == FW_INF && fw_abs(x) < FW_INF ? fw_abs(x) : (float)r;
     return fw_copysign(m, x);
 }
-FW_INLINE double fw_fmod(double x, double y) { return std::fmod(x, y); }
+FW_INLINE double fw_fmod_float(double x, double y) { return std::fmod(x, y); }
 //@end
 
-//@function remainder needs fmod copysign
-// The sign of the divisor, as Python's % and torch.remainder.
-FW_INLINE float fw_remainder(float x, float y) {
-    float r = fw_fmod(x, y);
-    return r != 0.0f && fw_copysign(y, r) != y ? r + y : r;
+//@function erfinv needs log poly abs copysign
+// x P(w) with w = -log(1 - x^2), in two ranges, after M. B. Giles, "Approximating the erfinv
+// function", GPU Computing Gems 2 (2011).
+FW_INLINE float fw_erfinv(float x) {
+    float a = fw_abs(x);
+    float w = -fw_log((1.0f - a) * (1.0f + a));
+    float near = fw_poly(w - 2.5f, 1.50140941f, 0.24664028f, -0.00417766673f, -0.00125275541f,
+        0.000218574423f, -4.94379674e-06f, -3.52264146e-06f, 4.6005411e-07f, 2.80897385e-08f,
+        -8.24644264e-09f);
+    float far = fw_poly(__builtin_sqrtf(w) - 3.0f, 2.83297682f, 1.00167525f, 0.00944534596f,
+        -0.00764114363f, 0.00568471849f, -0.00358157442f, 0.00149281963f, -8.25977113e-05f,
+        -0.000316483871f, 0.000130678047f);
+    float r = (w < 5.0f ? near : far) * x;
+    return a == 1.0f ? fw_copysign(FW_INF, x) : r;
 }
-FW_INLINE double fw_remainder(double x, double y) {
-    double r = fw_fmod(x, y);
-    return r != 0.0 && fw_copysign(y, r) != y ? r + y : r;
+// The same start (a coarser one far out), then Halley's iteration on erf, or on erfc near 1.
+FW_INLINE double fw_erfinv(double x) {
+    double a = fw_abs(x);
+    if (!(a < 1.0)) return a == 1.0 ? fw_copysign((double)FW_INF, x) : (double)FW_NAN;
+    double w = -std::log((1.0 - a) * (1.0 + a));
+    float near = fw_poly((float)w - 2.5f, 1.50140941f, 0.24664028f, -0.00417766673f,
+        -0.00125275541f, 0.000218574423f, -4.94379674e-06f, -3.52264146e-06f, 4.6005411e-07f,
+        2.80897385e-08f, -8.24644264e-09f);
+    float far = fw_poly((float)std::sqrt(w) - 4.0f, 3.83973455f, 1.00912309f, 0.00151164446f,
+        -6.80959201e-05f, 3.54712538e-05f, -0.000516555039f, 0.000192597581f);
+    double y = (w < 5.0 ? near : far) * a;
+    for (int step = 0; step < 3; ++step) {
+        double miss = a < 0.5 ? a - std::erf(y) : std::erfc(y) - (1.0 - a);
+        double newton = miss * 0.886226925452758 * std::exp(y * y);
+        y = y + newton / (1.0 - newton * y);
+    }
+    return fw_copysign(y, x);
 }
+//@end
+
+//@function digamma needs base
+// Recurrence up to 10, then the asymptotic series (Abramowitz and Stegun 6.3.5, 6.3.18);
+// reflection (6.3.7) for negative x. -inf at +0, inf at -0, NaN at the other poles, as torch.
+static double fw_digamma(double x) {
+    if (x == 0.0) return std::copysign((double)FW_INF, -x);
+    if (x < 0.0) {
+        double part = x - std::trunc(x);
+        if (part == 0.0 || x == -(double)FW_INF) return (double)FW_NAN;
+        return fw_digamma(1.0 - x) - 3.141592653589793 / std::tan(3.141592653589793 * part);
+    }
+    double sum = 0.0;
+    for (; x < 10.0; x += 1.0) sum -= 1.0 / x;
+    double z = 1.0 / (x * x);
+    double series = 1.0 / 132.0 - z * (691.0 / 32760.0 - z / 12.0);
+    series = 1.0 / 120.0 - z * (1.0 / 252.0 - z * (1.0 / 240.0 - z * series));
+    return sum + std::log(x) - 0.5 / x - z * (1.0 / 12.0 - z * series);
+}
+static inline float fw_digamma(float x) { return (float)fw_digamma((double)x); }
 //@end
 
 //@function lgamma needs base
