@@ -1,0 +1,178 @@
+"""Other arithmetic for an unchanged module: float64 throughout, rounded operands, an op left out.
+
+All three are TorchDispatchModes around a call of the user's own forward, below autograd and below
+every composite op, so they need to know nothing about the model.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+Rounding = Callable[[torch.Tensor], torch.Tensor]
+
+_WIDER = {
+    torch.float16: torch.float64,
+    torch.bfloat16: torch.float64,
+    torch.float32: torch.float64,
+    torch.complex64: torch.complex128,
+}
+# Ops whose operands a tensor core would round; the value says which arguments those are.
+_CONTRACTIONS: dict[str, tuple[int, ...]] = {
+    "mm": (0, 1),
+    "bmm": (0, 1),
+    "mv": (0, 1),
+    "dot": (0, 1),
+    "addmm": (1, 2),
+    "baddbmm": (1, 2),
+    "addbmm": (1, 2),
+    "addmv": (1, 2),
+    "linear": (0, 1),
+    "convolution": (0, 1),
+    "_convolution": (0, 1),
+    "_scaled_dot_product_flash_attention": (0, 1, 2),
+    "_scaled_dot_product_flash_attention_for_cpu": (0, 1, 2),
+    "_scaled_dot_product_efficient_attention": (0, 1, 2),
+    "_scaled_dot_product_cudnn_attention": (0, 1, 2),
+}
+CONVOLUTIONS = frozenset({"convolution", "_convolution"})
+ALL_CONTRACTIONS = frozenset(_CONTRACTIONS)
+# Tagged as random although they draw nothing unless their dropout probability is above 0.
+_ATTENTION = "scaled_dot_product"
+
+
+def op_name(func: Any) -> str:
+    """`addmm` for aten.addmm.default."""
+    return func._schema.name.split("::")[-1]
+
+
+def round_tf32(tensor: torch.Tensor) -> torch.Tensor:
+    """To TF32's 10 explicit mantissa bits, ties away from zero, as the tensor cores' cvt.rna."""
+    if not tensor.is_floating_point():
+        return tensor
+    bits = tensor.to(torch.float32).contiguous().view(torch.int32)
+    rounded = ((bits + 0x1000) & ~0x1FFF).view(torch.float32)
+    return torch.where(tensor.isfinite(), rounded, tensor.to(torch.float32)).to(tensor.dtype)
+
+
+def round_bf16(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(torch.bfloat16).to(tensor.dtype) if tensor.is_floating_point() else tensor
+
+
+class Float64(TorchDispatchMode):
+    """Every floating-point operation in float64, whatever dtype the forward asks for.
+
+    Random ops draw in `base` (the dtype that the module really runs in) and are widened afterwards,
+    so that they give the numbers that the module would have drawn. `rounding` is applied to the
+    operands of the contractions named in `rounded`.
+    """
+
+    def __init__(
+        self,
+        base: torch.dtype,
+        rounding: Rounding | None = None,
+        rounded: frozenset[str] = ALL_CONTRACTIONS,
+    ) -> None:
+        super().__init__()
+        self.base, self.rounding, self.rounded = base, rounding, rounded
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if _draws(func, args, kwargs):
+            return self._draw(func, args, kwargs)
+        args, kwargs = tree_map(_widen_dtype, (args, kwargs))
+        if not func._schema.is_mutable:
+            args, kwargs = tree_map(_widen_tensor, (args, kwargs))
+        name = op_name(func)
+        if name == "_softmax" or name == "_log_softmax":
+            args = (*args[:2], False)
+        if self.rounding is not None and name in self.rounded:
+            args = _apply_at(self.rounding, args, _CONTRACTIONS.get(name, ()))
+        return func(*args, **kwargs)
+
+    def _draw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a random op in the base dtype; widen what it returns, write back what it changes."""
+        if op_name(func) == "native_dropout":
+            scaled, mask = func(torch.ones_like(args[0], dtype=self.base), *args[1:], **kwargs)
+            return args[0] * scaled.to(args[0].dtype), mask
+        narrow = tree_map(self._narrow, (args, kwargs))
+        result = func(*narrow[0], **narrow[1])
+        if func._schema.is_mutable and isinstance(args[0], torch.Tensor):
+            return args[0].copy_(narrow[0][0])
+        return tree_map(_widen_tensor, result)
+
+    def _narrow(self, value: Any) -> Any:
+        wide = isinstance(value, torch.Tensor) and value.dtype == torch.float64
+        if wide:
+            return value.to(self.base)
+        return self.base if value is torch.float64 else value
+
+
+def _draws(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    if torch.Tag.nondeterministic_seeded not in func.tags:
+        return False
+    if _ATTENTION not in op_name(func):
+        return True
+    given = dict(zip((a.name for a in func._schema.arguments), args)) | kwargs
+    return bool(given.get("dropout_p", 0.0))
+
+
+def _widen_dtype(value: Any) -> Any:
+    return _WIDER.get(value, value) if isinstance(value, torch.dtype) else value
+
+
+def _widen_tensor(value: Any) -> Any:
+    if isinstance(value, torch.Tensor) and value.dtype in _WIDER:
+        return value.to(_WIDER[value.dtype])
+    return value
+
+
+def _apply_at(change: Rounding, args: tuple[Any, ...], where: tuple[int, ...]) -> tuple[Any, ...]:
+    return tuple(change(a) if i in where and a is not None else a for i, a in enumerate(args))
+
+
+_LAYOUT_OPS = frozenset(
+    {"clone", "contiguous", "_to_copy", "detach", "alias", "copy", "copy_", "lift_fresh", "fill_"}
+)
+
+
+class OpSkipper(TorchDispatchMode):
+    """Counts the ops that could be left out and leaves out number `skip` (None: only counts).
+
+    An op can be left out when it returns one floating-point tensor of its first argument's shape:
+    the first argument takes its place. Views, copies and fills are not counted.
+    """
+
+    def __init__(self, skip: int | None = None) -> None:
+        super().__init__()
+        self.skip = skip
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        name = op_name(func)
+        first = args[0] if args and isinstance(args[0], torch.Tensor) else None
+        if first is None or name in _LAYOUT_OPS or func.is_view:
+            return func(*args, **(kwargs or {}))
+        before = first.clone() if func._schema.is_mutable else first
+        result = func(*args, **(kwargs or {}))
+        if not _replaces(result, first):
+            return result
+        self.seen.append(name)
+        if len(self.seen) - 1 != self.skip:
+            return result
+        return first.copy_(before) if func._schema.is_mutable else first.clone()
+
+
+def _replaces(result: Any, first: torch.Tensor) -> bool:
+    return (
+        isinstance(result, torch.Tensor)
+        and result.shape == first.shape
+        and result.dtype == first.dtype
+        and result.is_floating_point()
+    )

@@ -1,0 +1,140 @@
+"""Inputs and weights to test with: what the problem gives, and what it does not give.
+
+Every draw is a pure function of (what is given, kind, seed), made with a generator of its own. Only
+floating-point data that looks continuous is redrawn: integers, booleans, masks (at most two distinct
+values) and tensors that hold NaN or Inf keep their meaning and their values.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+
+# Largest tensor whose distinct values are counted in full; larger ones by this many elements.
+_PROBE = 1 << 16
+
+
+def is_continuous(tensor: torch.Tensor) -> bool:
+    """Floating point (or complex), finite, and not a mask of two values."""
+    if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.numel() == 0:
+        return False
+    probe = tensor.reshape(-1)[:_PROBE]
+    if not bool(probe.isfinite().all()):
+        return False
+    return tensor.numel() < 8 or tensor.is_complex() or len(probe.unique()) != 2
+
+
+def _noise(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Standard normal, of the shape, dtype and device of `like`."""
+    dtype = like.dtype if like.dtype in (torch.float64, torch.complex128) else torch.float32
+    dtype = torch.complex64 if like.dtype == torch.complex64 else dtype
+    made = torch.randn(like.shape, generator=generator, device=generator.device, dtype=dtype)
+    return made.to(like.device)
+
+
+def _scale(tensor: torch.Tensor) -> float:
+    """Root mean square, 1.0 for a tensor of zeros."""
+    return float(tensor.abs().float().square().mean().sqrt()) or 1.0
+
+
+def _normal(x: torch.Tensor, g: torch.Generator) -> torch.Tensor:
+    return _noise(x, g) * _scale(x)
+
+
+def _shifted(x: torch.Tensor, g: torch.Generator) -> torch.Tensor:
+    return _noise(x, g) * _scale(x) + 5 * _scale(x)
+
+
+def _negated(x: torch.Tensor, g: torch.Generator) -> torch.Tensor:
+    return _noise(x, g) * _scale(x) - 3 * _scale(x)
+
+
+def _large(x: torch.Tensor, g: torch.Generator) -> torch.Tensor:
+    return _noise(x, g) * (10 * _scale(x))
+
+
+def _small(x: torch.Tensor, g: torch.Generator) -> torch.Tensor:
+    return _noise(x, g) * (0.01 * _scale(x))
+
+
+def _heavy(x: torch.Tensor, g: torch.Generator) -> torch.Tensor:
+    """Log-normal magnitudes of both signs (sigma 1.5), each row scaled by 2^-3 to 2^3."""
+    tails = _noise(x, g) * (1.5 * _noise(x, g).abs()).exp()
+    if x.ndim > 1:
+        rows = torch.arange(x.shape[0], device=x.device).remainder(7).sub(3).to(torch.float32)
+        tails = tails * torch.exp2(rows).view(-1, *[1] * (x.ndim - 1))
+    return tails * _scale(x)
+
+
+def _ties(x: torch.Tensor, g: torch.Generator) -> torch.Tensor:
+    """Few distinct values, zero among them: ties in maxima, and every kink at zero."""
+    return (_noise(x, g) * 2).round() * (0.5 * _scale(x))
+
+
+REDRAWN: dict[str, Callable[[torch.Tensor, torch.Generator], torch.Tensor]] = {
+    "normal": _normal,
+    "shifted": _shifted,
+    "negative": _negated,
+    "large": _large,
+    "small": _small,
+    "heavy": _heavy,
+    "ties": _ties,
+}
+SPECIAL = (math.nan, math.inf, -math.inf, 1e-42, -1e-42, -0.0, 3e38, -3e38)
+
+
+def redraw(tensor: torch.Tensor, kind: str, generator: torch.Generator) -> torch.Tensor:
+    """`tensor` drawn again by the rule `kind` of REDRAWN; unchanged where it is not continuous."""
+    if not is_continuous(tensor):
+        return tensor
+    drawn = REDRAWN[kind](tensor, generator)
+    if tensor.is_floating_point():
+        drawn = drawn.clamp(torch.finfo(tensor.dtype).min, torch.finfo(tensor.dtype).max)
+    return drawn.to(tensor.dtype)
+
+
+def with_special_values(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """One special value in each of a few places, all in different rows where there are enough."""
+    if not is_continuous(tensor) or tensor.is_complex():
+        return tensor
+    flat = tensor.clone().reshape(-1)
+    count = min(len(SPECIAL), max(1, tensor.numel() // 4))
+    places = torch.linspace(0, tensor.numel() - 1, count).long().to(tensor.device)
+    flat[places] = torch.tensor(SPECIAL[:count], device=tensor.device).to(tensor.dtype)
+    return flat.reshape(tensor.shape)
+
+
+def with_new_tail(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Only the last row (the last element of a vector) is drawn anew."""
+    if not is_continuous(tensor) or tensor.ndim == 0:
+        return tensor
+    changed = tensor.clone()
+    changed[-1:] = redraw(tensor[-1:], "normal", generator)
+    return changed
+
+
+def redraw_weight(tensor: torch.Tensor, kind: str, generator: torch.Generator) -> torch.Tensor:
+    """A weight with other values of the same nature.
+
+    Varied weights keep their mean and spread; constant ones (a normalisation's 1 and 0) get a spread
+    of a half around their value; statistics that are never negative stay positive. `kind` "heavy"
+    gives a few entries of each weight four times their size.
+    """
+    if not is_continuous(tensor) or tensor.is_complex():
+        return tensor
+    wide = tensor.float()
+    spread = float(wide.std(correction=0)) if tensor.numel() > 1 else 0.0
+    constant = spread < 1e-6 * max(1.0, float(wide.abs().max()))
+    drawn = wide.mean() + _noise(tensor, generator).float() * (0.5 if constant else spread)
+    if kind == "heavy":
+        drawn = torch.where(_noise(tensor, generator).float() > 2.0, 4 * drawn, drawn)
+    return drawn.to(tensor.dtype)
+
+
+def redraw_positive(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """For a buffer without negative values: a running variance gets values from 0.5 to 2 times its
+    size. One of zeros only, such as a running mean, may take either sign."""
+    if not is_continuous(tensor) or not bool(tensor.any()):
+        return redraw_weight(tensor, "random", generator)
+    uniform = torch.rand(tensor.shape, generator=generator, device=generator.device)
+    return (0.5 + 1.5 * uniform).to(tensor.device, tensor.dtype) * _scale(tensor)

@@ -1,0 +1,243 @@
+"""The reference in float64, and near float64: the measure that candidates are held against.
+
+Nothing here judges. A run takes a module, a state and inputs, and gives back what the forward
+returned and changed. Where a whole float64 run does not fit in memory, it is run in slices of the
+batch, provided that the reference was seen to be separable along it.
+"""
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fusewright.errors import FusewrightError
+from fusewright.run.verify import metrics, tensors
+from fusewright.run.verify.arithmetic import ALL_CONTRACTIONS, Float64, Rounding
+from fusewright.run.verify.runner import seed_everything
+
+# Agreement that two batch slices must show with the whole batch, relative to the output's rms.
+_SEPARABLE = 1e-5
+_MEMORY_SHARE = 0.6
+Edit = Callable[[str, torch.Tensor], torch.Tensor]
+
+
+class OracleUnavailable(FusewrightError):
+    """The reference cannot be run in float64 here; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What a call returned, and what it left in its inputs and in the module's state."""
+
+    output: Any
+    inputs: dict[str, torch.Tensor]
+    state: dict[str, torch.Tensor]
+
+    def flat(self) -> dict[str, torch.Tensor]:
+        """All tensors by path: `output...`, `input...` and `state ...`."""
+        found = {f"output{p}": t for p, t in tensors.tensor_leaves(self.output)}
+        found |= {f"input{p}": t for p, t in self.inputs.items()}
+        return found | {f"state {n}": t for n, t in self.state.items()}
+
+
+def base_dtype(module: torch.nn.Module, inputs: Any) -> torch.dtype:
+    """The floating-point dtype that the module runs in: its parameters', else its inputs'."""
+    for tensor in [*module.parameters(), *(t for _, t in tensors.tensor_leaves(inputs))]:
+        if tensor.is_floating_point() or tensor.is_complex():
+            return metrics.real_dtype(tensor.dtype)
+    return torch.float32
+
+
+def run(module: torch.nn.Module, inputs: list[Any], seed: int) -> Effects:
+    """One forward under no_grad, after seeding."""
+    seed_everything(seed)
+    with torch.no_grad():
+        output = module(*inputs)
+    return Effects(output, dict(tensors.tensor_leaves(inputs)), dict(module.state_dict()))
+
+
+def widen(module: torch.nn.Module) -> torch.nn.Module:
+    """A float64 copy of the module. Raises OracleUnavailable where it cannot be copied."""
+    try:
+        return copy.deepcopy(module).double()
+    except Exception as error:
+        raise OracleUnavailable(f"the reference cannot be copied: {error}") from error
+
+
+def widen_inputs(inputs: list[Any], edit: Edit | None = None) -> list[Any]:
+    """Copies of the inputs in float64, each passed through `edit(path, tensor)`."""
+    paths = iter([path for path, _ in tensors.tensor_leaves(inputs)])
+
+    def change(tensor: torch.Tensor) -> torch.Tensor:
+        path = next(paths)
+        wide = tensor
+        if tensor.is_floating_point() or tensor.is_complex():
+            wide = tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+        return edit(path, wide).clone() if edit else wide.clone()
+
+    return tensors.map_leaves(inputs, change)
+
+
+@contextlib.contextmanager
+def float64_arithmetic(
+    base: torch.dtype,
+    rounding: Rounding | None = None,
+    rounded: frozenset[str] = ALL_CONTRACTIONS,
+) -> Iterator[None]:
+    """Inside, new tensors and all operations are float64 (see arithmetic.Float64)."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with Float64(base, rounding, rounded):
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def run_wide(
+    module: torch.nn.Module,
+    inputs: list[Any],
+    seed: int,
+    base: torch.dtype,
+    rounding: Rounding | None = None,
+    rounded: frozenset[str] = ALL_CONTRACTIONS,
+    inner: contextlib.AbstractContextManager[Any] | None = None,
+) -> Effects:
+    """One forward in float64; `module` and `inputs` must be widened. `inner`: a further mode.
+
+    Raises OracleUnavailable when the forward cannot run so, or gives anything but float64.
+    """
+    try:
+        with float64_arithmetic(base, rounding, rounded), inner or contextlib.nullcontext():
+            effects = run(module, inputs, seed)
+    except Exception as error:
+        first = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise OracleUnavailable(f"the reference does not run in float64 ({first})") from error
+    for path, tensor in tensors.tensor_leaves(effects.output):
+        if tensor.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.complex64):
+            raise OracleUnavailable(f"output{path} stays {tensor.dtype} in float64 arithmetic")
+    return effects
+
+
+def half_ulp_noise(base: torch.dtype, seed: int, device: torch.device) -> Edit:
+    """An edit that moves every floating-point value by half a unit in the last place of `base`."""
+    generator = torch.Generator(device).manual_seed(seed)
+    unit = metrics.UNIT_ROUNDOFF[base]
+
+    def edit(_: str, tensor: torch.Tensor) -> torch.Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        signs = torch.randint(0, 2, tensor.shape, generator=generator, device=device)
+        return tensor * (1 + unit * (2 * signs - 1))
+
+    return edit
+
+
+def edit_state(module: torch.nn.Module, edit: Edit) -> None:
+    """Replace every state entry, in place, by `edit(name, value)`; tied entries once."""
+    seen: set[int] = set()
+    with torch.no_grad():
+        for name, tensor in module.state_dict().items():
+            if tensor.numel() and tensor.data_ptr() not in seen:
+                seen.add(tensor.data_ptr())
+                tensor.copy_(edit(name, tensor))
+
+
+def available_bytes(device: torch.device) -> int:
+    """Free memory of the device, or of the machine for the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 1 << 62
+
+
+class PeakMemory:
+    """Context manager: `bytes` is the growth of the process's (or the GPU's) peak memory inside."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.bytes = device, 0
+
+    def __enter__(self) -> "PeakMemory":
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self._start = torch.cuda.memory_allocated(self.device)
+        else:
+            # Writing 5 resets the high-water mark that VmHWM reports.
+            with contextlib.suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5")
+            self._start = _status_bytes("VmRSS")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        cuda = self.device.type == "cuda"
+        peak = torch.cuda.max_memory_allocated(self.device) if cuda else _status_bytes("VmHWM")
+        self.bytes = max(0, peak - self._start)
+
+
+def _status_bytes(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def slices_needed(needed: int, device: torch.device, rows: int) -> int:
+    """Into how many batch slices a run of `needed` bytes must be cut to fit; at most `rows`."""
+    share = int(_MEMORY_SHARE * available_bytes(device))
+    return max(1, min(rows, -(-needed // max(share, 1))))
+
+
+def batch_rows(inputs: list[Any]) -> int:
+    """Extent of axis 0 of the first tensor input; 0 where there is none."""
+    for _, tensor in tensors.tensor_leaves(inputs):
+        return tensor.shape[0] if tensor.ndim else 0
+    return 0
+
+
+def take_rows(inputs: list[Any], rows: int, start: int, stop: int) -> list[Any]:
+    """The inputs with every tensor of `rows` rows cut to [start, stop)."""
+    return tensors.map_leaves(
+        inputs, lambda t: t[start:stop] if t.ndim and t.shape[0] == rows else t
+    )
+
+
+def is_separable(
+    call: Callable[[list[Any]], Any], inputs: list[Any], whole: Any, rows: int, size: int
+) -> bool:
+    """Whether two slices of `size` rows give the same rows that the whole batch gave."""
+    if rows < 2 or any(not t.ndim or t.shape[0] != rows for _, t in tensors.tensor_leaves(whole)):
+        return False
+    starts = sorted({0, max(0, (rows - size) // 2)})
+    return all(_slice_agrees(call, inputs, whole, rows, s, min(rows, s + size)) for s in starts)
+
+
+def _slice_agrees(
+    call: Callable[[list[Any]], Any],
+    inputs: list[Any],
+    whole: Any,
+    rows: int,
+    start: int,
+    stop: int,
+) -> bool:
+    part = [t for _, t in tensors.tensor_leaves(call(take_rows(inputs, rows, start, stop)))]
+    wanted = [t for _, t in tensors.tensor_leaves(whole)]
+    return len(part) == len(wanted) and all(
+        a.shape == b[start:stop].shape and _close(a, b[start:stop]) for a, b in zip(part, wanted)
+    )
+
+
+def _close(part: torch.Tensor, whole: torch.Tensor) -> bool:
+    if not part.is_floating_point():
+        return torch.equal(part, whole)
+    valid = part.isfinite() & whole.isfinite()
+    scale = metrics.root_mean_square(whole, valid)
+    worst = torch.where(valid, (part - whole).abs(), 0).max() if part.numel() else 0.0
+    return float(worst) <= _SEPARABLE * max(scale, 1e-30) and torch.equal(
+        part.isnan(), whole.isnan()
+    )

@@ -1,0 +1,236 @@
+"""Null candidates: wrong answers derived from the reference, to learn what a point can tell apart.
+
+Runs in the referee. A null is "rejected" where a candidate that answered so would be rejected,
+"undetected" where it differs from the reference and would pass, and "identical" where it does not
+differ by more than the output's own rounding, so that answering so would be no error there.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fusewright.run.verify import judge, metrics, oracle, referee, tensors
+from fusewright.run.verify.arithmetic import OpSkipper, round_bf16, round_tf32
+from fusewright.run.verify.referee import Book, Expectation
+
+# Time for the nulls that need a float64 forward each, and how many of them at least and at most.
+_BUDGET_S = 4.0
+_LEAST, _MOST = 8, 64
+_TAIL_SHARE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Null:
+    """A named wrong answer: tensors by output path. `essential`: it ignores the input, so a
+    reference that equals it everywhere cannot be tested at all."""
+
+    name: str
+    make: Callable[[], dict[str, torch.Tensor]]
+    essential: bool = False
+
+
+def nulls(book: Book, name: str, known: list[str]) -> list[dict[str, Any]]:
+    """Try every null candidate at a point, but those in `known`; one record for each."""
+    expectation = _testable(book, book.expectations[name])
+    if expectation is None or expectation.wide is None:
+        return []
+    found = [
+        null for null in _simple(book, expectation, expectation.wide) if null.name not in known
+    ]
+    found += _selected(book, expectation, known)
+    return [_record(null, expectation) for null in found]
+
+
+def _testable(book: Book, expectation: Expectation) -> Expectation | None:
+    """The expectation itself, or that of its first batch slice where it is only known in slices."""
+    if expectation.wide is not None or not expectation.oracle.startswith("float64 in"):
+        return expectation
+    point = expectation.point
+    inputs = referee.fresh_inputs(book, point)
+    rows = oracle.batch_rows(inputs)
+    first = next(iter(expectation.expected.values()))
+    size = next(first.parts()).oracle.shape[0]
+    piece = oracle.take_rows(inputs, rows, 0, size)
+    eager = oracle.run(book.session.slots["reference"], piece, point.seed).flat()
+    outputs = {p: t for p, t in eager.items() if p.startswith("output")}
+    whole = referee.whole_expectation(book, point, piece, outputs, (), False, first.rms)
+    whole.cut = size
+    return whole
+
+
+def _record(null: Null, expectation: Expectation) -> dict[str, Any]:
+    """Hold a null against the outputs that it names."""
+    size, bound, rejected = 0.0, 0.0, False
+    same = True
+    try:
+        answer = null.make()
+    except oracle.OracleUnavailable:
+        # Leaving an op or a parameter out made the forward fail: such a candidate fails too.
+        return _as_record(null, "rejected", math.inf, 0.0)
+    for path, tensor in answer.items():
+        expected = expectation.expected.get(path)
+        if expected is None or not path.startswith("output"):
+            continue
+        finding = _compare(tensor, expected)
+        rejected |= finding.ok is False
+        size, bound = max(size, finding.norm), max(bound, finding.bound)
+        same &= finding.norm <= _rounding_of(expected)
+    status = "rejected" if rejected else "identical" if same else "undetected"
+    return _as_record(null, status, size, bound)
+
+
+def _as_record(null: Null, status: str, size: float, bound: float) -> dict[str, Any]:
+    record = {"name": null.name, "status": status, "essential": null.essential}
+    return record | {"size": size, "bound": bound}
+
+
+def _compare(tensor: torch.Tensor, expected: judge.Expected) -> judge.Finding:
+    if tuple(tensor.shape) != expected.shape:
+        return judge.Finding(expected.path, False, "another shape", math.inf)
+    return judge.judge_values(metrics.as_real(tensor) if tensor.is_complex() else tensor, expected)
+
+
+def _rounding_of(expected: judge.Expected) -> float:
+    if expected.exact:
+        return 0.0
+    return metrics.UNIT_ROUNDOFF[metrics.real_dtype(expected.dtype)]
+
+
+def _simple(book: Book, expectation: Expectation, wide: dict[str, torch.Tensor]) -> Iterator[Null]:
+    """Nulls that need no forward: for each output alone."""
+    inputs = dict(tensors.tensor_leaves(referee.fresh_inputs(book, expectation.point)))
+    for path, right in wide.items():
+        if not path.startswith("output") or not right.numel():
+            continue
+        numbers = not judge.is_exact(right.dtype)
+        yield Null(f"zeros as {path}", lambda p=path, r=right: {p: torch.zeros_like(r)}, numbers)
+        stale = book.stale.get(path)
+        if stale is not None and stale.shape == right.shape and numbers:
+            yield Null(f"another call's {path}", lambda p=path, s=stale: {p: s}, True)
+            yield Null(f"a constant as {path}", lambda p=path, s=stale: {p: _mean_like(s)}, True)
+        if right.ndim and right.shape[0] > 1:
+            yield Null(f"the first row repeated as {path}", lambda p=path, r=right: {p: _first(r)})
+        for source, tensor in inputs.items():
+            if tensor.shape == right.shape and tensor.dtype.is_floating_point == numbers:
+                copied = tensor.to(right.dtype)
+                yield Null(f"input{source} as {path}", lambda p=path, c=copied: {p: c})
+
+
+def _mean_like(tensor: torch.Tensor) -> torch.Tensor:
+    finite = tensor[tensor.isfinite()]
+    return torch.full_like(tensor, 0.0) + (finite.mean() if finite.numel() else 0.0)
+
+
+def _first(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor[:1].expand_as(tensor).contiguous()
+
+
+def _selected(book: Book, expectation: Expectation, known: list[str]) -> list[Null]:
+    """The nulls that run the reference in float64 with something wrong; as many as there is time."""
+    start = time.perf_counter()
+    ops = _ops(book, expectation)
+    seconds = time.perf_counter() - start
+    every = [*_roundings(book, expectation), *_tails(book, expectation)]
+    every += [*_parameters(book, expectation), *_skips(book, expectation, ops)]
+    left = [null for null in every if null.name not in known]
+    count = max(_LEAST, min(_MOST, int(_BUDGET_S / max(seconds, 1e-4))))
+    if len(left) <= count:
+        return left
+    # Evenly spread, so that a long model is probed at its beginning, middle and end.
+    return [left[i * len(left) // count] for i in range(count)]
+
+
+def _run(book: Book, expectation: Expectation, **changes: Any) -> dict[str, torch.Tensor]:
+    point = expectation.point
+    inputs = _inputs_of(book, expectation)
+    base = oracle.base_dtype(book.session.slots["reference"], inputs)
+    return referee.wide_run(book, point, inputs, base, **changes)
+
+
+def _inputs_of(book: Book, expectation: Expectation) -> list[Any]:
+    """The point's inputs, cut to the rows that the expectation is about."""
+    inputs = referee.fresh_inputs(book, expectation.point)
+    if expectation.cut is None:
+        return inputs
+    return oracle.take_rows(inputs, oracle.batch_rows(inputs), 0, expectation.cut)
+
+
+def _ops(book: Book, expectation: Expectation) -> list[str]:
+    counter = OpSkipper()
+    _run(book, expectation, inner=counter)
+    return counter.seen
+
+
+def _skips(book: Book, expectation: Expectation, ops: list[str]) -> Iterator[Null]:
+    for i, op in enumerate(ops):
+        yield Null(
+            f"op {i} ({op}) left out",
+            lambda i=i: _run(book, expectation, inner=OpSkipper(i)),
+        )
+
+
+def _roundings(book: Book, expectation: Expectation) -> Iterator[Null]:
+    """Inputs, weights and operands of contractions rounded, as far as that is not allowed."""
+    allowed = referee.allowed_roundings(book.precision, book.session.device)
+    for label, rounding in (("TF32", round_tf32), ("bfloat16", round_bf16)):
+        if any(rounding is permitted for permitted, _ in allowed) or _is_narrow(expectation):
+            continue
+        yield Null(
+            f"{label} arithmetic",
+            lambda r=rounding: _run(book, expectation, edit=lambda _, t: r(t), rounding=r),
+        )
+
+
+def _is_narrow(expectation: Expectation) -> bool:
+    """No output is wide enough for TF32 or bfloat16 to be a loss."""
+    wide = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+    return not any(e.dtype in wide for e in expectation.expected.values())
+
+
+def _parameters(book: Book, expectation: Expectation) -> Iterator[Null]:
+    """One parameter zeroed."""
+    for name, parameter in book.session.slots["reference"].named_parameters():
+        if parameter.is_floating_point():
+            yield Null(
+                f"parameter {name} as zeros", lambda n=name: _edited(book, expectation, n, None)
+            )
+
+
+def _tails(book: Book, expectation: Expectation) -> Iterator[Null]:
+    """The last hundredth of an axis zeroed: of each input axis but the batch, and of each weight."""
+    inputs = dict(tensors.tensor_leaves(_inputs_of(book, expectation)))
+    weights = dict(book.session.slots["reference"].named_parameters())
+    for kind, found, first in (("input", inputs, 1), ("parameter ", weights, 1)):
+        for name, tensor in found.items():
+            last = tensor.ndim if kind == "input" else min(tensor.ndim, 2)
+            for axis in range(first, last) if tensor.is_floating_point() else ():
+                if tensor.shape[axis] > 1:
+                    yield Null(
+                        f"the last 1 % of axis {axis} of {kind}{name} dropped",
+                        lambda n=name, a=axis: _edited(book, expectation, n, a),
+                    )
+
+
+def _edited(
+    book: Book, expectation: Expectation, name: str, axis: int | None
+) -> dict[str, torch.Tensor]:
+    """A run with one input or parameter zeroed: wholly, or the last hundredth of an axis."""
+
+    def edit(entry: str, tensor: torch.Tensor) -> torch.Tensor:
+        if entry != name:
+            return tensor
+        if axis is None:
+            return torch.zeros_like(tensor)
+        changed = tensor.clone()
+        count = max(1, tensor.shape[axis] // _TAIL_SHARE)
+        changed.narrow(axis, tensor.shape[axis] - count, count).zero_()
+        return changed
+
+    return _run(book, expectation, edit=edit)
+
+
+COMMANDS = {"nulls": nulls}

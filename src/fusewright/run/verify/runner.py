@@ -1,0 +1,369 @@
+"""What a worker can be told to do with a user's module: build it, call it, change it, report.
+
+The same commands serve the reference and the candidate, in different processes, so that whatever is
+observed of one is observed of the other in the same way. No judgement is made here.
+"""
+
+import contextlib
+import copy
+import ctypes
+import io
+import pickle
+import random
+import time
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from fusewright.errors import ProblemError
+from fusewright.problem import execute_file
+from fusewright.run.verify import guard, tensors
+from fusewright.run.verify.specs import Spec
+
+CONSTRUCTION_SEED = 42
+_SETTLE_S = 0.05
+
+
+@dataclass(slots=True)
+class Session:
+    """Mutable state of one worker: the user's file, modules by slot, kept inputs and outputs."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    source: ModuleType | None = None
+    cls: type[torch.nn.Module] | None = None
+    before: guard.Snapshot | None = None
+    slots: dict[str, torch.nn.Module] = field(default_factory=dict)
+    inputs: dict[str, list[Any]] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict)
+    sizes: list[int] = field(default_factory=list)
+
+
+def load(session: Session, path: str, cls: str, device: str, poison: bool) -> dict[str, Any]:
+    """Import the user's file; report which of the convention's names it has."""
+    session.device = torch.device(device)
+    if poison:
+        guard.poison_host_memory()
+    session.before = guard.take_snapshot()
+    session.source, _ = execute_file(path)
+    found = getattr(session.source, cls, None)
+    if not (isinstance(found, type) and issubclass(found, torch.nn.Module)):
+        raise ProblemError(f"{path} defines no torch.nn.Module named {cls}")
+    session.cls = found
+    return {"names": sorted(name for name in vars(session.source) if not name.startswith("_"))}
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the generators that a user's file may draw from: torch's, Python's and NumPy's."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+
+
+def construct(session: Session, slot: str, init: Spec) -> dict[str, Any]:
+    """Build the module as the convention does: seed 42, then the constructor, then the device."""
+    assert session.cls is not None
+    args, kwargs = tensors.load(init, torch.device("cpu"))
+    seed_everything(CONSTRUCTION_SEED)
+    session.slots[slot] = session.cls(*args, **kwargs)
+    rng = int(torch.get_rng_state().sum())
+    session.slots[slot].to(session.device)
+    return {"rng": rng, "training": session.slots[slot].training}
+
+
+def state(session: Session, slot: str, prefix: str) -> Spec:
+    """Dump the state_dict; each entry also says whether it is a parameter."""
+    module = session.slots[slot]
+    spec = tensors.dump(dict(module.state_dict(keep_vars=True)), prefix)
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    for key, item in zip(spec["keys"], spec["items"]):
+        item["role"] = "parameter" if key in parameters else "buffer"
+    return spec
+
+
+def load_state(session: Session, slot: str, spec: Spec, how: str) -> None:
+    """Give the module the spec's values: "load" (load_state_dict), "copy" (in place, entry by entry)
+    or "assign" (new tensors in place of the old ones)."""
+    module = session.slots[slot]
+    values = tensors.load(spec, session.device) if how == "assign" else mapped(spec)
+    if how == "copy":
+        with torch.no_grad():
+            for name, target in module.state_dict(keep_vars=True).items():
+                target.copy_(values[name])
+    else:
+        module.load_state_dict(values, strict=True, assign=how == "assign")
+
+
+def mapped(spec: Spec) -> dict[str, torch.Tensor]:
+    """The tensors of a dict spec on the CPU, without a copy."""
+    return {key: tensors.read(item) for key, item in zip(spec["keys"], spec["items"])}
+
+
+def train(session: Session, slot: str, mode: bool) -> None:
+    session.slots[slot].train(mode)
+
+
+def put(session: Session, name: str, spec: Spec, layout: str) -> dict[str, bool]:
+    """Make inputs under `name`. Layouts: "plain" (fresh storage), "reuse" (new values into the
+    tensors that `name` already has), "strided" and "misaligned" (same values, awkward storage)."""
+    fresh = tensors.load(spec, session.device)
+    if layout == "reuse":
+        for (_, old), (_, new) in zip(
+            tensors.tensor_leaves(session.inputs[name]), tensors.tensor_leaves(fresh)
+        ):
+            old.copy_(new)
+        return {"changed": True}
+    change = {"plain": lambda t: t, "strided": strided_copy, "misaligned": misaligned_copy}[layout]
+    session.inputs[name] = tensors.map_leaves(fresh, change)
+    made = tensors.tensor_leaves(session.inputs[name])
+    return {"changed": any(awkward(t) for _, t in made)}
+
+
+def awkward(tensor: torch.Tensor) -> bool:
+    return not tensor.is_contiguous() or tensor.storage_offset() != 0
+
+
+def strided_copy(tensor: torch.Tensor) -> torch.Tensor:
+    """Equal values, non-contiguous: the last axis has stride 2."""
+    if tensor.ndim == 0:
+        return tensor
+    wide = tensor.new_zeros((*tensor.shape, 2))
+    wide[..., 0] = tensor
+    return wide[..., 0]
+
+
+def misaligned_copy(tensor: torch.Tensor) -> torch.Tensor:
+    """Equal values, contiguous, but one element off the allocation's alignment."""
+    storage = tensor.new_empty(tensor.numel() + 1)
+    view = storage[1:].view(tensor.shape)
+    view.copy_(tensor)
+    return view
+
+
+@dataclass(frozen=True, slots=True)
+class CallPlan:
+    """How to call: see `call`."""
+
+    slot: str
+    inputs: str
+    seed: int
+    prefix: str | None
+    context: str = "no_grad"
+    effects: bool = False
+    settle: bool = False
+    keep: str | None = None
+
+
+def call(session: Session, **arguments: Any) -> dict[str, Any]:
+    """Run forward on kept inputs and dump what came out.
+
+    context: "no_grad", "inference" or "grad". effects: also report changed inputs and changed
+    state. settle: look again a moment later whether the output still changes. keep: name under
+    which the output stays alive.
+    """
+    plan = CallPlan(**arguments)
+    module, inputs = session.slots[plan.slot], session.inputs[plan.inputs]
+    before = _clone_state(module, inputs) if plan.effects else {}
+    guard.poison_device_memory(session.device, session.sizes)
+    seed_everything(plan.seed)
+    rng, start = _rng_state(session.device), time.perf_counter()
+    with context_of(plan.context):
+        output = module(*inputs)
+        first = tensors.map_leaves(output, _copy) if plan.settle else None
+    synchronize(session.device)
+    seconds = time.perf_counter() - start
+    report: dict[str, Any] = {"seconds": seconds, "rng": not _same(rng, _rng_state(session.device))}
+    report["unsettled"] = _unsettled(first, output, session.device) if plan.settle else []
+    report["output"] = tensors.dump(output, plan.prefix)
+    report["aliases"] = aliases(output, inputs, module)
+    if plan.effects:
+        report["effects"] = _changes(before, module, inputs, plan.prefix)
+    if plan.keep:
+        session.kept[plan.keep] = output
+    session.sizes = [leaf.untyped_storage().nbytes() for _, leaf in _plain_leaves(output)]
+    return report
+
+
+def context_of(name: str) -> contextlib.AbstractContextManager[Any]:
+    return {"no_grad": torch.no_grad, "inference": torch.inference_mode, "grad": torch.enable_grad}[
+        name
+    ]()
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _rng_state(device: torch.device) -> list[torch.Tensor]:
+    states = [torch.get_rng_state()]
+    return states + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
+
+
+def _same(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def _plain_leaves(value: Any) -> list[tuple[str, torch.Tensor]]:
+    return [(p, t) for p, t in tensors.tensor_leaves(value) if t.layout == torch.strided]
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(tensor).copy_(tensor) if tensor.layout == torch.strided else tensor
+
+
+def same_bits(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Equal shape, dtype and values; NaN equals NaN."""
+    if first.shape != second.shape or first.dtype != second.dtype:
+        return False
+    if first.dtype.is_floating_point or first.dtype.is_complex:
+        return bool(((first == second) | (first.isnan() & second.isnan())).all())
+    return torch.equal(first, second)
+
+
+def _unsettled(first: Any, output: Any, device: torch.device) -> list[str]:
+    """Outputs that differ from the copy made at once, now that everything had time to finish."""
+    time.sleep(_SETTLE_S)
+    synchronize(device)
+    pairs = zip(_plain_leaves(first), _plain_leaves(output), strict=True)
+    return [path for (path, early), (_, late) in pairs if not same_bits(early, late)]
+
+
+def _clone_state(module: torch.nn.Module, inputs: list[Any]) -> dict[str, dict[str, torch.Tensor]]:
+    return {
+        kind: {name: tensor.detach().clone() for name, tensor in found.items()}
+        for kind, found in _observed(module, inputs).items()
+    }
+
+
+def _observed(module: torch.nn.Module, inputs: list[Any]) -> dict[str, dict[str, torch.Tensor]]:
+    """What a call may change: inputs by path, state entries by name."""
+    return {"inputs": dict(tensors.tensor_leaves(inputs)), "state": dict(module.state_dict())}
+
+
+def _changes(
+    before: dict[str, dict[str, torch.Tensor]],
+    module: torch.nn.Module,
+    inputs: list[Any],
+    prefix: str | None,
+) -> dict[str, Spec]:
+    """Dump the inputs and state entries whose values are not those of `before`."""
+    after = _observed(module, inputs)
+    return {
+        kind: tensors.dump(
+            {
+                name: tensor
+                for name, tensor in after[kind].items()
+                if name not in old or not same_bits(old[name], tensor)
+            },
+            f"{prefix}-{kind}" if prefix else None,
+        )
+        for kind, old in before.items()
+    }
+
+
+def aliases(output: Any, inputs: list[Any], module: torch.nn.Module) -> list[str]:
+    """Outputs that share storage with an input, with the state, or with each other."""
+    owners: dict[int, str] = {}
+    for label, found in (
+        ("input", dict(_plain_leaves(inputs))),
+        ("state ", dict(module.state_dict())),
+    ):
+        owners |= {t.untyped_storage().data_ptr(): f"{label}{name}" for name, t in found.items()}
+    shared: list[str] = []
+    for path, leaf in _plain_leaves(output):
+        pointer = leaf.untyped_storage().data_ptr()
+        if pointer and pointer in owners:
+            shared.append(f"output{path} shares memory with {owners[pointer]}")
+        owners[pointer] = f"output{path}"
+    return shared
+
+
+def redump(session: Session, keep: str, prefix: str) -> Spec:
+    """Dump a kept output again, as it is now."""
+    return tensors.dump(session.kept[keep], prefix)
+
+
+def duplicate(session: Session, slot: str, into: str, how: str) -> None:
+    """Another module equal to `slot`, by "deepcopy" or by "pickle"."""
+    module = session.slots[slot]
+    if how == "deepcopy":
+        session.slots[into] = copy.deepcopy(module)
+    else:
+        session.slots[into] = pickle.load(io.BytesIO(pickle.dumps(module)))
+
+
+def backward(session: Session, slot: str, inputs: str, seed: int, prefix: str) -> dict[str, Any]:
+    """Dump the gradients of a kept input's call (see `gradients`)."""
+    found, outputs = gradients(session.slots[slot], session.inputs[inputs], seed)
+    return {"grads": tensors.dump(found, prefix), "outputs": outputs}
+
+
+def gradients(
+    module: torch.nn.Module, inputs: list[Any], seed: int
+) -> tuple[dict[str, torch.Tensor], int]:
+    """Gradients of sum(cos(k) * output) for float inputs and parameters, and how many outputs have
+    any. The weights cos(1), cos(2), ... of the outputs' elements are the same in every process."""
+    module.zero_grad(set_to_none=True)
+    leaves = dict(tensors.tensor_leaves(inputs))
+    watched = {k: t.requires_grad_(True) for k, t in leaves.items() if t.is_floating_point()}
+    seed_everything(seed)
+    with torch.enable_grad():
+        output = module(*non_leaf_inputs(inputs))
+    differentiable = [t for _, t in tensors.tensor_leaves(output) if t.requires_grad]
+    if differentiable:
+        torch.autograd.backward([_weighted(t) for t in differentiable])
+    found = {f"input{k}": t.grad for k, t in watched.items()}
+    found |= {name: p.grad for name, p in module.named_parameters()}
+    module.zero_grad(set_to_none=True)
+    return {name: grad for name, grad in found.items() if grad is not None}, len(differentiable)
+
+
+def non_leaf_inputs(inputs: list[Any]) -> list[Any]:
+    """Copies that are no leaves: an in-place op on a leaf that needs a gradient would raise."""
+    return tensors.map_leaves(inputs, lambda t: t.clone() if t.requires_grad else t)
+
+
+def _weighted(output: torch.Tensor) -> torch.Tensor:
+    count = torch.arange(1, output.numel() + 1, device=output.device, dtype=torch.float64)
+    return (output * count.cos().to(output.dtype).view(output.shape)).sum()
+
+
+def findings(session: Session) -> dict[str, Any]:
+    """What the user's code did to this process since before its import."""
+    assert session.before is not None
+    return {"findings": guard.findings(session.before), "children": guard.child_processes()}
+
+
+def forget(session: Session) -> None:
+    """Drop modules, inputs and outputs; return freed memory to the system."""
+    session.slots.clear()
+    session.inputs.clear()
+    session.kept.clear()
+    release_memory(session.device)
+
+
+def release_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+COMMANDS = {
+    "load": load,
+    "construct": construct,
+    "state": state,
+    "load_state": load_state,
+    "train": train,
+    "put": put,
+    "call": call,
+    "redump": redump,
+    "duplicate": duplicate,
+    "backward": backward,
+    "findings": findings,
+    "forget": forget,
+}

@@ -1,0 +1,284 @@
+"""Checks of how the candidate behaves, beyond the values of one call: state, storage, modes, side
+effects, awkward inputs. Each is a short scene: set up, call, compare. Runs in the verifier's process.
+"""
+
+import filecmp
+from collections.abc import Callable
+from typing import Any
+
+from fusewright.run.verify import specs
+from fusewright.run.verify.isolate import WorkerRaised
+from fusewright.run.verify.specs import Spec
+from fusewright.run.verify.trial import Finding, Point, Trial, remove_files
+
+# A flag that many honest files set; it changes speed, not results.
+Scene = Callable[[Trial], None]
+
+
+def scene(trial: Trial, name: str, play: Scene, raising: str = "fail") -> None:
+    """Play a scene. A candidate that raises fails the check `name`, or only gets a warning where
+    `raising` is "warn" (a clear refusal is no wrong answer); a reference that raises skips it."""
+    trial.progress(name)
+    try:
+        play(trial)
+    except WorkerRaised as failure:
+        if failure.role == "referee":
+            trial.add(name, "skip", f"the reference itself raises {brief(failure)}")
+        elif raising == "warn":
+            trial.add(name, "warn", f"refused: ModelNew raises {brief(failure)}")
+        else:
+            trial.add(name, "fail", f"ModelNew raises {brief(failure)}")
+
+
+def brief(failure: WorkerRaised) -> str:
+    first = failure.text.strip().splitlines()[0] if failure.text.strip() else ""
+    return f"{failure.kind}: {first[:200]}"
+
+
+def check_layout(trial: Trial, expected: Spec, got: Spec) -> None:
+    """Strides: a caller who may call `.view` on the reference's output may do so on the candidate's."""
+    bad: list[str] = []
+    odd: list[str] = []
+    for (path, mine), (_, theirs) in zip(specs.tensors(expected), specs.tensors(got)):
+        if specs.same_layout(mine, theirs):
+            continue
+        text = f"output{path} has the strides {theirs['stride']}, not {mine['stride']}"
+        (bad if specs.is_contiguous(mine) else odd).append(text)
+    outcome = "fail" if bad else "warn" if odd else "pass"
+    trial.add("strides", outcome, "; ".join(bad + odd) or "as the reference's")
+
+
+def check_aliases(trial: Trial, expected: list[str], got: list[str]) -> None:
+    """An output that shares memory must do so in the reference too."""
+    extra = [text for text in got if text not in expected]
+    missing = [text for text in expected if text not in got]
+    detail = "; ".join(extra) or "; ".join(f"not so here: {text}" for text in missing)
+    outcome = "fail" if extra else "warn" if missing else "pass"
+    trial.add("aliasing", outcome, detail or "outputs have memory of their own")
+
+
+def check_isolation(trial: Trial) -> None:
+    """What the candidate's code did to its process."""
+    report = trial.ask("findings")
+    found = list(report["findings"])
+    if found:
+        trial.add("isolation", "fail", "; ".join(found[:5]))
+    elif report["children"]:
+        trial.add("isolation", "warn", "left processes: " + ", ".join(report["children"][:5]))
+    else:
+        trial.add("isolation", "pass", "no patched function, changed setting or thread")
+
+
+def robust_checks(trial: Trial) -> None:
+    """What any caller may do with a module whose shapes are those it was made for."""
+    trial.draw_weights("random-1", "random", 1)
+    trial.draw_weights("random-2", "random", 2)
+    trial.draw_inputs("given-1", "given", 1)
+    trial.draw_inputs("given-tail", "tail", 0)
+    has_state = bool(trial.weights["given"]["items"])
+    if has_state:
+        scene(trial, "weights/set-before-first-call", weights_before_first_call)
+        scene(trial, "weights/set-after-a-call", weights_after_call)
+        scene(trial, "weights/replaced", weights_replaced)
+    else:
+        trial.add("weights", "skip", "the module has no parameters and no buffers")
+    for name, play in (
+        ("stale-inputs", same_storage_new_values),
+        ("fresh-storage", fresh_storage_same_values),
+        ("kept-outputs", kept_outputs),
+        ("repeat", repeat),
+        ("modes", modes),
+        ("inference-mode", inference_mode),
+        ("gradients", gradients),
+        ("deepcopy", lambda t: duplicates(t, "deepcopy")),
+        ("pickle", lambda t: duplicates(t, "pickle")),
+    ):
+        scene(trial, name, play)
+
+
+def base_point(trial: Trial, inputs: str = "given-0", weights: str = "random-1") -> Point:
+    return Point(weights, inputs, trial.training)
+
+
+def weights_before_first_call(trial: Trial) -> None:
+    """Nothing computed from the weights in the constructor may outlive a change of them."""
+    trial.construct("fresh")
+    trial.set_weights("fresh", "random-1", "copy")
+    found = trial.evaluate(base_point(trial), "fresh")
+    trial.tell("weights/set-before-first-call", found)
+
+
+def weights_after_call(trial: Trial) -> None:
+    """Nor may anything cached by the first call. Runs on the module of the scene before."""
+    trial.set_weights("fresh", "random-2", "copy")
+    found = trial.evaluate(base_point(trial, weights="random-2"), "fresh")
+    trial.tell("weights/set-after-a-call", found)
+
+
+def weights_replaced(trial: Trial) -> None:
+    """load_state_dict(assign=True): new tensors at new addresses."""
+    trial.set_weights("fresh", "random-1", "assign")
+    found = trial.evaluate(base_point(trial), "fresh")
+    trial.tell("weights/replaced", found)
+
+
+def same_storage_new_values(trial: Trial) -> None:
+    """The same input tensors hold other values at the next calls: first all, then only the last."""
+    found = trial.evaluate(base_point(trial))
+    for inputs in ("given-1", "given-0", "given-tail"):
+        found += again(trial, base_point(trial, inputs), "reuse")
+    trial.tell("stale-inputs", found)
+
+
+def fresh_storage_same_values(trial: Trial) -> None:
+    found = again(trial, base_point(trial), "plain") + again(trial, base_point(trial), "plain")
+    trial.tell("fresh-storage", found)
+
+
+def again(trial: Trial, point: Point, layout: str, **plan: Any) -> list[Finding]:
+    """Another call of the main module at `point`, its inputs laid out as `layout` says."""
+    trial.ensure_weights("main", point.weights)
+    report = trial.call("main", point.inputs, layout, seed=point.seed, **plan)
+    found = trial.judge(point, report)
+    if trial.expect(point)["changed"]:
+        trial.loaded["main"] = "changed"
+    return found
+
+
+def kept_outputs(trial: Trial) -> None:
+    """An output that the caller keeps is still right after further calls with other inputs."""
+    again(trial, base_point(trial), "plain", keep="first")
+    again(trial, base_point(trial, "given-1"), "plain", keep="second")
+    again(trial, base_point(trial, "given-tail"), "plain")
+    kept = trial.ask("redump", keep="first", prefix=trial.path("candidate"))
+    trial.tell("kept-outputs", trial.judge(base_point(trial), {"output": kept}))
+
+
+def repeat(trial: Trial) -> None:
+    """The same call twice: right both times; different bits are reported, not rejected."""
+    point = base_point(trial)
+    reports = []
+    for _ in range(2):
+        trial.ensure_weights("main", point.weights)
+        reports.append(trial.call("main", point.inputs, seed=point.seed))
+        if trial.expect(point)["changed"]:
+            trial.loaded["main"] = "changed"
+    same = all(
+        filecmp.cmp(a["file"], b["file"], shallow=False)
+        for (_, a), (_, b) in zip(*(specs.tensors(r["output"]) for r in reports))
+    )
+    found = [f for report in reports for f in trial.judge(point, report)]
+    if all(f["ok"] for f in found) and not same:
+        trial.add("repeat", "warn", "two equal calls give different bits (both are right)")
+    else:
+        trial.tell("repeat", found)
+
+
+def modes(trial: Trial) -> None:
+    """train() and eval(), one after the other, with the buffers that each call leaves."""
+    for train in (not trial.training, trial.training):
+        point = Point("random-2", "given-0", train)
+        found = trial.evaluate(point, effects=True)
+        trial.tell("modes/" + ("train" if train else "eval"), found)
+    trial.ask("train", slot="main", mode=trial.training)
+
+
+def inference_mode(trial: Trial) -> None:
+    trial.tell("inference-mode", again(trial, base_point(trial), "plain", context="inference"))
+
+
+def gradients(trial: Trial) -> None:
+    """Where gradients flow through the reference they must flow through the candidate, and agree."""
+    point = base_point(trial)
+    expected = trial.ask_referee(
+        "expect_gradients",
+        weights=point.weights,
+        inputs=point.inputs,
+        seed=point.seed,
+        train=point.train,
+    )
+    if not expected["outputs"]:
+        trial.add("gradients", "skip", "no gradient flows through the reference")
+        return
+    trial.ensure_weights("main", point.weights)
+    trial.ask("put", name="x", spec=trial.inputs[point.inputs], layout="plain")
+    got = trial.ask(
+        "backward", slot="main", inputs="x", seed=point.seed, prefix=trial.path("candidate")
+    )
+    if trial.expect(point)["changed"]:
+        trial.loaded["main"] = "changed"
+    found = trial.ask_referee("judge_gradients", spec=got["grads"])
+    remove_files([got["grads"]])
+    trial.tell("gradients", found)
+
+
+def duplicates(trial: Trial, how: str) -> None:
+    """A copy computes the same, and neither feels what is done to the other."""
+    trial.ask_referee("duplicate", slot="reference", into="copy", how=how)
+    trial.ensure_weights("main", "random-1")
+    trial.ask("duplicate", slot="main", into="copy", how=how)
+    trial.loaded["copy"] = "random-1"
+    found = trial.evaluate(base_point(trial), "copy")
+    if trial.weights["given"]["items"]:
+        trial.set_weights("copy", "random-2", "copy")
+        found += trial.evaluate(base_point(trial, weights="random-2"), "copy")
+        found += again(trial, base_point(trial), "plain")
+    trial.tell(how, found)
+
+
+def awkward_checks(trial: Trial) -> None:
+    """What a caller may do that the file may refuse, but must not answer wrongly."""
+    for name, play in (
+        ("non-contiguous", lambda t: layouts(t, "non-contiguous", "strided")),
+        ("misaligned", lambda t: layouts(t, "misaligned", "misaligned")),
+    ):
+        scene(trial, name, play, "warn")
+    for rows in other_batches(trial):
+        scene(trial, f"batch-{rows}", lambda t, n=rows: batch(t, n), "warn")
+    scene(trial, "special-values", special_values, "warn")
+    check_isolation(trial)
+
+
+def layouts(trial: Trial, name: str, layout: str) -> None:
+    """The values of a known point in storage of another layout."""
+    point = base_point(trial)
+    made = trial.ask_referee("put", name="odd", spec=trial.inputs[point.inputs], layout=layout)
+    if not made["changed"]:
+        trial.add(name, "skip", "no input can be laid out so")
+        return
+    trial.ask_referee("call", slot="reference", inputs="odd", seed=point.seed, prefix=None)
+    trial.tell(name, again(trial, point, layout))
+
+
+def other_batches(trial: Trial) -> list[int]:
+    """Batch sizes to try besides the given one: one, one less, one more, none."""
+    first = next((leaf for _, leaf in specs.tensors(trial.inputs["given-0"])), None)
+    if first is None or not first["shape"]:
+        return []
+    given = first["shape"][0]
+    return [n for n in dict.fromkeys((1, given - 1, given + 1, 0)) if n >= 0 and n != given]
+
+
+def batch(trial: Trial, rows: int) -> None:
+    """Another batch size; skipped where the reference does not take it."""
+    name = f"batch-{rows}"
+    trial.draw_inputs(name, "given", 3, rows)
+    point = base_point(trial, name)
+    trial.expect(point)
+    found = trial.evaluate(point)
+    trial.tell(name, found)
+    trial.release(point)
+
+
+def special_values(trial: Trial) -> None:
+    """NaN, infinities, denormal and huge numbers: a contract of its own, reported as a warning."""
+    trial.draw_inputs("special", "special", 4)
+    point = base_point(trial, "special")
+    trial.expect(point)
+    found = trial.evaluate(point)
+    wrong = [f for f in found if f["ok"] is False]
+    if wrong:
+        trial.add("special-values", "warn", f"{wrong[0]['path']}: {wrong[0]['reason']}")
+    else:
+        trial.add("special-values", "pass", "NaN, Inf, denormal and huge inputs end up alike")
+    trial.release(point)

@@ -1,0 +1,171 @@
+"""Nested Python values with tensors <-> specs with files. Runs in the workers.
+
+Files hold the raw little-endian bytes in row-major order: no pickle, so reading one cannot run
+code. What a spec says beyond that (strides, storage, type) describes the tensor as it was found.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fusewright.errors import ProblemError
+from fusewright.run.verify.specs import Spec
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def is_record(value: Any) -> bool:
+    return (isinstance(value, tuple) and hasattr(value, "_fields")) or (
+        dataclasses.is_dataclass(value) and not isinstance(value, type | Mapping)
+    )
+
+
+def record_fields(value: Any) -> list[str]:
+    if isinstance(value, tuple):
+        return list(value._fields)  # type: ignore[attr-defined]
+    return [field.name for field in dataclasses.fields(value)]
+
+
+def items_of(value: Any) -> list[tuple[str, Any]] | None:
+    """(key, item) of a container, None for a leaf."""
+    if is_record(value):
+        return [(name, getattr(value, name)) for name in record_fields(value)]
+    if isinstance(value, Mapping):
+        return [(str(key), item) for key, item in value.items()]
+    if isinstance(value, list | tuple):
+        return [(str(i), item) for i, item in enumerate(value)]
+    return None
+
+
+def tensor_leaves(value: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """(path, tensor) for every tensor in a nested value; the paths are those of `specs.leaves`."""
+    if isinstance(value, torch.Tensor):
+        yield path, value
+        return
+    for key, item in items_of(value) or []:
+        yield from tensor_leaves(item, f"{path}[{key}]")
+
+
+def map_leaves(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
+    """The nested value with each tensor replaced by `change(tensor)`; mappings become dicts."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if is_record(value):
+        changed = {k: map_leaves(v, change) for k, v in items_of(value) or []}
+        if isinstance(value, tuple):
+            return type(value)(**changed)
+        return dataclasses.replace(value, **changed)
+    if isinstance(value, Mapping):
+        return {k: map_leaves(v, change) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map_leaves(item, change) for item in value)
+    return value
+
+
+def dump(value: Any, prefix: str | None) -> Spec:
+    """Write every tensor of `value` to `<prefix>-<n>.bin` and describe it all.
+
+    Without a prefix nothing is written and the tensors' specs name no file.
+    """
+    return _dump(value, prefix, itertools.count())
+
+
+def _dump(value: Any, prefix: str | None, counter: Iterator[int]) -> Spec:
+    if isinstance(value, torch.Tensor):
+        return _dump_tensor(value, prefix and Path(f"{prefix}-{next(counter)}.bin"))
+    if isinstance(value, _PLAIN):
+        return {"k": "value", "value": value}
+    if isinstance(value, torch.dtype | torch.device):
+        kind = "dtype" if isinstance(value, torch.dtype) else "device"
+        return {"k": "torch", "type": kind, "value": str(value).removeprefix("torch.")}
+    items = items_of(value)
+    name = type(value).__qualname__
+    if items is None:
+        return {"k": "opaque", "type": name}
+    kind = (
+        "record"
+        if is_record(value)
+        else "dict"
+        if isinstance(value, Mapping)
+        else "list"
+        if isinstance(value, list)
+        else "tuple"
+    )
+    spec: Spec = {"k": kind, "type": name, "items": [_dump(v, prefix, counter) for _, v in items]}
+    return spec | ({"keys": [k for k, _ in items]} if kind in ("dict", "record") else {})
+
+
+def _dump_tensor(tensor: torch.Tensor, path: Path | str | None) -> Spec:
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        return {"k": "opaque", "type": f"{tensor.layout} tensor"}
+    spec = describe_tensor(tensor)
+    if not path:
+        return spec
+    write(tensor, Path(path))
+    return spec | {"file": str(path)}
+
+
+def describe_tensor(tensor: torch.Tensor) -> Spec:
+    """The spec of a strided tensor, without a file."""
+    storage = tensor.untyped_storage()
+    return {
+        "k": "tensor",
+        "type": type(tensor).__qualname__,
+        "dtype": str(tensor.dtype).removeprefix("torch."),
+        "shape": list(tensor.shape),
+        "stride": list(tensor.stride()),
+        "device": tensor.device.type,
+        "bytes": tensor.numel() * tensor.element_size(),
+        "grad": tensor.requires_grad,
+        "storage": storage.data_ptr(),
+        "storage_bytes": storage.nbytes(),
+    }
+
+
+def write(tensor: torch.Tensor, path: Path) -> None:
+    """The elements in row-major order, as raw bytes."""
+    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    if plain.numel() == 0:
+        path.write_bytes(b"")
+        return
+    plain.reshape(-1).view(torch.uint8).numpy().tofile(path)
+
+
+def read(spec: Spec) -> torch.Tensor:
+    """The tensor of a tensor spec on the CPU: a private mapping of its file, row-major.
+
+    Raises ProblemError when the file does not hold what the spec says.
+    """
+    dtype, shape = getattr(torch, spec["dtype"]), spec["shape"]
+    count = torch.Size(shape).numel()
+    if count == 0:
+        return torch.empty(shape, dtype=dtype)
+    size = count * torch.empty(0, dtype=dtype).element_size()
+    found = Path(spec["file"]).stat().st_size
+    if found != size:
+        raise ProblemError(f"{spec['file']}: {found} bytes where the spec says {size}")
+    flat = torch.from_file(spec["file"], shared=False, size=size, dtype=torch.uint8)
+    return flat.view(dtype).reshape(shape)
+
+
+def load(spec: Spec, device: torch.device) -> Any:
+    """The nested value of a spec, its tensors in fresh storage on `device`."""
+    match spec["k"]:
+        case "tensor":
+            return read(spec).to(device, copy=True)
+        case "value":
+            return spec["value"]
+        case "torch":
+            name = spec["value"]
+            return getattr(torch, name) if spec["type"] == "dtype" else torch.device(name)
+        case "list":
+            return [load(item, device) for item in spec["items"]]
+        case "tuple":
+            return tuple(load(item, device) for item in spec["items"])
+        case "dict":
+            return {k: load(v, device) for k, v in zip(spec["keys"], spec["items"], strict=True)}
+    raise ProblemError(f"an argument of type {spec['type']} cannot be handed to another process")

@@ -1,0 +1,215 @@
+"""One verification under way: both workers, the files between them, and what was found so far.
+
+The vocabulary that the checks are written in: draw inputs and weights, call the candidate, hold its
+answer against the reference. Decides nothing by itself. Runs in the verifier's process; no torch.
+"""
+
+import itertools
+import math
+import shlex
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fusewright.run.verify.isolate import Nursery, Worker
+from fusewright.run.verify.report import Check, Outcome
+from fusewright.run.verify.specs import Spec
+
+Progress = Callable[[str], None]
+Finding = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What both modules are evaluated at: weights and inputs by name, mode and seed."""
+
+    weights: str
+    inputs: str
+    train: bool
+    seed: int = 7
+
+    @property
+    def name(self) -> str:
+        mode = "train" if self.train else "eval"
+        return f"{self.inputs}/{self.weights}/{mode}/{self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the caller of `verify` chose."""
+
+    reference: Path
+    candidate: Path
+    device: str
+    precision: str
+    seeds: int
+    timeout_s: float
+
+
+@dataclass(slots=True)
+class Trial:
+    """Mutable: grows checks, draws and points as the verification proceeds."""
+
+    settings: Settings
+    nursery: Nursery
+    folder: Path
+    referee: Worker
+    candidate: Worker
+    progress: Progress
+    init: Spec = field(default_factory=dict)
+    training: bool = True
+    checks: list[Check] = field(default_factory=list)
+    undecided: list[str] = field(default_factory=list)
+    weights: dict[str, Spec] = field(default_factory=dict)
+    inputs: dict[str, Spec] = field(default_factory=dict)
+    points: dict[str, dict[str, Any]] = field(default_factory=dict)
+    errors: list[Finding] = field(default_factory=list)
+    nulls: dict[str, dict[str, Any]] = field(default_factory=dict)
+    accuracy: str = ""
+    loaded: dict[str, str] = field(default_factory=dict)
+    _numbers: Any = field(default_factory=itertools.count)
+
+    def ask_referee(self, command: str, **arguments: Any) -> Any:
+        return self.referee.call(command, self.settings.timeout_s, **arguments)
+
+    def ask(self, command: str, **arguments: Any) -> Any:
+        """A command to the candidate's worker."""
+        return self.candidate.call(command, self.settings.timeout_s, **arguments)
+
+    def path(self, owner: str) -> str:
+        """A new file prefix in the folder of "referee" or "candidate"."""
+        return str(self.folder / owner / str(next(self._numbers)))
+
+    def add(self, name: str, outcome: Outcome, detail: str) -> Check:
+        check = Check(name, outcome, detail, self.command() if outcome == "fail" else "")
+        self.checks.append(check)
+        return check
+
+    def command(self) -> str:
+        """The command that repeats this verification."""
+        s = self.settings
+        parts = ["fusewright", "verify", str(s.reference), str(s.candidate), "--device", s.device]
+        return shlex.join(parts)
+
+    def draw_inputs(self, name: str, kind: str, seed: int, rows: int | None = None) -> Spec:
+        """Inputs by the name that points refer to; drawn once."""
+        if name not in self.inputs:
+            self.inputs[name] = self.ask_referee(
+                "draw_inputs",
+                name=name,
+                kind=kind,
+                seed=seed,
+                prefix=self.path("referee"),
+                rows=rows,
+            )
+        return self.inputs[name]
+
+    def draw_weights(self, name: str, kind: str, seed: int) -> Spec:
+        if name not in self.weights:
+            self.weights[name] = self.ask_referee(
+                "draw_weights", name=name, kind=kind, seed=seed, prefix=self.path("referee")
+            )
+        return self.weights[name]
+
+    def construct(self, slot: str) -> dict[str, Any]:
+        """A new candidate module, with the weights that its constructor gives it."""
+        self.loaded[slot] = "given"
+        return self.ask("construct", slot=slot, init=self.init)
+
+    def set_weights(self, slot: str, weights: str, how: str = "load") -> None:
+        self.loaded[slot] = weights
+        self.ask("load_state", slot=slot, spec=self.weights[weights], how=how)
+
+    def ensure_weights(self, slot: str, weights: str) -> None:
+        if self.loaded.get(slot) != weights:
+            self.set_weights(slot, weights)
+
+    def call(self, slot: str, inputs: str, layout: str = "plain", **plan: Any) -> dict[str, Any]:
+        """Hand the named inputs to the candidate and call its forward.
+
+        `layout` is one of runner.put; "as-is" calls with what the last `put` left.
+        """
+        if layout != "as-is":
+            self.ask("put", name="x", spec=self.inputs[inputs], layout=layout)
+        chosen = {"seed": 7, "prefix": self.path("candidate")} | plan
+        return self.ask("call", slot=slot, inputs="x", **chosen)
+
+    def expect(self, point: Point) -> dict[str, Any]:
+        """The reference's report of a point; evaluated at first need."""
+        if point.name not in self.points:
+            self.points[point.name] = self.ask_referee(
+                "expect",
+                name=point.name,
+                weights=point.weights,
+                inputs=point.inputs,
+                seed=point.seed,
+                train=point.train,
+            )
+        return self.points[point.name]
+
+    def judge(self, point: Point, report: dict[str, Any]) -> list[Finding]:
+        """Findings for a call of the candidate that was made at `point`; removes its files."""
+        self.expect(point)
+        effects = report.get("effects")
+        found = self.ask_referee(
+            "judge_call", name=point.name, output=report["output"], effects=effects
+        )
+        remove_files([report["output"], *(effects or {}).values()])
+        return found
+
+    def evaluate(self, point: Point, slot: str = "main", **plan: Any) -> list[Finding]:
+        """Call the candidate at a point, then evaluate the reference there and compare."""
+        self.ensure_weights(slot, point.weights)
+        self.ask("train", slot=slot, mode=point.train)
+        report = self.call(slot, point.inputs, seed=point.seed, **plan)
+        found = self.judge(point, report)
+        if self.expect(point)["changed"]:
+            self.loaded[slot] = "changed"
+        return found
+
+    def release(self, point: Point) -> None:
+        """Let the referee forget a point, so that memory does not grow with the checks."""
+        if self.points.pop(point.name, None) is not None:
+            self.ask_referee("release", name=point.name)
+
+    def tell(self, name: str, findings: Iterable[Finding]) -> bool:
+        """Add a check from findings; True when it passed."""
+        found = list(findings)
+        wrong = [f for f in found if f["ok"] is False]
+        unknown = [f for f in found if f["ok"] is None]
+        if wrong:
+            self.add(name, "fail", describe(wrong))
+        elif unknown:
+            self.undecided.append(name)
+            self.add(name, "warn", "cannot be told without a float64 oracle: " + describe(unknown))
+        else:
+            self.add(name, "pass", describe_best(found))
+        return not wrong
+
+
+def describe(findings: list[Finding], limit: int = 3) -> str:
+    shown = [f"{f['path']}: {f['reason']}" for f in findings[:limit]]
+    more = len(findings) - limit
+    return "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
+
+
+def describe_best(findings: list[Finding]) -> str:
+    """The largest error among findings that are all right."""
+    if not findings:
+        return "nothing to compare"
+    worst = max(findings, key=lambda f: f["norm"] / f["bound"] if f["bound"] else 0.0)
+    return worst["reason"]
+
+
+def finite(value: float) -> bool:
+    return math.isfinite(value)
+
+
+def remove_files(specs: Iterable[Spec]) -> None:
+    from fusewright.run.verify.specs import tensors
+
+    for spec in specs:
+        for _, leaf in tensors(spec):
+            if "file" in leaf:
+                Path(leaf["file"]).unlink(missing_ok=True)

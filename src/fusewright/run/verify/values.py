@@ -1,0 +1,164 @@
+"""Checks of values: the given inputs, other distributions, and what those checks are able to see.
+
+Runs in the verifier's process; the arithmetic is done by the referee.
+"""
+
+from fusewright.run.verify import randomness
+from fusewright.run.verify.isolate import WorkerRaised
+from fusewright.run.verify.report import ErrorSummary
+from fusewright.run.verify.structure import brief
+from fusewright.run.verify.trial import Finding, Point, Trial, describe, finite
+
+# (inputs, weights): every kind of draw once, with moderate and with heavy-tailed weights.
+_DISTRIBUTIONS = (
+    ("normal", "random-1"),
+    ("heavy", "heavy-3"),
+    ("shifted", "random-2"),
+    ("negative", "random-1"),
+    ("large", "heavy-3"),
+    ("small", "random-2"),
+    ("ties", "random-1"),
+)
+# Drawn only when something could not be told apart with the ones above.
+_ESCALATION = (("heavy", "heavy-4"), ("normal", "random-5"), ("shifted", "heavy-6"))
+# A reference that takes longer than this for a call is tried on fewer distributions.
+_SLOW_S = 1.0
+_SLOW_COUNT = 3
+
+
+def judge_first_call(trial: Trial, point: Point, report: dict) -> None:
+    """Outputs, buffers and inputs after the first call, each a check of its own."""
+    found = trial.judge(point, report)
+    outputs = [f for f in found if f["path"].startswith("output")]
+    if trial.expect(point)["rng"] and any(f["ok"] is False for f in outputs):
+        outputs = randomness.other_stream(trial, point, outputs)
+    else:
+        trial.errors += outputs
+        judge_precision(trial, point, outputs)
+    trial.tell("values/given", outputs)
+    trial.tell("buffers", [f for f in found if f["path"].startswith("state")])
+    trial.tell("inputs-unchanged", [f for f in found if f["path"].startswith("input")])
+    if report["rng"] and not trial.expect(point)["rng"]:
+        trial.add("random-state", "fail", "forward draws from, or reseeds, the global generator")
+
+
+def judge_precision(trial: Trial, point: Point, outputs: list[Finding]) -> None:
+    """Name the accuracy class of the outputs; one below what was allowed fails."""
+    floats = [f for f in outputs if not f["exact"] and finite(f["norm"])]
+    if not floats:
+        return
+    worst = max(floats, key=lambda f: f["norm"])
+    if all(f["ok"] is not False for f in floats):
+        better = all(f["norm"] <= f["eager"] for f in floats)
+        trial.accuracy = "more accurate than the reference" if better else "reference class"
+        return
+    trial.accuracy = trial.ask_referee("classify", name=point.name, norm=worst["norm"])
+    if trial.accuracy in ("TF32 class", "half class"):
+        allowed = trial.settings.precision
+        trial.add(
+            "precision", "fail", f"{trial.accuracy}, which precision {allowed} does not allow"
+        )
+
+
+def distribution_checks(trial: Trial) -> None:
+    """The values at every distribution; each also asks which null candidates it can tell apart."""
+    trial.draw_weights("heavy-3", "heavy", 3)
+    slow = trial.expect(Point("random-1", "given-0", trial.training))["seconds"] > _SLOW_S
+    given = [(f"given-{i}", "random-1") for i in range(1, trial.settings.seeds)]
+    for i in range(1, trial.settings.seeds):
+        trial.draw_inputs(f"given-{i}", "given", i)
+    wanted = [*given, *_DISTRIBUTIONS]
+    for inputs, weights in wanted[:_SLOW_COUNT] if slow else wanted:
+        distribution(trial, inputs, weights, f"values/{inputs}")
+
+
+def distribution(trial: Trial, inputs: str, weights: str, name: str) -> None:
+    """One point: compare there, then try the null candidates there."""
+    trial.progress(name)
+    kind = inputs.split("-")[0]
+    trial.draw_inputs(inputs, kind, 11)
+    point = Point(weights, inputs, trial.training)
+    try:
+        expected = trial.expect(point)
+    except WorkerRaised as failure:
+        if failure.role != "referee":
+            raise
+        trial.add(name, "skip", f"the reference does not take such inputs: {brief(failure)}")
+        return
+    try:
+        found = trial.evaluate(point)
+    except WorkerRaised as failure:
+        trial.add(name, "fail", f"ModelNew raises {brief(failure)}")
+        return
+    if expected["finite"] < 0.5:
+        name += " (mostly NaN or Inf)"
+    trial.errors += found
+    tell_values(trial, name, kind, found)
+    note_power(trial, point)
+    trial.release(point)
+
+
+def tell_values(trial: Trial, name: str, kind: str, found: list[Finding]) -> None:
+    """Ties may be broken differently where an index is the output: a warning there."""
+    wrong = [f for f in found if f["ok"] is False]
+    if kind == "ties" and wrong and all(f["exact"] for f in wrong):
+        trial.add(name, "warn", "another choice among equal values: " + describe(wrong))
+    else:
+        trial.tell(name, found)
+
+
+def note_power(trial: Trial, point: Point) -> None:
+    """Try all null candidates that no point has told apart yet."""
+    known = [name for name, record in trial.nulls.items() if record["status"] == "rejected"]
+    for record in trial.ask_referee("nulls", name=point.name, known=known):
+        old = trial.nulls.get(record["name"])
+        order = ("identical", "undetected", "rejected")
+        if old is None or order.index(record["status"]) > order.index(old["status"]):
+            trial.nulls[record["name"]] = record
+
+
+def power_checks(trial: Trial) -> None:
+    """Every wrong candidate derived from the reference must have been rejected at some point."""
+    for inputs, weights in _ESCALATION:
+        if not unseen(trial):
+            break
+        kind, seed = weights.split("-")
+        trial.draw_weights(weights, kind, int(seed))
+        distribution(trial, f"{inputs}-{seed}", weights, f"values/{inputs}-{seed}")
+    left = unseen(trial)
+    if left:
+        text = "cannot be told from the reference: " + "; ".join(left[:5])
+        trial.undecided.append(text)
+        trial.add("power", "warn", text)
+        return
+    same = [name for name, r in trial.nulls.items() if r["status"] == "identical"]
+    count = len(trial.nulls) - len(same)
+    detail = f"{count} wrong candidates derived from the reference would be rejected"
+    if same:
+        detail += f"; of no effect on any output: {', '.join(same[:5])}"
+    trial.add("power", "pass", detail)
+
+
+def unseen(trial: Trial) -> list[str]:
+    """Null candidates that passed everywhere although they differ, or that stand for a constant."""
+    found: list[str] = []
+    for name, record in trial.nulls.items():
+        if record["status"] == "undetected":
+            found.append(f"{name} (differs by {record['size']:.2g}, allowed {record['bound']:.2g})")
+        elif record["status"] == "identical" and record["essential"]:
+            found.append(f"{name} (the reference gives exactly that at every draw)")
+    return found
+
+
+def summary(trial: Trial) -> ErrorSummary:
+    """Worst errors over all points; the detectable error of the output seen least sharply."""
+    floats = [f for f in trial.errors if not f["exact"] and f["path"].startswith("output")]
+    floats = [f for f in floats if finite(f["norm"])]
+    if not floats:
+        return ErrorSummary()
+    best: dict[str, float] = {}
+    for f in floats:
+        best[f["path"]] = min(best.get(f["path"], f["bound"]), f["bound"])
+    return ErrorSummary(
+        max(f["eager"] for f in floats), max(f["norm"] for f in floats), max(best.values())
+    )

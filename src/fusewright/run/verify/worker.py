@@ -1,0 +1,123 @@
+"""Entry point of the verifier's processes: the nursery that forks, and the worker that obeys.
+
+A worker owns one `Session` and answers one command at a time. Its standard output and error go to
+a log file; its only channel to the verifier is the socket.
+"""
+
+import contextlib
+import ctypes
+import faulthandler
+import os
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+
+from fusewright.run.verify import gradients, power, referee, runner, samples, wire
+
+_PR_SET_PDEATHSIG = 1
+_REAP_S = 2.0
+Commands = Mapping[str, Callable[..., Any]]
+
+
+def main(kind: str, descriptor: int) -> None:
+    """Run a nursery or a direct worker on the socket `descriptor` until its other end closes."""
+    sock = socket.socket(fileno=descriptor)
+    if kind == "nursery":
+        serve_nursery(sock)
+    else:
+        serve_worker(sock)
+
+
+def serve_nursery(sock: socket.socket) -> None:
+    """Fork a worker per request; answer questions about ended ones; end them all at the end."""
+    alive: list[int] = []
+    while True:
+        try:
+            message, passed = wire.receive_with_socket(sock)
+        except wire.WireClosed:
+            break
+        if "wait" in message:
+            reply = {"status": _reap(message["wait"])}
+        else:
+            pid = _fork_worker(message, sock, passed)
+            alive.append(pid)
+            reply = {"pid": pid}
+        passed.close()
+        wire.send(sock, reply)
+    for pid in alive:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+def _reap(pid: int) -> int | None:
+    """The wait status of a child that is about to end; None if it does not end or is unknown."""
+    deadline = time.monotonic() + _REAP_S
+    while time.monotonic() < deadline:
+        try:
+            found, status = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            return None
+        if found:
+            return status
+        time.sleep(0.01)
+    return None
+
+
+def _fork_worker(message: dict[str, Any], control: socket.socket, passed: socket.socket) -> int:
+    pid = os.fork()
+    if pid:
+        # Both sides make the group, so that a kill right after the reply finds it.
+        with contextlib.suppress(PermissionError, ProcessLookupError):
+            os.setpgid(pid, pid)
+        return pid
+    status = 1
+    try:
+        control.close()
+        os.setpgid(0, 0)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _redirect(message["log"])
+        serve_worker(passed)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _redirect(log: str) -> None:
+    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.dup2(target, 1)
+    os.dup2(target, 2)
+    os.close(target)
+
+
+def serve_worker(sock: socket.socket) -> None:
+    """Answer commands until the verifier goes away."""
+    faulthandler.enable()
+    session = runner.Session()
+    book = referee.Book(session)
+    referees = referee.COMMANDS | power.COMMANDS | gradients.COMMANDS | samples.COMMANDS
+    commands: Commands = {k: partial(f, session) for k, f in runner.COMMANDS.items()} | {
+        k: partial(f, book) for k, f in referees.items()
+    }
+    while True:
+        try:
+            message = wire.receive(sock)
+        except wire.WireClosed:
+            return
+        wire.send(sock, answer(commands, message))
+
+
+def answer(commands: Commands, message: dict[str, Any]) -> dict[str, Any]:
+    """The reply to one message: the command's result, or the exception that it raised."""
+    try:
+        return {"result": commands[message["command"]](**message["arguments"])}
+    except Exception as error:
+        kind, text = type(error).__name__, str(error)
+        if isinstance(error, torch.OutOfMemoryError):
+            kind = "OutOfMemoryError"
+        return {"error": {"kind": kind, "text": text, "trace": traceback.format_exc()}}
