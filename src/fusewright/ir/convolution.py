@@ -38,7 +38,11 @@ def transposed_extent(n: int, k: int, s: int, p: int, d: int, op: int) -> int:
 
 
 def convolution(
-    x: Node, w: Node, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
+    x: Node,
+    w: Node,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
     groups: int,
 ) -> Node:
     """x (N, C, *n) with w (O, C/groups, *k) gives (N, O, *out)."""
@@ -54,18 +58,27 @@ def convolution(
         i[2 + k] * s + r[1 + k] * d - p
         for k, (s, p, d) in enumerate(zip(stride, padding, dilation, strict=True))
     ]
-    valid = ix.conjunction(
-        c for e, n in zip(at, x.shape[2:], strict=True) for c in ix.inside(e, n)
-    )
+    valid = ix.conjunction(c for e, n in zip(at, x.shape[2:], strict=True) for c in ix.inside(e, n))
     return contract(
-        x, w, shape, (per_group, *kernel), (i[0], group + r[0], *at), (i[1], *r), valid,
+        x,
+        w,
+        shape,
+        (per_group, *kernel),
+        (i[0], group + r[0], *at),
+        (i[1], *r),
+        valid,
         family="convolution",
     )
 
 
 def transposed_convolution(
-    x: Node, w: Node, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
-    groups: int, output_padding: Sequence[int],
+    x: Node,
+    w: Node,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    output_padding: Sequence[int],
 ) -> Node:
     """x (N, C, *n) with w (C, O/groups, *k) gives (N, O, *out)."""
     kernel, per_group = w.shape[2:], x.shape[1] // groups
@@ -85,8 +98,14 @@ def transposed_convolution(
     conds = [ix.equals(ix.mod(e, s), 0) for e, s in zip(spread, stride, strict=True)]
     conds += [c for e, n in zip(at, x.shape[2:], strict=True) for c in ix.inside(e, n)]
     return contract(
-        x, w, shape, (per_group, *kernel), (i[0], channel, *at),
-        (channel, ix.mod(i[1], w.shape[1]), *r[1:]), ix.conjunction(conds), family="convolution",
+        x,
+        w,
+        shape,
+        (per_group, *kernel),
+        (i[0], channel, *at),
+        (channel, ix.mod(i[1], w.shape[1]), *r[1:]),
+        ix.conjunction(conds),
+        family="convolution",
     )
 
 
@@ -126,8 +145,10 @@ def _forward_parameters(c: Contract) -> Parameters | None:
         d = _coefficient(e, r[1 + k]) if size > 1 else 1
         p = -ix.parts(e)[0]
         # An output of extent 1 has no stride of its own: any that leaves no second window will do.
-        s = _coefficient(e, axes[2 + k]) if c.shape[2 + k] > 1 else max(
-            1, n + 2 * p - d * (size - 1)
+        s = (
+            _coefficient(e, axes[2 + k])
+            if c.shape[2 + k] > 1
+            else max(1, n + 2 * p - d * (size - 1))
         )
         stride.append(s)
         padding.append(p)
@@ -150,9 +171,7 @@ def _transposed_parameters(c: Contract) -> Parameters | None:
         dilation.append(d)
         extra.append(c.shape[2 + k] - transposed_extent(n, size, s, p, d, 0))
     groups = c.shape[1] // c.b.shape[1]
-    return Parameters(
-        tuple(stride), tuple(padding), tuple(dilation), groups, True, tuple(extra)
-    )
+    return Parameters(tuple(stride), tuple(padding), tuple(dilation), groups, True, tuple(extra))
 
 
 def _stride_and_spread(e: Index) -> tuple[int, Index]:

@@ -6,7 +6,7 @@ There is no implicit broadcasting and no implicit conversion: operands of a poin
 result's very shape and one dtype; `expand` and `cast` say so. No C, no torch, no cost here.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Literal, Union
@@ -15,341 +15,37 @@ from ..errors import IRError
 from . import index as ix
 from .dtypes import BOOL, INT64, DType
 from .index import Conds, Index
-from .keyed import Keyed
+from .nodes import (
+    Arg as Arg,
+)
+from .nodes import (
+    ArgReduce as ArgReduce,
+)
+from .nodes import (
+    Binary,
+    Call,
+    Cast,
+    Concat,
+    Const,
+    Contract,
+    Extern,
+    Gather,
+    Input,
+    Iota,
+    Node,
+    Reduce,
+    Role,
+    Scalar,
+    Shape,
+    Unary,
+    Verbatim,
+    View,
+    Where,
+)
+from .nodes import (
+    Device as Device,
+)
 from .scalar import OPS, REDUCTIONS, result_dtype
-
-Scalar = Union[float, int, bool]
-Shape = tuple[int, ...]
-Role = Literal["input", "param", "buffer", "constant"]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Node(Keyed):
-    """A tensor value. `shape` in elements, `dtype` its element type."""
-
-    shape: Shape
-    dtype: DType
-
-    @property
-    def operands(self) -> tuple["Node", ...]:
-        return ()
-
-    def with_operands(self, operands: tuple["Node", ...]) -> "Node":
-        """The same operation on other operands (shapes and dtypes must be unchanged)."""
-        return self
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return self.size * self.dtype.bytes
-
-    @property
-    def axes(self) -> tuple[Index, ...]:
-        """The canonical index variables i0, i1, ... of this node's axes."""
-        return ix.axes(self.shape)
-
-    @property
-    def kind(self) -> str:
-        """Name of the operation, for people."""
-        return type(self).__name__.lower()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Input(Node):
-    """A tensor from outside: user input, parameter, buffer or constant attribute, by unique name."""
-
-    name: str
-    role: Role
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Const(Node):
-    """One scalar value in every element."""
-
-    value: Scalar
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Iota(Node):
-    """`out[i] = value(i)`: an integer tensor computed from its own index."""
-
-    value: Index
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Unary(Node):
-    """`out[i] = op(x[i])`."""
-
-    op: str
-    x: Node
-
-    @property
-    def operands(self) -> tuple[Node, ...]:
-        return (self.x,)
-
-    def with_operands(self, operands: tuple[Node, ...]) -> Node:
-        return unary(self.op, *operands)
-
-    @property
-    def kind(self) -> str:
-        return self.op
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Binary(Node):
-    """`out[i] = op(a[i], b[i])`."""
-
-    op: str
-    a: Node
-    b: Node
-
-    @property
-    def operands(self) -> tuple[Node, ...]:
-        return (self.a, self.b)
-
-    def with_operands(self, operands: tuple[Node, ...]) -> Node:
-        return binary(self.op, *operands)
-
-    @property
-    def kind(self) -> str:
-        return self.op
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Where(Node):
-    """`out[i] = a[i] if cond[i] else b[i]`."""
-
-    cond: Node
-    a: Node
-    b: Node
-
-    @property
-    def operands(self) -> tuple[Node, ...]:
-        return (self.cond, self.a, self.b)
-
-    def with_operands(self, operands: tuple[Node, ...]) -> Node:
-        return where(*operands)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Cast(Node):
-    """`out[i] = dtype(x[i])`, with C's rounding (to nearest even for floats, toward zero to ints)."""
-
-    x: Node
-
-    @property
-    def operands(self) -> tuple[Node, ...]:
-        return (self.x,)
-
-    def with_operands(self, operands: tuple[Node, ...]) -> Node:
-        return cast(operands[0], self.dtype)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class View(Node):
-    """`out[i] = x[index(i)] if valid(i) else fill`: every change of layout.
-
-    `index` has one expression per axis of x, over the variables of the output's axes. It must be in
-    bounds wherever `valid` holds.
-    """
-
-    x: Node
-    index: tuple[Index, ...]
-    valid: Conds
-    fill: Scalar
-
-    @property
-    def operands(self) -> tuple[Node, ...]:
-        return (self.x,)
-
-    def with_operands(self, operands: tuple[Node, ...]) -> Node:
-        return view(operands[0], self.shape, self.index, self.valid, self.fill)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Concat(Node):
-    """The operands one after the other along `axis`."""
-
-    xs: tuple[Node, ...]
-    axis: int
-
-    @property
-    def operands(self) -> tuple[Node, ...]:
-        return self.xs
-
-    def with_operands(self, operands: tuple[Node, ...]) -> Node:
-        return concat(operands, self.axis)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Reduce(Node):
-    """`out[p] = fold(op, x[p, r] for all r)`; the reduced axes (sorted) disappear from the shape."""
-
-    op: str
-    x: Node
-    axes_reduced: tuple[int, ...]
-
-    @property
-    def operands(self) -> tuple[Node, ...]:
-        return (self.x,)
-
-    def with_operands(self, operands: tuple[Node, ...]) -> Node:
-        return reduce(self.op, operands[0], self.axes_reduced)
-
-    @property
-    def kind(self) -> str:
-        return f"reduce_{self.op}"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ArgReduce(Node):
-    """Index (int64) along `axis` of the largest or smallest value: the first NaN, else the first tie."""
-
-    op: Literal["argmax", "argmin"]
-    x: Node
-    axis: int
-
-    @property
-    def operands(self) -> tuple[Node, ...]:
-        return (self.x,)
-
-    def with_operands(self, operands: tuple[Node, ...]) -> Node:
-        return arg_reduce(self.op, operands[0], self.axis)
-
-    @property
-    def kind(self) -> str:
-        return self.op
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Contract(Node):
-    """`out[i] = sum over r of a[a_index(i, r)] * b[b_index(i, r)]`: every matmul and convolution.
-
-    Output axes are the variables i0, i1, ...; reduced axes r0, r1, ... with extents `reduced`. An
-    operand counts as zero where its `valid` conditions fail. Products are accumulated in (at least)
-    the compute type of the operands and rounded once to `dtype`. `family` says which of eager's
-    precision switches governs it ("matmul" or "convolution").
-    """
-
-    a: Node
-    b: Node
-    reduced: Shape
-    a_index: tuple[Index, ...]
-    b_index: tuple[Index, ...]
-    a_valid: Conds
-    b_valid: Conds
-    family: Literal["matmul", "convolution"]
-
-    @property
-    def operands(self) -> tuple[Node, ...]:
-        return (self.a, self.b)
-
-    def with_operands(self, operands: tuple[Node, ...]) -> Node:
-        a, b = operands
-        if (a.shape, b.shape) != (self.a.shape, self.b.shape):
-            raise IRError("contract: operands of other shapes need new index maps")
-        return replace(self, a=a, b=b)
-
-    @property
-    def reduced_axes(self) -> tuple[Index, ...]:
-        return reduced_axes(self.reduced)
-
-    @property
-    def flops(self) -> int:
-        return 2 * self.size * prod(self.reduced)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Gather(Node):
-    """`out[i] = x[..., where[i] at axis, ...]`; the other coordinates are `index(i)`.
-
-    `where` is an integer tensor of the output's shape with values in [0, x.shape[axis]); the entry
-    of `index` at `axis` is ignored and must be the constant 0. Kernels check the bounds.
-    """
-
-    x: Node
-    where: Node
-    axis: int
-    index: tuple[Index, ...]
-
-    @property
-    def operands(self) -> tuple[Node, ...]:
-        return (self.x, self.where)
-
-    def with_operands(self, operands: tuple[Node, ...]) -> Node:
-        return gather(*operands, axis=self.axis, index=self.index)
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """Stands for "the device of the inputs" among the arguments of a call."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verbatim:
-    """An argument spelled as Python text, e.g. `torch.contiguous_format`."""
-
-    text: str
-
-
-Arg = Union[Node, DType, Device, Verbatim, str, float, int, bool, None, tuple["Arg", ...]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Call(Keyed):
-    """A call of the ATen operator `op` (e.g. "aten.cumsum.default"): the honest way out.
-
-    `results` are the (shape, dtype, strides) of its tensor results. `order` is the position among
-    calls that draw random numbers, None for a pure operator: calls with an order are neither
-    merged nor moved past each other.
-    """
-
-    op: str
-    args: tuple[Arg, ...]
-    kwargs: tuple[tuple[str, Arg], ...]
-    results: tuple[tuple[Shape, DType, tuple[int, ...]], ...]
-    order: int | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Extern(Node):
-    """Result number `position` of a Call."""
-
-    call: Call
-    position: int
-
-    @property
-    def operands(self) -> tuple[Node, ...]:
-        return tuple(_nodes_in((self.call.args, tuple(v for _, v in self.call.kwargs))))
-
-    def with_operands(self, operands: tuple[Node, ...]) -> Node:
-        rest = iter(operands)
-        args = tuple(_replace_nodes(a, rest) for a in self.call.args)
-        kwargs = tuple((k, _replace_nodes(v, rest)) for k, v in self.call.kwargs)
-        return extern(replace(self.call, args=args, kwargs=kwargs), self.position)
-
-    @property
-    def kind(self) -> str:
-        return self.call.op
-
-
-def _nodes_in(arg: object) -> Iterator[Node]:
-    if isinstance(arg, Node):
-        yield arg
-    elif isinstance(arg, tuple):
-        for a in arg:
-            yield from _nodes_in(a)
-
-
-def _replace_nodes(arg: Arg, rest: Iterator[Node]) -> Arg:
-    if isinstance(arg, Node):
-        return next(rest)
-    return tuple(_replace_nodes(a, rest) for a in arg) if isinstance(arg, tuple) else arg
-
 
 # ------------------------------------------------------------------------------------ constructors
 
@@ -538,7 +234,9 @@ def expand(x: Node, shape: Shape) -> Node:
     for n, m in zip(x.shape, shape[lead:], strict=True):
         _require(n in (1, m), f"expand: {x.shape} to {shape}")
     zero = ix.const(0)
-    return view(x, shape, tuple(zero if n == 1 else v for n, v in zip(x.shape, out_axes, strict=True)))
+    return view(
+        x, shape, tuple(zero if n == 1 else v for n, v in zip(x.shape, out_axes, strict=True))
+    )
 
 
 def keep_axes(x: Node, axes: Iterable[int]) -> Node:
@@ -558,7 +256,7 @@ def insert_expanded(x: Node, axes: Iterable[int], shape: Shape) -> Node:
 
 # ------------------------------------------------------------------------------------- whole graph
 
-Path = tuple[Union[int, str], ...]
+Path = tuple[int | str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -603,7 +301,7 @@ class Tree:
     """
 
     kind: str
-    keys: tuple[Union[str, int], ...]
+    keys: tuple[str | int, ...]
     children: tuple[Union["Tree", Leaf, Verbatim], ...]
 
 

@@ -204,8 +204,11 @@ def _recombine(terms: dict[Index, int]) -> dict[Index, int]:
             if high is None:
                 continue
             del terms[low], terms[high]
-            whole = low.x if isinstance(high, Div) or high == div(low.x, d) else \
-                mod(low.x, d * high.divisor)  # type: ignore[union-attr]
+            whole = (
+                low.x
+                if isinstance(high, Div) or high == div(low.x, d)
+                else mod(low.x, d * high.divisor)
+            )  # type: ignore[union-attr]
             c0, ts = parts(mul(whole, c))
             if c0:
                 ts = (*ts, (c0, _ONE))
@@ -378,7 +381,9 @@ def _substitute(x: Index, mapping: Mapping[Index, Index], memo: dict[Index, Inde
         case Var():
             out = mapping.get(x, x)
         case Linear():
-            out = add(const(x.constant), *(mul(_substitute(a, mapping, memo), c) for c, a in x.terms))
+            out = add(
+                const(x.constant), *(mul(_substitute(a, mapping, memo), c) for c, a in x.terms)
+            )
         case Div():
             out = div(_substitute(x.x, mapping, memo), x.divisor)
         case Mod():

@@ -44,7 +44,8 @@ def merge(
     variables: tuple[Var, ...], expressions: tuple[Index, ...], fresh: Callable[[int], str]
 ) -> tuple[tuple[Var, ...], dict[Index, Index]]:
     """Neighbours merged where possible: the new variables and the old ones in terms of them."""
-    current, mapping = list(variables), {v: v for v in variables}
+    current: list[Var] = list(variables)
+    mapping: dict[Index, Index] = {v: v for v in variables}
     exprs, k = list(expressions), 0
     while k + 1 < len(current):
         outer, inner = current[k], current[k + 1]
@@ -61,4 +62,4 @@ def merge(
             k = max(k - 1, 0)
         else:
             k += 1
-    return tuple(current), dict(mapping)
+    return tuple(current), mapping

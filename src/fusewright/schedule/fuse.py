@@ -46,7 +46,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A future kernel. `rows` are the variables every member has; the rest of a member's are cols."""
+    """A future kernel. `rows` are the variables of every member; the rest of a member's are cols."""
 
     number: int
     rows: tuple[Var, ...]
@@ -172,7 +172,7 @@ class Fusion:
             return self._refuse(sink, cluster, "their index spaces differ")
         joined = admit(cluster, sink, lowered, bindings)
         if joined is None:
-            return self._refuse(sink, cluster, "it does not visit the rows of that kernel once each")
+            return self._refuse(sink, cluster, "it does not visit that kernel's rows once each")
         reason = self._unprofitable(joined)
         return self._refuse(sink, cluster, reason) if reason else joined
 
@@ -218,11 +218,11 @@ def describe(node: g.Node) -> str:
 
 def _found(number: int, sink: g.Node, lowered: Lowered) -> Cluster:
     axes = ix.axes(domain(sink))
-    fresh = {a: Var(f"p{k}", a.hi + 1) for k, a in enumerate(axes) if isinstance(a, Var)}
     folded = folded_axes(sink)
-    kept = [a for k, a in enumerate(axes) if k not in folded and a in fresh]
-    rows = tuple(fresh[a] for a in kept)
-    return Cluster(number, rows, (Member(sink, lowered, dict(fresh)),))
+    fresh = {k: Var(f"p{k}", a.extent) for k, a in enumerate(axes) if isinstance(a, Var)}
+    rows = tuple(v for k, v in fresh.items() if k not in folded)
+    mapping: dict[Index, Index] = {axes[k]: v for k, v in fresh.items()}
+    return Cluster(number, rows, (Member(sink, lowered, mapping),))
 
 
 def match(cluster: Cluster, sink: g.Node, lowered: Lowered) -> Mapping[Index, Index] | None:
@@ -232,6 +232,9 @@ def match(cluster: Cluster, sink: g.Node, lowered: Lowered) -> Mapping[Index, In
     possible, so that a value loaded once serves both.
     """
     free = tuple(a for a in ix.axes(domain(sink)) if isinstance(a, Var))
+    for m in cluster.members:
+        if m.domain == domain(sink) and _meets(cluster, lowered, m.mapping):
+            return {a: m.mapping[a] for a in free}
     found = _match(cluster, lowered, free)
     if found is not None:
         return found
@@ -244,6 +247,24 @@ def match(cluster: Cluster, sink: g.Node, lowered: Lowered) -> Mapping[Index, In
     if inner is None:
         return None
     return {a: ix.substitute(digits.get(a, a), inner) for a in free}
+
+
+def _meets(cluster: Cluster, lowered: Lowered, mapping: Mapping[Index, Index]) -> bool:
+    """Whether under `mapping` the sink takes values of the cluster, or its data, where they are."""
+
+    def here(r: SinkRef) -> tuple[Index, ...]:
+        return tuple(ix.substitute(c, mapping) for c in r.coords)
+
+    inside = [(r, m) for _, r in lowered.refs if (m := cluster.member(r.sink)) is not None]
+    if inside:
+        return all(here(r) == m.result_coords for r, m in inside)
+    return any(
+        here(mine) == m.at(theirs.coords)
+        for _, mine in lowered.refs
+        for m in cluster.members
+        for _, theirs in m.lowered.refs
+        if theirs.sink == mine.sink and theirs.sink.shape
+    )
 
 
 def _renamed(lowered: Lowered, digits: Mapping[Index, Index]) -> Lowered:
@@ -276,9 +297,7 @@ def _match(
     return _complete(cluster, bound, free)
 
 
-def _common_reads(
-    cluster: Cluster, lowered: Lowered
-) -> list[tuple[SinkRef, tuple[Index, ...]]]:
+def _common_reads(cluster: Cluster, lowered: Lowered) -> list[tuple[SinkRef, tuple[Index, ...]]]:
     """Reads of the sink beside reads of members of the same tensor, at the members' coordinates."""
     out = []
     for _, mine in lowered.refs:

@@ -97,7 +97,9 @@ def _roles(c: g.Contract) -> _Roles | None:
 def _plain(index: tuple[Index, ...]) -> set[Index] | None:
     live = [e for e in index if ix.constant_value(e) != 0]
     distinct = set(live)
-    return distinct if all(isinstance(e, Var) for e in live) and len(distinct) == len(live) else None
+    return (
+        distinct if all(isinstance(e, Var) for e in live) and len(distinct) == len(live) else None
+    )
 
 
 def _plan_matmul(c: g.Contract, bias: g.Node | None, view: View) -> CallPlan | None:
@@ -168,9 +170,7 @@ def _merged(variables: tuple[Index, ...], strides: dict[Index, int]) -> int | No
     return strides[variables[-1]] if variables else 1
 
 
-def _row_vector(
-    bias: g.Node, c: g.Contract, n: tuple[Index, ...], view: View
-) -> Operand | None:
+def _row_vector(bias: g.Node, c: g.Contract, n: tuple[Index, ...], view: View) -> Operand | None:
     """The bias as a vector over the result's columns, if that is all it depends on."""
     found = view(bias, c.axes)
     if found is None:
@@ -204,9 +204,7 @@ def _plan_convolution(
     else:
         args = (x, w, added, p.stride, p.padding, p.dilation, p.groups)
         function = f"torch.conv{rank}d"
-    return CallPlan(
-        function, args, (), c.shape, ix.row_major(c.shape), c.flops, (_describe(c),)
-    )
+    return CallPlan(function, args, (), c.shape, ix.row_major(c.shape), c.flops, (_describe(c),))
 
 
 def _whole(x: g.Node, view: View) -> Operand:

@@ -53,8 +53,11 @@ class Lowering:
         return self._collect(self._at(node, coords))
 
     def _collect(self, expr: b.Expr) -> Lowered:
-        names = [e.name if isinstance(e, b.Ref) else e.buffer
-                 for e in b.walk(expr) if isinstance(e, b.Ref | b.Load)]
+        names = [
+            e.name if isinstance(e, b.Ref) else e.buffer
+            for e in b.walk(expr)
+            if isinstance(e, b.Ref | b.Load)
+        ]
         return Lowered(expr, tuple((n, self._refs[n]) for n in dict.fromkeys(names)))
 
     def _at(self, node: g.Node, coords: Coords) -> b.Expr:
@@ -116,8 +119,8 @@ class Lowering:
                 continue
             inner = (*coords[: node.axis], at - lo, *coords[node.axis + 1 :])
             piece = self._at(x, inner)
-            out = piece if out is None else b.guarded(
-                ix.conjunction((ix.less(at, hi),)), piece, out
+            out = (
+                piece if out is None else b.guarded(ix.conjunction((ix.less(at, hi),)), piece, out)
             )
         if out is None:
             raise g.IRError("concat of empty tensors has no value")

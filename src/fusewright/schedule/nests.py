@@ -257,16 +257,21 @@ _ROW_NAMES = ("i", "j", "m", "n")
 
 def _renamed(rows: tuple[Var, ...], phases: list[Phase]) -> tuple[tuple[Var, ...], list[Phase]]:
     """Short names in the final order: rows i, j, ...; cols k, l, ... as a person would write."""
+
     def names(count: int, letters: tuple[str, ...]) -> tuple[str, ...]:
-        return letters[:count] if count <= len(letters) else tuple(
-            f"{letters[0]}{k}" for k in range(count)
+        return (
+            letters[:count]
+            if count <= len(letters)
+            else tuple(f"{letters[0]}{k}" for k in range(count))
         )
 
     row_map = {v: Var(n, v.extent) for v, n in zip(rows, names(len(rows), _ROW_NAMES), strict=True)}
     out = []
     for p in phases:
-        cols = {v: Var(n, v.extent) for v, n in zip(p.cols, names(len(p.cols), ("k", "l", "q")),
-                                                    strict=True)}
+        cols = {
+            v: Var(n, v.extent)
+            for v, n in zip(p.cols, names(len(p.cols), ("k", "l", "q")), strict=True)
+        }
         out.append(_substituted(p, tuple(cols.values()), {**row_map, **cols}))
     return tuple(row_map.values()), out
 
@@ -292,7 +297,12 @@ def build_kernel(
     written = dict.fromkeys(s.buffer for p in final for s in p.stores)
     lines = (origins[m.sink].text for m in cluster.members if m.sink in origins)
     return Kernel(
-        name, anchor, rows, final, tuple(read), tuple(written),
+        name,
+        anchor,
+        rows,
+        final,
+        tuple(read),
+        tuple(written),
         tile.choose_tile(anchor, rows, final, buffers, arch),
         tuple(describe(m.sink) for m in cluster.members),
         tuple(dict.fromkeys(t for t in lines if t)),

@@ -27,17 +27,33 @@ def unify(
     while waiting:
         rest = []
         for mine, theirs in waiting:
-            if not (set(ix.variables(mine)) & (free - bound.keys())):
-                if ix.substitute(mine, bound) != theirs:
+            mine = ix.substitute(mine, bound)
+            unknown = [v for v in ix.variables(mine) if v in free and v not in bound]
+            if not unknown:
+                if mine != theirs:
                     return None
-            elif isinstance(mine, Var) and theirs.lo == 0 and theirs.hi == mine.extent - 1:
-                bound[mine] = theirs
+            elif (solved := _solve(mine, unknown, theirs)) is not None:
+                bound[unknown[0]] = solved
             else:
                 rest.append((mine, theirs))
         if len(rest) == len(waiting):
             return None
         waiting = rest
     return bound
+
+
+def _solve(mine: Index, unknown: list[Var], theirs: Index) -> Index | None:
+    """The value of the one unknown for which `mine == theirs`, if it has exactly its range."""
+    v = unknown[0]
+    factor = ix.coefficient(mine, v)
+    if len(unknown) > 1 or not factor:
+        return None
+    difference = theirs - (mine - v * factor)
+    constant, terms = ix.parts(difference)
+    if constant % factor or any(c % factor for c, _ in terms):
+        return None
+    value = ix.add(ix.const(constant // factor), *(ix.mul(a, c // factor) for c, a in terms))
+    return value if (value.lo, value.hi) == (0, v.extent - 1) else None
 
 
 def is_bijection(coords: Iterable[Index], shape: tuple[int, ...]) -> bool:
@@ -76,6 +92,4 @@ def split_radices(coords: Iterable[Index], variables: Iterable[Index]) -> dict[I
 def _mixed_radix(v: Var, steps: list[int]) -> Index:
     digits = [(a, b // a) for a, b in zip(steps, steps[1:], strict=False)]
     last = len(digits) - 1
-    return ix.add(
-        *(ix.var(f"{v.name}_{last - k}", n) * step for k, (step, n) in enumerate(digits))
-    )
+    return ix.add(*(ix.var(f"{v.name}_{last - k}", n) * step for k, (step, n) in enumerate(digits)))

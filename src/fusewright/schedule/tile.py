@@ -27,7 +27,7 @@ def accesses(phases: tuple[Phase, ...]) -> Accesses:
 def choose_anchor(
     rows: tuple[Var, ...], phases: tuple[Phase, ...], buffers: Mapping[str, Buffer]
 ) -> AnchorName:
-    """Which way the nest is walked: along the cols where they are contiguous, else along the rows."""
+    """Which way the nest is walked: along contiguous cols, else along the rows."""
     if not any(p.cols for p in phases):
         return "elementwise"
     along_cols = along_rows = 0
@@ -47,25 +47,25 @@ def choose_anchor(
 def vector_width(
     inner: Var | None, touched: Accesses, buffers: Mapping[str, Buffer], arch: Arch
 ) -> int:
-    """Elements per access along `inner` so that every contiguous access is aligned to its width."""
-    if inner is None or arch.kind != "cuda":
+    """Elements per access along `inner`: the widest power of two for which every access is either
+    contiguous and aligned or the same for all elements of a vector."""
+    sizes = [buffers[n].dtype.bytes for n, o in touched if inner and ix.coefficient(o, inner)]
+    if inner is None or not sizes or arch.kind != "cuda":
         return 1
-    widest = max((buffers[n].dtype.bytes for n, o in touched if ix.coefficient(o, inner)), default=0)
-    if not widest:
-        return 1
-    width = gcd(arch.vector_bytes // widest, inner.extent)
-    for _, offset in touched:
-        step = ix.coefficient(offset, inner)
-        if step is None:
-            return 1
-        if step == 1:
-            constant, terms = ix.parts(offset)
-            width = gcd(width, constant, *(c for c, a in terms if a != inner))
-            if any(not isinstance(a, Var) and c % width for c, a in terms):
-                return 1
-        elif step not in (0, 1):
-            return 1
+    width = gcd(arch.vector_bytes // max(sizes), inner.extent)
+    while width > 1 and not all(_uniform(offset, inner, width) for _, offset in touched):
+        width //= 2
     return width
+
+
+def _uniform(offset: Index, inner: Var, width: int) -> bool:
+    lane = Var("vector_lane", width)
+    chunk = ix.var("vector_chunk", inner.extent // width)
+    offset = ix.substitute(offset, {inner: chunk * width + lane})
+    step = ix.coefficient(offset, lane)
+    constant, terms = ix.parts(offset)
+    aligned = gcd(width, constant, *(c for c, a in terms if a != lane)) == width
+    return step == 0 or (step == 1 and aligned)
 
 
 def _power_of_two_at_most(n: int) -> int:
@@ -111,15 +111,19 @@ def _row_reduce(
 ) -> Tile:
     """Threads per row by row length (QuACK's table, performance.md section 3), 1-4 vectors each."""
     widths = [
-        vector_width(p.cols[-1], accesses((p,)), buffers, arch) for p in phases if p.cols
+        vector_width(p.cols[-1], touched, buffers, arch)
+        for p in phases
+        if p.cols and (touched := accesses((p,)))
     ]
     vector = min(widths, default=1)
     extent = max(p.extent for p in phases)
     count = prod(v.extent for v in rows)
     kept = sum(len(p.keeps) for p in phases)
     chunks = -(-extent // vector)
-    lanes = _power_of_two_at_most(max(chunks // 2, 1)) if chunks < 128 else (
-        _power_of_two_at_least(-(-chunks // 8))
+    lanes = (
+        _power_of_two_at_most(max(chunks // 2, 1))
+        if chunks < 128
+        else (_power_of_two_at_least(-(-chunks // 8)))
     )
     lanes = min(max(lanes, 1), 1024)
     if kept:
