@@ -76,7 +76,7 @@ def span(x: Buffer) -> int:
 def _check_call(call: LibraryCall, state: _State) -> None:
     for s in _strided_in((*call.args, *(v for _, v in call.kwargs))):
         _check_strided(call.name, s, state)
-    for name in call.outs:
+    for name in filter(None, call.outs):  # "" is a result that nobody needs
         state.written[name] = state.buffer(name, call.name).size
 
 

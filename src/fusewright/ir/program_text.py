@@ -149,7 +149,8 @@ def call_text(call: LibraryCall, buffers: Mapping[str, Buffer]) -> str:
     """`y = torch.addmm(bias, x, weight.t())`, as the emitted file spells it."""
     args = [argument_code(a, buffers) for a in call.args]
     args += [f"{k}={argument_code(v, buffers)}" for k, v in call.kwargs]
-    return f"{', '.join(call.outs)} = {call.function}({', '.join(args)})"
+    outs = ", ".join(name or "_" for name in call.outs)
+    return f"{outs} = {call.function}({', '.join(args)})"
 
 
 def argument_code(arg: LibraryArg, buffers: Mapping[str, Buffer], device: str = "device") -> str:

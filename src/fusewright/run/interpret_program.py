@@ -137,11 +137,24 @@ def _run_call(call: LibraryCall, memory: Mapping[str, _Memory], device: torch.de
     args = [_argument(a, memory, device) for a in call.args]
     kwargs = {k: _argument(v, memory, device) for k, v in call.kwargs}
     result = function(*args, **kwargs)
-    results = [result] if isinstance(result, Tensor) else [x for x in result if x is not None]
+    results = [result] if isinstance(result, Tensor) else list(filter(torch.is_tensor, result))
     if len(results) != len(call.outs):
         raise IRError(f"{call.name}: {len(results)} results for {len(call.outs)} buffers")
     for name, value in zip(call.outs, results, strict=True):
-        _fill(memory[name], value)
+        if name:
+            _keep_result(memory[name], value, extern=call.extern)
+
+
+def _keep_result(memory: _Memory, value: Tensor, *, extern: bool) -> None:
+    """A foreign op's result has the buffer's shape; a contraction's is seen with other axes."""
+    if extern:
+        _fill(memory, value)
+        return
+    dense = value.contiguous().reshape(-1)
+    if len(dense) != len(memory.data) or dense.dtype != memory.data.dtype:
+        raise IRError(f"buffer {memory.buffer.name!r}: a result of {value.dtype} {value.shape}")
+    memory.data.copy_(dense)
+    memory.written.fill_(True)
 
 
 def _argument(arg: LibraryArg, memory: Mapping[str, _Memory], device: torch.device) -> Any:
