@@ -56,7 +56,7 @@ def _check_inputs(graph: g.Graph) -> None:
 
 
 def _check_node(node: g.Node) -> None:
-    rebuilt = node.with_operands(node.operands)
+    rebuilt = _reconstructed(node)
     same = (rebuilt.shape, rebuilt.dtype) == (node.shape, node.dtype)
     require(same, f"{node.kind} says {node.dtype}{list(node.shape)}, its operands say otherwise")
     require(all(n >= 0 for n in node.shape), f"{node.kind}: negative extent in {node.shape}")
@@ -78,6 +78,29 @@ def _check_node(node: g.Node) -> None:
             _check_variables("iota", [node.value], node.axes)
         case g.Extern():
             require(node.position < len(node.call.results), f"{node.kind}: no such result")
+
+
+def _reconstructed(node: g.Node) -> g.Node:
+    """The node as its constructor makes it, where that computes a shape or dtype."""
+    match node:
+        case g.Unary():
+            return g.unary(node.op, node.x)
+        case g.Binary():
+            return g.binary(node.op, node.a, node.b)
+        case g.Where():
+            return g.where(node.cond, node.a, node.b)
+        case g.Concat():
+            return g.concat(node.xs, node.axis)
+        case g.Reduce():
+            return g.reduce(node.op, node.x, node.axes_reduced)
+        case g.ArgReduce():
+            return g.arg_reduce(node.op, node.x, node.axis)
+        case g.Gather():
+            return g.gather(node.x, node.where, axis=node.axis, index=node.index)
+        case g.Extern():
+            return g.extern(node.call, node.position)
+        case _:
+            return node
 
 
 def _check_access(
