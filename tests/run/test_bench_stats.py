@@ -86,11 +86,12 @@ def test_split_multiplies_to_the_speedup():
 
 
 def test_faster_than_light_unless_the_cache_explains_it():
-    programs = {"reference": {"bytes": 8e6}, "optimized": {"bytes": 1e6}}
-    floor = floor_of(programs, {"bytes_per_s": 1e9}, eager_ms=10.0, ours_ms=0.5)
-    assert floor is not None
-    assert beats_light(floor, traffic=1e6, cache_bytes=1e5)
-    assert not beats_light(floor, traffic=1e6, cache_bytes=1e6)
+    programs = {"reference": {"bytes": 8e6}, "optimized": {"bytes": 1e6, "flops": 1e6}}
+    ceilings = {"bytes_per_s": 1e9, "flops_per_s": 1e10}
+    assert "memory traffic" in str(beats_light(programs, ceilings, 0.5, cache_bytes=1e5))
+    assert beats_light(programs, ceilings, 0.5, cache_bytes=1e6) is None
+    assert beats_light(programs, ceilings, 0.9, cache_bytes=1e5) is None
+    assert "arithmetic" in str(beats_light(programs, ceilings, 0.04, cache_bytes=1e6))
 
 
 def raw_samples(ours: float, host: float | None = None) -> dict[str, Any]:

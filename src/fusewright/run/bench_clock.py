@@ -22,6 +22,8 @@ ASSUMED_CACHE_BYTES = 64 << 20
 SETTLE_S = 0.002
 CEILING_BYTES = 128 << 20
 CEILING_ROUNDS = 4
+# Size and dtype of the product: on CUDA the tensor cores, which no float32 emulation outruns.
+CEILING_MATMUL = {"cuda": (8192, torch.bfloat16), "cpu": (1024, torch.float32)}
 
 Call = Callable[[], Any]
 
@@ -157,7 +159,7 @@ def _parse_size(text: str) -> int:
 
 
 def measure_ceilings(device: torch.device, clock: Clock) -> dict[str, float]:
-    """Byte rates of large copies, reads and writes, bytes/s; `bytes_per_s` is the best one."""
+    """Rates of large copies, reads, writes (bytes/s; `bytes_per_s` is the best) and FLOP/s."""
     source = torch.ones(CEILING_BYTES // 4, device=device)
     target = torch.empty_like(source)
     calls = {
@@ -166,7 +168,14 @@ def measure_ceilings(device: torch.device, clock: Clock) -> dict[str, float]:
         "write_bytes_per_s": (lambda: target.fill_(2.0), CEILING_BYTES),
     }
     rates = {name: _rate(clock, call, size) for name, (call, size) in calls.items()}
-    return rates | {"bytes_per_s": max(rates.values())}
+    return rates | {"bytes_per_s": max(rates.values()), "flops_per_s": _matmul_rate(device, clock)}
+
+
+def _matmul_rate(device: torch.device, clock: Clock) -> float:
+    """FLOP/s of a large product in the fastest arithmetic that a float program may use."""
+    size, dtype = CEILING_MATMUL[device.type]
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    return _rate(clock, lambda: torch.mm(a, b), 2 * size**3)
 
 
 def _rate(clock: Clock, call: Call, size: int) -> float:

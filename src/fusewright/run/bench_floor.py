@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# A measured ceiling and a median each carry a few per cent of error.
-FASTER_THAN_LIGHT = 0.95
+# A time is called impossible below this share of a floor. Traffic: the measured rate carries some
+# error on a busy machine. Arithmetic: the count is a model (an exp counts as ten operations).
+TRAFFIC_SLACK = 0.8
+ARITHMETIC_SLACK = 0.5
 # Below this many caches of traffic, data left in the cache can legitimately beat the memory's rate.
 CACHES_OF_TRAFFIC = 4
 
@@ -70,10 +72,21 @@ def floor_of(
     )
 
 
-def beats_light(floor: Floor, traffic: float, cache_bytes: float) -> bool:
-    """Whether the measured time is impossible for the rewritten program, caches considered.
+def beats_light(
+    programs: Mapping[str, Any], measured: Mapping[str, float], ours_ms: float, cache_bytes: float
+) -> str | None:
+    """Why `ours_ms` is impossible for the rewritten program, or None if it is not.
 
-    `traffic` is the rewritten program's bytes, `cache_bytes` the size of the last-level cache.
+    Traffic is believed only where it is several times the last-level cache (`cache_bytes`): what
+    stays in a cache is not read from memory again.
     """
-    in_cache = traffic < CACHES_OF_TRAFFIC * cache_bytes
-    return floor.fraction_of_floor * FASTER_THAN_LIGHT > 1 and not in_cache
+    ceilings = {**measured, **programs.get("ceilings", {})}
+    program = programs["optimized"]
+    arithmetic = program_floor_ms({"flops": program.get("flops", 0)}, ceilings)
+    traffic = program_floor_ms({"bytes": program.get("bytes", 0)}, ceilings)
+    if ours_ms < ARITHMETIC_SLACK * arithmetic:
+        return f"its arithmetic alone takes {arithmetic:.4g} ms"
+    in_cache = program.get("bytes", 0) < CACHES_OF_TRAFFIC * cache_bytes
+    if ours_ms < TRAFFIC_SLACK * traffic and not in_cache:
+        return f"its memory traffic alone takes {traffic:.4g} ms"
+    return None

@@ -124,7 +124,7 @@ def build_report(raw: Mapping[str, Any], programs: Mapping[str, Any] | None) -> 
     findings = tuple(
         [Finding(**f) for f in raw["findings"]]
         + _clock_findings(raw.get("host_ms", {}), samples)
-        + _floor_findings(floor, programs, raw["environment"])
+        + _floor_findings(programs, raw, estimate(samples[mode][CANDIDATE]).median)
     )
     return BenchReport(
         reference=raw["reference"],
@@ -192,17 +192,15 @@ def _floor(
 
 
 def _floor_findings(
-    floor: Floor | None, programs: Mapping[str, Any] | None, environment: Mapping[str, Any]
+    programs: Mapping[str, Any] | None, raw: Mapping[str, Any], ours_ms: float
 ) -> list[Finding]:
-    if floor is None or programs is None:
+    if programs is None:
         return []
-    traffic = float(programs["optimized"].get("bytes", 0))
-    if not beats_light(floor, traffic, environment.get("cache_bytes", 0)):
+    cache = raw["environment"].get("cache_bytes", 0)
+    why = beats_light(programs, raw["ceilings"], ours_ms, cache)
+    if why is None:
         return []
-    detail = (
-        f"the candidate takes {floor.fraction_of_floor:.2f} times less than the least time its "
-        f"program needs on this device ({floor.optimized_ms:.4g} ms): work is missing or hidden"
-    )
+    detail = f"the candidate takes {ours_ms:.4g} ms, but {why}: work is missing or hidden"
     return [Finding("faster-than-floor", "reject", detail)]
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STDERR_LINES = 25
+_FIND_PACKAGE = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); "
 # Status of a shell whose child was ended by signal N is 128 + N.
 SHELL_SIGNAL_BASE = 128
 
@@ -44,13 +45,16 @@ def python_command(
     The package is found where it was found here, installed or not. `variables` are set for the
     child alone, by `env`: this process's environment stays as it is.
     """
-    code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); "
-        f"from {module} import main; sys.exit(main(sys.argv[1:]))"
-    )
+    code = f"{_FIND_PACKAGE}from {module} import main; sys.exit(main(sys.argv[1:]))"
     setting = [f"{name}={value}" for name, value in (variables or {}).items()]
     prefix = ["env", *setting] if setting else []
     return [*prefix, sys.executable, "-c", code, *arguments]
+
+
+def fusewright_command(arguments: Sequence[str]) -> list[str]:
+    """The package's command line as `python -m fusewright` runs it, in a fresh process."""
+    code = f"{_FIND_PACKAGE}import runpy; runpy.run_module('fusewright', run_name='__main__')"
+    return [sys.executable, "-c", code, *arguments]
 
 
 def watch(

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fusewright.errors import FusewrightError, OutputError, UsageError
 from fusewright.run.bench_stats import geometric_mean
-from fusewright.run.process import python_command, watch
+from fusewright.run.process import fusewright_command, watch
 from fusewright.run.store import Store, digest, file_digest
 
 Optimize = Callable[[Path, Path], dict[str, Any]]
@@ -238,7 +238,7 @@ def cli_step(command: str, options: Sequence[str], timeout: float) -> Callable[.
     def run(problem: Path, new: Path) -> dict[str, Any]:
         files = [str(problem), *(["-o"] if command == "optimize" else []), str(new)]
         arguments = [command, *files, *options, "--json"]
-        ended = watch(python_command("fusewright.cli", arguments), timeout)
+        ended = watch(fusewright_command(arguments), timeout)
         if ended.stdout.strip().startswith("{") and ended.status is not None and ended.status >= 0:
             found = json.loads(ended.stdout)
             if "error" not in found or command == "verify":
