@@ -1,0 +1,154 @@
+"""What the C++ and the CUDA kernels share: parameters, header comments, work estimates.
+
+No statement of a kernel's body is printed here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fusewright.ir.body import Apply, Checked, Expr, walk
+from fusewright.ir.dtypes import DType
+from fusewright.ir.index import Var
+from fusewright.ir.kernel import Buffer, Kernel, Phase
+from fusewright.ir.scalar import OPS
+
+from .cindex import is_wide
+from .cstyle import Env
+from .ctext import WIDTH, Names, c_type, identifier, wrap
+from .spell import DialectName
+
+Buffers = Mapping[str, Buffer]
+
+
+def buffer_order(kernel: Kernel) -> tuple[str, ...]:
+    """The kernel's buffers in parameter order: reads, then what it only writes."""
+    return tuple(dict.fromkeys((*kernel.reads, *kernel.writes)))
+
+
+def kernel_env(kernel: Kernel, dialect: DialectName) -> Env:
+    """The names of the kernel's parameters and loop variables."""
+    names = Names()
+    pointers = {b: names.fresh(b) for b in buffer_order(kernel)}
+    columns = [v for p in kernel.phases for v in p.cols]
+    variables = {v: names.fresh(v.name) for v in dict.fromkeys((*kernel.rows, *columns))}
+    return Env(dialect, names, pointers, variables)  # type: ignore[arg-type]
+
+
+def parameters(kernel: Kernel, buffers: Buffers, env: Env) -> list[str]:
+    """Typed restrict pointers, const for what is only read."""
+    out = []
+    for name in buffer_order(kernel):
+        const = "" if name in kernel.writes else "const "
+        kind = c_type(buffers[name].dtype, env.dialect)
+        out.append(f"{const}{kind}* __restrict__ {env.pointers[name]}")
+    return out
+
+
+def signature(head: str, params: list[str], tail: str = "") -> list[str]:
+    """`head(params)tail` on one line, or one parameter per line when it is too long."""
+    line = f"{head}({', '.join(params)}){tail}"
+    if len(line) <= WIDTH:
+        return [line]
+    return [f"{head}(", *(f"    {p}," for p in params[:-1]), f"    {params[-1]}){tail}"]
+
+
+def function_name(kernel: Kernel) -> str:
+    """The kernel's name in C."""
+    return identifier(kernel.name)
+
+
+def loop_type(v: Var, wide_type: str) -> str:
+    """The type of a loop variable that counts to (and one step past) the extent."""
+    return wide_type if is_wide(0, v.extent + 2**20) else "int"
+
+
+def has_checks(kernel: Kernel) -> bool:
+    """Whether the kernel can report a failed bounds check."""
+    return any(isinstance(e, Checked) for p in kernel.phases for e in walk(*p.bodies))
+
+
+def point_cost(bodies: tuple[Expr, ...]) -> int:
+    """Operations per point, loads and stores counted as one: the scale of `ir.scalar`'s costs."""
+    ops = sum(OPS[e.op].cost for e in walk(*bodies) if isinstance(e, Apply))
+    return ops + 2 * len(bodies)
+
+
+def kernel_cost(kernel: Kernel) -> int:
+    """Operations of the whole kernel, about."""
+    return kernel.row_count * sum(p.extent * point_cost(p.bodies) for p in kernel.phases)
+
+
+# ---------------------------------------------------------------------------------------- comments
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes of the buffers a kernel reads and writes, each counted once."""
+
+    read: int
+    written: int
+
+
+def traffic(kernel: Kernel, buffers: Buffers) -> Traffic:
+    """Compulsory bytes: every buffer once."""
+    return Traffic(
+        sum(buffers[b].nbytes for b in dict.fromkeys(kernel.reads)),
+        sum(buffers[b].nbytes for b in dict.fromkeys(kernel.writes)),
+    )
+
+
+def header(kernel: Kernel, buffers: Buffers) -> list[str]:
+    """The comment above a kernel: what it computes, from where, its tile, what it moves."""
+    moved = traffic(kernel, buffers)
+    t = kernel.tile
+    lines = [
+        f"{function_name(kernel)}: {_shape_text(kernel)}.",
+        *([f"Computes {', '.join(kernel.covers)}."] if kernel.covers else []),
+        *([f"From {', '.join(kernel.origins)}."] if kernel.origins else []),
+        f"Reads {_shapes(kernel.reads, buffers)}; writes {_shapes(kernel.writes, buffers)}.",
+        f"Moves {bytes_text(moved.read)} in, {bytes_text(moved.written)} out. "
+        f"Tile: threads={t.threads} vector={t.vector} items={t.items} lanes={t.lanes}.",
+    ]
+    return [part for line in lines for part in wrap(f"// {line}")]
+
+
+def _shape_text(kernel: Kernel) -> str:
+    if kernel.anchor == "elementwise":
+        return f"one pass over {_extent_text(kernel.rows)} points"
+    phases = "; ".join(_phase_text(p) for p in kernel.phases)
+    anchor = kernel.anchor.replace("_", " ")
+    return f"{anchor} of {_extent_text(kernel.rows)} rows: {phases}"
+
+
+def _phase_text(p: Phase) -> str:
+    parts = [f"{f.name} = {f.kind}" for f in p.folds]
+    parts += [f"keep {k.name}" for k in p.keeps]
+    parts += [f"store {s.buffer}" for s in p.stores]
+    over = f" over {_extent_text(p.cols)}" if p.cols else ""
+    return f"{', '.join(parts)}{over}"
+
+
+def _extent_text(variables: tuple[Var, ...]) -> str:
+    return " x ".join(str(v.extent) for v in variables) or "1"
+
+
+def _shapes(names: tuple[str, ...], buffers: Buffers) -> str:
+    return ", ".join(
+        f"{n}[{', '.join(map(str, buffers[n].shape))}] {buffers[n].dtype.name}"
+        for n in dict.fromkeys(names)
+    ) or "nothing"
+
+
+def bytes_text(count: int) -> str:
+    """A number of bytes for people: decimal units, three digits."""
+    value, unit = float(count), "B"
+    for bigger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, bigger
+    return f"{value:.3g} {unit}"
+
+
+def compute_dtype_text(dtype: DType, dialect: DialectName) -> str:
+    """The C type of a value of `dtype`."""
+    return c_type(dtype, dialect)

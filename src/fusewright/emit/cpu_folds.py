@@ -1,0 +1,164 @@
+"""Accumulators of emitted C++: one array element per vector lane, flushed into totals.
+
+Statements that declare, update, flush and finish the folds of a phase; the loops around them are
+in `cpu_reduce`. float32 sums are totalled in double, so that their error does not grow with the
+length (blocked summation: N. J. Higham, "The accuracy of floating point summation", 1993).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fusewright.ir.dtypes import FLOAT32, FLOAT64, DType
+from fusewright.ir.kernel import Fold, Phase
+from fusewright.ir.scalar import identity
+
+from .cindex import is_wide
+from .cstyle import Env, evaluate
+from .ctext import Text, Writer, c_type, literal
+from .spell import compute_c_type, convert
+
+
+@dataclass(frozen=True, slots=True)
+class Accumulator:
+    """Names of one fold's lane array and total; the `_at` names hold positions (argmax, argmin)."""
+
+    fold: Fold
+    name: str
+
+    @property
+    def lanes(self) -> str:
+        return f"{self.name}_lanes"
+
+    @property
+    def total(self) -> str:
+        return f"{self.name}_total"
+
+    @property
+    def is_arg(self) -> bool:
+        return self.fold.position is not None
+
+    @property
+    def dtype(self) -> DType:
+        """The type values are folded in: float32 for the 16-bit floats."""
+        return compute_c_type(self.fold.dtype)
+
+    @property
+    def is_float_sum(self) -> bool:
+        return self.fold.kind == "sum" and self.dtype == FLOAT32
+
+    @property
+    def total_dtype(self) -> DType:
+        return FLOAT64 if self.is_float_sum else self.dtype
+
+    @property
+    def identity(self) -> str:
+        return fold_identity(self.fold, "int64_t")
+
+    @property
+    def at_type(self) -> str:
+        x = self.fold.position
+        return "int64_t" if x is not None and is_wide(x.lo, x.hi) else "int"
+
+    @property
+    def last_position(self) -> str:
+        return "INT64_MAX" if self.at_type == "int64_t" else "INT32_MAX"
+
+
+def fold_identity(fold: Fold, int64: str) -> str:
+    """The start value of a fold as C."""
+    kind = {"argmax": "max", "argmin": "min"}.get(fold.kind, fold.kind)
+    dtype = compute_c_type(fold.dtype)
+    return literal(identity(kind, dtype), dtype, int64).code
+
+
+def accumulators(phase: Phase, env: Env) -> tuple[Accumulator, ...]:
+    """Fresh names for the folds of a phase."""
+    return tuple(Accumulator(f, env.names.fresh(f.name)) for f in phase.folds)
+
+
+def combine(kind: str, a: str, b: str) -> str:
+    """The statement that folds `b` into `a`."""
+    match kind:
+        case "sum":
+            return f"{a} += {b};"
+        case "prod":
+            return f"{a} *= {b};"
+        case "any":
+            return f"{a} |= {b};"
+        case "all":
+            return f"{a} &= {b};"
+        case _:
+            return f"{a} = fw_{kind}imum({a}, {b});"
+
+
+def declare(acc: Accumulator, array: str, count: int, dtype: DType, out: Writer) -> None:
+    """`T array[count]` filled with the identity, and the array of positions."""
+    _filled(c_type(dtype, "cpu"), array, count, acc.identity, out)
+    if acc.is_arg:
+        _filled(acc.at_type, f"{array}_at", count, acc.last_position, out)
+
+
+def _filled(kind: str, array: str, count: int, value: str, out: Writer) -> None:
+    if value in ("0.0f", "0", "false", "0.0"):
+        out.line(f"{kind} {array}[{count}] = {{}};")
+    else:
+        out.line(f"{kind} {array}[{count}];")
+        out.line(f"for ({kind}& start : {array}) start = {value};")
+
+
+def declare_scalar(acc: Accumulator, out: Writer) -> None:
+    """The scalar total of a row, and its position."""
+    start = literal(float(0), FLOAT64, "").code if acc.is_float_sum else acc.identity
+    out.line(f"{c_type(acc.total_dtype, 'cpu')} {acc.total} = {start};")
+    if acc.is_arg:
+        out.line(f"{acc.at_type} {acc.total}_at = {acc.last_position};")
+
+
+def fold_values(phase: Phase, accs: Sequence[Accumulator], env: Env, out: Writer) -> None:
+    """Evaluates the bodies of the folds at one point and adds them to the lane's accumulators."""
+    values = evaluate([f.body for f in phase.folds], env, out)
+    for acc, body, value in zip(accs, phase.folds, values, strict=True):
+        value = convert(value, body.body.dtype, acc.dtype, "cpu")
+        target = f"{acc.lanes}[lane]"
+        if body.position is None:
+            out.line(combine(acc.fold.kind, target, value.at(2)))
+        else:
+            at = env.index.text(body.position).code
+            _take_best(acc, value.code, at, target, f"{acc.lanes}_at[lane]", out)
+
+
+def _take_best(acc: Accumulator, x: str, x_at: str, best: str, best_at: str, out: Writer) -> None:
+    """Replaces (best, best_at) by (x, x_at) where that goes first."""
+    up = "true" if acc.fold.kind == "argmax" else "false"
+    kinds = f"{up}, {c_type(acc.dtype, 'cpu')}, {acc.at_type}"
+    out.line(f"fw_arg<{kinds}>({x}, {x_at}, {best}, {best_at});")
+
+
+def flush_to_scalar(acc: Accumulator, lanes: int, out: Writer) -> None:
+    """Combines the lanes pairwise and adds the result to the row's total."""
+    if acc.is_arg:
+        with out.block(f"for (int lane = 0; lane < {lanes}; lane++)"):
+            x, x_at = f"{acc.lanes}[lane]", f"{acc.lanes}_at[lane]"
+            _take_best(acc, x, x_at, acc.total, f"{acc.total}_at", out)
+        return
+    out.line(combine(acc.fold.kind, acc.total, combined_lanes(acc)))
+
+
+def combined_lanes(acc: Accumulator) -> str:
+    """The call that combines the lanes of a row."""
+    return f"fw_lanes_{acc.fold.kind}({acc.lanes})"
+
+
+def flush_to_lanes(acc: Accumulator, width: str, out: Writer) -> None:
+    """Adds each lane to its own total."""
+    with out.block(f"for (int lane = 0; lane < {width}; lane++)"):
+        x, x_at = f"{acc.lanes}[lane]", f"{acc.lanes}_at[lane]"
+        if acc.is_arg:
+            _take_best(acc, x, x_at, f"{acc.total}[lane]", f"{acc.total}_at[lane]", out)
+        else:
+            out.line(combine(acc.fold.kind, f"{acc.total}[lane]", x))
+
+
+def result(acc: Accumulator, total: Text, dtype: DType) -> Text:
+    """A total of type `dtype` in the type of the fold's result; a position stays as it is."""
+    return total if acc.is_arg else convert(total, dtype, acc.fold.dtype, "cpu")

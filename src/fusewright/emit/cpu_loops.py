@@ -1,0 +1,120 @@
+"""Loops of emitted C++: OpenMP pragmas, loop heads, stores, and the elementwise anchor.
+
+The loops are written so that the compiler vectorises them without -ffast-math. Reductions live in
+`cpu_reduce`, scalar bodies in `cstyle`.
+"""
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+from fusewright.ir.body import Expr
+from fusewright.ir.index import Var
+from fusewright.ir.kernel import Kernel, Phase, Store
+
+from .common import has_checks, kernel_cost, loop_type
+from .cstyle import Env, evaluate
+from .ctext import Text, Writer
+
+# Below this many operations a second thread costs more than it gives.
+PARALLEL_COST = 1 << 17
+# Elements of the innermost axis per task where the outer axes alone give too few tasks.
+CHUNK = 4096
+# Tasks that keep all cores of a large host busy.
+ENOUGH_TASKS = 64
+
+
+def is_parallel(kernel: Kernel) -> bool:
+    """Whether the kernel has enough work for several threads."""
+    return kernel.row_count > 1 and kernel_cost(kernel) >= PARALLEL_COST
+
+
+def parallel_for(kernel: Kernel, collapse: int, simd: bool = False) -> str:
+    """The pragma of the outermost loops."""
+    text = f"#pragma omp parallel for{' simd' if simd else ''} schedule(static)"
+    text += f" collapse({collapse})" if collapse > 1 else ""
+    return text + (" reduction(|:failed)" if has_checks(kernel) else "")
+
+
+def simd_pragma(kernel: Kernel) -> str:
+    """The pragma of an innermost loop."""
+    return "#pragma omp simd" + (" reduction(|:failed)" if has_checks(kernel) else "")
+
+
+def for_loop(v: Var, env: Env) -> str:
+    """`for (int i = 0; i < extent; i++)`."""
+    name = env.variables[v]
+    return f"for ({loop_type(v, 'int64_t')} {name} = 0; {name} < {v.extent}; {name}++)"
+
+
+def elementwise(kernel: Kernel, env: Env, out: Writer) -> None:
+    """Loops over the rows, the innermost one vectorised."""
+    if not kernel.rows:
+        elementwise_body(kernel.phases, env, out)
+        return
+    *outer, inner = kernel.rows
+    parallel = is_parallel(kernel)
+    if parallel and outer and prod(v.extent for v in outer) < ENOUGH_TASKS:
+        _chunked(kernel, outer, inner, env, out)
+        return
+    if parallel:
+        out.line(parallel_for(kernel, len(outer), simd=not outer))
+    nest(outer, env, out, lambda: _inner_loop(kernel, inner, env, out, not outer and parallel))
+
+
+def _inner_loop(kernel: Kernel, inner: Var, env: Env, out: Writer, has_pragma: bool) -> None:
+    if not has_pragma:
+        out.line(simd_pragma(kernel))
+    with out.block(for_loop(inner, env)):
+        elementwise_body(kernel.phases, env, out)
+
+
+def _chunked(kernel: Kernel, outer: Sequence[Var], inner: Var, env: Env, out: Writer) -> None:
+    """Few outer points: tasks are chunks of the innermost axis."""
+    name, kind = env.variables[inner], loop_type(inner, "int64_t")
+    begin, end = env.names.fresh(f"{name}_begin"), env.names.fresh(f"{name}_end")
+
+    def chunks() -> None:
+        head = f"for ({kind} {begin} = 0; {begin} < {inner.extent}; {begin} += {CHUNK})"
+        with out.block(head):
+            out.line(
+                f"const {kind} {end} = fw_minimum<{kind}>({begin} + {CHUNK}, {inner.extent});"
+            )
+            out.line(simd_pragma(kernel))
+            with out.block(f"for ({kind} {name} = {begin}; {name} < {end}; {name}++)"):
+                elementwise_body(kernel.phases, env, out)
+
+    out.line(parallel_for(kernel, len(outer) + 1))
+    nest(outer, env, out, chunks)
+
+
+def nest(variables: Sequence[Var], env: Env, out: Writer, body: Callable[[], None]) -> None:
+    """Loops over `variables` around what `body()` writes."""
+    if not variables:
+        body()
+        return
+    with out.block(for_loop(variables[0], env)):
+        nest(variables[1:], env, out, body)
+
+
+def elementwise_body(phases: Sequence[Phase], env: Env, out: Writer) -> None:
+    """The statements of one point: keeps, then stores, phase by phase."""
+    for phase in phases:
+        for keep in phase.keeps:
+            env = env.with_refs({keep.name: name_value(keep.name, keep.body, env, out)})
+        write_stores(phase.stores, env, out)
+
+
+def name_value(name: str, body: Expr, env: Env, out: Writer) -> Text:
+    """Writes `const T name = body;` and returns the name."""
+    value = evaluate([body], env, out)[0]
+    fresh = env.names.fresh(name)
+    out.line(f"const {env.c_type(body)} {fresh} = {value.code};")
+    return Text(fresh)
+
+
+def write_stores(stores: Sequence[Store], env: Env, out: Writer) -> None:
+    """Writes `buffer[offset] = body;` for each store, their values computed together."""
+    values = evaluate([s.body for s in stores], env, out)
+    for store, value in zip(stores, values, strict=True):
+        at = env.index.text(store.offset).code
+        out.line(f"{env.pointers[store.buffer]}[{at}] = {value.code};")

@@ -1,0 +1,247 @@
+"""Prints scalar bodies as C: a DAG becomes short named constants and readable expressions.
+
+A value used once is written where it is used, as long as the text stays short; a value used more
+often, or a long one, gets a name. What stands under a guard is evaluated only under that guard. The
+same code prints C++ and CUDA C++; loops, vectors and accumulators belong to the anchors' modules.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from fusewright.errors import IRError
+from fusewright.ir.body import (
+    Apply,
+    Checked,
+    Choose,
+    Convert,
+    Coord,
+    Expr,
+    Guarded,
+    Lit,
+    Load,
+    Ref,
+    walk,
+)
+from fusewright.ir.dtypes import INT64
+from fusewright.ir.index import Index, const
+
+from .cindex import IndexPrinter, is_wide
+from .ctext import ADD, MUL, UNARY, Names, Text, Writer, c_type, call, literal, ternary
+from .spell import DialectName, apply_op, c_type_of_int64, convert
+
+# A value whose text is longer than this gets a name even if it is used once.
+INLINE_LIMIT = 64
+# Two branches of a guard longer than this become an if statement.
+TERNARY_LIMIT = 72
+
+
+@dataclass(frozen=True, slots=True)
+class Env:
+    """What names mean inside a kernel: pointers of buffers, loop variables, values behind `Ref`.
+
+    `loaded` holds values of loads that were fetched before (vector registers).
+    """
+
+    dialect: DialectName
+    names: Names
+    pointers: Mapping[str, str]
+    variables: Mapping[Index, str] = field(default_factory=dict)
+    refs: Mapping[str, Text] = field(default_factory=dict)
+    loaded: Mapping[Expr, Text] = field(default_factory=dict)
+
+    @property
+    def index(self) -> IndexPrinter:
+        return IndexPrinter(self.variables, c_type_of_int64(self.dialect))
+
+    def with_variables(self, extra: Mapping[Index, str]) -> "Env":
+        return replace(self, variables={**self.variables, **extra})
+
+    def with_refs(self, extra: Mapping[str, Text]) -> "Env":
+        return replace(self, refs={**self.refs, **extra})
+
+    def with_loaded(self, extra: Mapping[Expr, Text]) -> "Env":
+        return replace(self, loaded={**self.loaded, **extra})
+
+    def c_type(self, e: Expr) -> str:
+        return c_type(e.dtype, self.dialect)
+
+
+def evaluate(roots: Sequence[Expr], env: Env, out: Writer) -> list[Text]:
+    """Writes the statements that compute `roots` to `out` and returns the text of each value."""
+    scope = _Scope(env, out, {})
+    return scope.evaluate(roots)
+
+
+class _Scope:
+    """One lexical block: the values that are computed in it or in a block around it."""
+
+    def __init__(self, env: Env, out: Writer, outer: Mapping[Expr, Text]) -> None:
+        self.env = env
+        self.out = out
+        self.known: dict[Expr, Text] = dict(outer)
+
+    def evaluate(self, roots: Sequence[Expr]) -> list[Text]:
+        uses = _count_uses(roots)
+        always = _unconditional(roots)
+        for e in _in_order(roots, always):
+            if e not in self.known:
+                text = self._build(e)
+                self.known[e] = self._name(e, text) if _deserves_name(e, text, uses[e]) else text
+        return [self.known[r] for r in roots]
+
+    def _name(self, e: Expr, text: Text) -> Text:
+        name = self._fresh(e)
+        self.out.line(f"const {self.env.c_type(e)} {name} = {text.code};")
+        return Text(name)
+
+    def _fresh(self, e: Expr) -> str:
+        match e:
+            case Load():
+                return self.env.names.fresh(f"{self.env.pointers[e.buffer]}_value")
+            case Apply():
+                return self.env.names.fresh(f"{e.op}_1")
+            case _:
+                return self.env.names.fresh(f"{type(e).__name__.lower()}_1")
+
+    def _build(self, e: Expr) -> Text:
+        if e in self.env.loaded:
+            return self.env.loaded[e]
+        dialect = self.env.dialect
+        match e:
+            case Lit():
+                return literal(e.value, e.dtype, c_type_of_int64(dialect))
+            case Ref():
+                return self._ref(e)
+            case Load():
+                return self._load(e)
+            case Coord():
+                return self._coord(e)
+            case Apply():
+                args = [self.known[a] for a in e.args]
+                return apply_op(e.op, args, e.args[0].dtype, e.dtype, dialect)
+            case Convert():
+                return convert(self.known[e.x], e.x.dtype, e.dtype, dialect)
+            case Choose():
+                return ternary(*(self.known[x] for x in e.operands))
+            case Checked():
+                return self._checked(e)
+            case Guarded():
+                return self._guarded(e)
+            case _:
+                raise TypeError(f"not a scalar expression: {e!r}")
+
+    def _ref(self, e: Ref) -> Text:
+        if e.name not in self.env.refs:
+            raise IRError(f"the value {e.name!r} is used before the phase that computes it")
+        return self.env.refs[e.name]
+
+    def _coord(self, e: Coord) -> Text:
+        text, x = self.env.index.text(e.index), e.index
+        if e.dtype == INT64:
+            # An int where 64 bits are not needed: arithmetic with int64 operands widens it.
+            return text if is_wide(x.lo, x.hi) else Text(f"({c_type_of_int64(self.env.dialect)})"
+                                                         f"{text.at(UNARY)}", UNARY)
+        return convert(text, INT64, e.dtype, self.env.dialect)
+
+    def _checked(self, e: Checked) -> Text:
+        extra = [Text("failed")] if self.env.dialect == "cpu" else []
+        return call("fw_checked", self.known[e.x], Text(str(e.extent)), *extra)
+
+    def _load(self, e: Load) -> Text:
+        terms = [self._indirect(x, stride) for x, stride in e.indirect]
+        if not terms or e.offset != const(0):
+            terms.append(self.env.index.text(e.offset).at(ADD))
+        return Text(f"{self.env.pointers[e.buffer]}[{' + '.join(terms)}]")
+
+    def _indirect(self, x: Expr, stride: int) -> str:
+        text = self.known[x]
+        if x.dtype != INT64 and not isinstance(x, Checked):
+            text = Text(f"({c_type_of_int64(self.env.dialect)}){text.at(UNARY)}", UNARY)
+        return text.at(ADD) if stride == 1 else f"{text.at(MUL)} * {stride}"
+
+    def _guarded(self, e: Guarded) -> Text:
+        """A ternary when both branches are plain expressions, else an if statement."""
+        cond = self.env.index.conds(e.conds)
+        then, other = self._branch(e.x), self._branch(e.otherwise)
+        plain = not then.lines and not other.lines
+        if plain and len(cond.code + then.value.code + other.value.code) <= TERNARY_LIMIT:
+            return ternary(cond, then.value, other.value)
+        name = self._fresh(e)
+        if other.lines:
+            self.out.line(f"{self.env.c_type(e)} {name};")
+        else:
+            self.out.line(f"{self.env.c_type(e)} {name} = {other.value.code};")
+        with self.out.block(f"if ({cond.code})"):
+            self._assign(name, then)
+        if other.lines:
+            with self.out.block("else"):
+                self._assign(name, other)
+        return Text(name)
+
+    def _assign(self, name: str, branch: "_Branch") -> None:
+        self.out.extend(branch.lines)
+        self.out.line(f"{name} = {branch.value.code};")
+
+    def _branch(self, x: Expr) -> "_Branch":
+        out = Writer()
+        scope = _Scope(self.env, out, self.known)
+        value = scope.evaluate([x])[0]
+        return _Branch(tuple(out.lines), value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Branch:
+    """Statements of one side of a guard and its value."""
+
+    lines: tuple[str, ...]
+    value: Text
+
+
+def _deserves_name(e: Expr, text: Text, uses: int) -> bool:
+    if isinstance(e, Lit | Ref) or text.code.isidentifier():
+        return False
+    return uses > 1 or len(text.code) > INLINE_LIMIT
+
+
+def _count_uses(roots: Iterable[Expr]) -> dict[Expr, int]:
+    uses: dict[Expr, int] = {}
+    for r in roots:
+        uses[r] = uses.get(r, 0) + 1
+    for e in walk(*roots):
+        for o in e.operands:
+            uses[o] = uses.get(o, 0) + 1
+    return uses
+
+
+def _unconditional(roots: Iterable[Expr]) -> set[Expr]:
+    """What is evaluated whatever the guards say; only membership is asked of this set."""
+    seen: set[Expr] = set()
+    stack = list(roots)
+    while stack:
+        e = stack.pop()
+        if e not in seen:
+            seen.add(e)
+            stack.extend(() if isinstance(e, Guarded) else e.operands)
+    return seen
+
+
+def _in_order(roots: Sequence[Expr], always: set[Expr]) -> list[Expr]:
+    """The unconditional values, each after everything it needs, also through its guards.
+
+    A value that a guard shares with the code outside of it is thus computed before the guard.
+    """
+    done: dict[Expr, None] = {}
+    stack: list[tuple[Expr, bool]] = [(r, False) for r in reversed(roots)]
+    while stack:
+        e, ready = stack.pop()
+        if e in done:
+            continue
+        if ready:
+            done[e] = None
+            continue
+        stack.append((e, True))
+        needs = e.operands
+        if isinstance(e, Guarded):
+            needs = tuple(x for x in walk(*e.operands) if x in always)
+        stack.extend((o, False) for o in reversed(needs))
+    return list(done)

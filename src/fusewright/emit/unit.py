@@ -1,0 +1,97 @@
+"""Puts kernels together to one translation unit: helpers, kernels, and a C entry point per segment.
+
+A segment is a maximal run of kernels without a library call between them; its entry point is called
+once per forward. Nothing about Python, torch or loading lives here.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Protocol
+
+from fusewright.ir.kernel import Buffer, Kernel, Program
+
+from .common import buffer_order, function_name, has_checks, signature
+from .cpu import cpu_kernel
+from .ctext import Names, Writer, c_type
+from .helpers import cpu_helpers
+from .spell import DialectName
+
+Segment = tuple[Kernel, ...]
+
+
+class TargetLike(Protocol):
+    """What the printers ask of a target: its name, `cpu` or `cuda...`."""
+
+    @property
+    def name(self) -> str: ...
+
+
+def segments(program: Program) -> tuple[Segment, ...]:
+    """The maximal runs of kernels in the order of execution."""
+    runs = groupby(program.steps, key=lambda s: isinstance(s, Kernel))
+    return tuple(
+        tuple(s for s in run if isinstance(s, Kernel)) for is_kernels, run in runs if is_kernels
+    )
+
+
+def entry_name(number: int) -> str:
+    """Name of the C function of segment `number`."""
+    return f"forward_{number}"
+
+
+def entry_buffers(program: Program, segment: Segment) -> tuple[Buffer, ...]:
+    """The parameters of a segment's entry: every buffer it touches, in the program's order."""
+    used = {b for k in segment for b in buffer_order(k)}
+    return tuple(b for b in program.buffers if b.name in used)
+
+
+def translation_unit(program: Program, target: TargetLike, segments: Sequence[Segment]) -> str:
+    """The whole C++ or CUDA C++ text: helpers, one function per kernel, one entry per segment.
+
+    Entry point k is `int forward_k(buffers of entry_buffers...)`; on CUDA a stream is the last
+    parameter. It returns 0, on the CPU 1 after a failed bounds check, on CUDA the first launch
+    error. Raises IRError for what has no spelling.
+    """
+    if target.name.startswith("cuda"):
+        return _cuda_unit(program, segments)
+    return _cpu_unit(program, segments)
+
+
+def _cpu_unit(program: Program, segments: Sequence[Segment]) -> str:
+    buffers = {b.name: b for b in program.buffers}
+    kernels = "\n".join(cpu_kernel(k, buffers) for s in segments for k in s)
+    entries = "\n".join(_cpu_entry(program, s, n) for n, s in enumerate(segments))
+    memory = "#include <memory>\n" if "std::unique_ptr" in kernels else ""
+    return f"{memory}{cpu_helpers(kernels)}{kernels}\n{entries}"
+
+
+def _cpu_entry(program: Program, segment: Segment, number: int) -> str:
+    buffers = entry_buffers(program, segment)
+    params, names = entry_parameters(segment, buffers, "cpu")
+    out = Writer()
+    head = signature(f'extern "C" int {entry_name(number)}', params)
+    out.extend(head[:-1])
+    with out.block(head[-1]):
+        for kernel in segment:
+            call = f"{function_name(kernel)}({', '.join(names[b] for b in buffer_order(kernel))})"
+            out.line(f"if ({call}) return 1;" if has_checks(kernel) else f"{call};")
+        out.line("return 0;")
+    return out.text
+
+
+def entry_parameters(
+    segment: Segment, buffers: Sequence[Buffer], dialect: DialectName
+) -> tuple[list[str], dict[str, str]]:
+    """Typed pointers of an entry point, and the name of each buffer in it."""
+    fresh = Names(function_name(k) for k in segment)
+    names = {b.name: fresh.fresh(b.name) for b in buffers}
+    written = {b for k in segment for b in k.writes}
+    params = [
+        f"{'' if b.name in written else 'const '}{c_type(b.dtype, dialect)}* {names[b.name]}"
+        for b in buffers
+    ]
+    return params, names
+
+
+def _cuda_unit(program: Program, segments: Sequence[Segment]) -> str:
+    raise NotImplementedError
