@@ -138,7 +138,7 @@ def concat(xs: Iterable[Node], axis: int) -> Node:
 
 
 def reduce(op: str, x: Node, axes: Iterable[int]) -> Node:
-    """Fold `op` (sum, prod, max, min, any, all) over `axes`; they vanish. Accumulates in x.dtype."""
+    """Fold `op` (sum, prod, max, min, any, all) over `axes`, in x.dtype; the axes vanish."""
     axes = tuple(sorted(axes))
     entry = REDUCTIONS.get(op)
     if entry is None or x.dtype.kind not in entry.on:
@@ -257,6 +257,7 @@ def insert_expanded(x: Node, axes: Iterable[int], shape: Shape) -> Node:
 # ------------------------------------------------------------------------------------- whole graph
 
 Path = tuple[int | str, ...]
+Baked = Scalar | str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,13 +265,16 @@ class InputSpec:
     """Where a graph input comes from at run time.
 
     `path` for role "input": the position among the flattened arguments of forward, then keys into
-    nested structures; for the other roles: the attribute path from the module ("linear", "weight").
-    `strides` in elements, as captured. `requires_grad` as the module has it.
+    nested structures; for the other roles: the attribute path from the module ("linear", "weight"),
+    where an integer indexes a container. `strides` in elements, as captured. `literal` holds the
+    row-major values of a constant that forward itself writes down (`torch.tensor([1.0, 2.0])`);
+    its path is empty.
     """
 
     node: Input
     path: Path
     strides: tuple[int, ...]
+    literal: tuple[Scalar, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -320,8 +324,10 @@ class Graph:
 
     `outputs` are the tensors returned, with `output_strides` as eager returns them; `result` is the
     structure around them. `mutations` are applied after every read of the old value. `origins` maps
-    nodes to the user's source and is metadata: it never decides what is computed. `aliases` maps the
-    position of an output to the name of the input that eager returns as that very tensor.
+    nodes to the user's source and is metadata: it never decides what is computed. `aliases` maps
+    the position of an output to the name of the input that eager returns as that very tensor.
+    `baked` are the arguments of forward that are no tensors, by path: the graph holds for these
+    values only.
     """
 
     inputs: tuple[InputSpec, ...]
@@ -330,6 +336,7 @@ class Graph:
     result: Tree | Leaf | Verbatim
     mutations: tuple[Mutation, ...] = ()
     aliases: tuple[tuple[int, str], ...] = ()
+    baked: tuple[tuple[Path, Baked], ...] = ()
     origins: Mapping[Node, Origin] = field(default_factory=dict)
 
     @property

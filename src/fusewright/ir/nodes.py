@@ -6,7 +6,7 @@ Nothing is checked or simplified here: build nodes through the constructors of `
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
-from typing import ClassVar, Literal, Union
+from typing import ClassVar, Literal, TypeAlias
 
 from ..errors import IRError
 from . import index as ix
@@ -14,7 +14,7 @@ from .dtypes import DType
 from .index import Conds, Index
 from .keyed import Keyed
 
-Scalar = Union[float, int, bool]
+Scalar = float | int | bool
 Shape = tuple[int, ...]
 Role = Literal["input", "param", "buffer", "constant"]
 
@@ -68,7 +68,7 @@ class Node(Keyed):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Input(Node):
-    """A tensor from outside: user input, parameter, buffer or constant attribute, by unique name."""
+    """A tensor from outside: user input, parameter, buffer or constant, by unique name."""
 
     name: str
     role: Role
@@ -130,7 +130,7 @@ class Where(Node):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cast(Node):
-    """`out[i] = dtype(x[i])`, with C's rounding (to nearest even for floats, toward zero to ints)."""
+    """`out[i] = dtype(x[i])`, rounded to nearest even for floats, toward zero to ints."""
 
     OPERANDS: ClassVar[tuple[str, ...]] = ("x",)
 
@@ -170,7 +170,7 @@ class Concat(Node):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reduce(Node):
-    """`out[p] = fold(op, x[p, r] for all r)`; the reduced axes (sorted) disappear from the shape."""
+    """`out[p] = fold(op, x[p, r] for all r)`; the reduced axes (sorted) leave the shape."""
 
     OPERANDS: ClassVar[tuple[str, ...]] = ("x",)
 
@@ -185,7 +185,7 @@ class Reduce(Node):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ArgReduce(Node):
-    """Index (int64) along `axis` of the largest or smallest value: the first NaN, else the first tie."""
+    """Index (int64) along `axis` of the extreme value: the first NaN, else the first tie."""
 
     OPERANDS: ClassVar[tuple[str, ...]] = ("x",)
 
@@ -256,7 +256,9 @@ class Verbatim:
     text: str
 
 
-Arg = Union[Node, DType, Device, Verbatim, str, float, int, bool, None, tuple["Arg", ...]]
+Arg: TypeAlias = (
+    "Node | DType | Device | Verbatim | str | float | int | bool | tuple[Arg, ...] | None"
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -266,6 +268,10 @@ class Call(Keyed):
     `results` are the (shape, dtype, strides) of its tensor results. `order` is the position among
     calls that draw random numbers, None for a pure operator: calls with an order are neither
     merged nor moved past each other.
+
+    `operand_strides` are the strides in which eager hands over the tensors among `args` and
+    `kwargs`, in the order of `Extern.operands`; empty when all are row-major. They decide which
+    random number goes to which element, and the strides of the results.
     """
 
     op: str
@@ -273,6 +279,7 @@ class Call(Keyed):
     kwargs: tuple[tuple[str, Arg], ...]
     results: tuple[tuple[Shape, DType, tuple[int, ...]], ...]
     order: int | None = None
+    operand_strides: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
