@@ -1,0 +1,147 @@
+"""torch.export and its decompositions: the one place that knows their API and its versions.
+
+The result is two programs with one calling convention: `written` keeps eager's operators (strides,
+in-place writes), `functional` is free of mutation and speaks the operators that `table` lowers.
+Shapes are static. What a program means is not decided here.
+"""
+
+import linecache
+import logging
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.export import ExportedProgram
+
+from fusewright.errors import CaptureError
+from fusewright.problem import Problem
+
+from .table import KEPT_CALLS, LOWERINGS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Exported:
+    """The same forward pass as eager writes it and without mutation."""
+
+    written: ExportedProgram
+    functional: ExportedProgram
+
+
+def export(problem: Problem) -> Exported:
+    """Export the module in its current mode (a fresh nn.Module is in training mode).
+
+    Raises CaptureError with the user's line for what torch.export refuses: a branch on a tensor's
+    value, an operator without a fake implementation, an exception in forward itself.
+    """
+    with _quiet(), problem.as_the_file_left_torch(), _refusals(problem):
+        written = torch.export.export(problem.module, tuple(problem.inputs), strict=False)
+        _forget_constants(written)
+        functional = written.run_decompositions(decomposition_table())
+    return Exported(written, functional)
+
+
+def decomposition_table() -> dict[Any, Callable[..., Any]]:
+    """torch's core-ATen decompositions without the operators that stay whole here."""
+    table = _default_table()
+    for name in (*LOWERINGS, *KEPT_CALLS):
+        op = resolve_operator(name)
+        if op is not None:
+            table.pop(op, None)
+    return table
+
+
+def _default_table() -> dict[Any, Callable[..., Any]]:
+    """`default_decompositions` came with torch 2.6; before, composite ops always decompose."""
+    if hasattr(torch.export, "default_decompositions"):
+        return torch.export.default_decompositions()
+    from torch._decomp import core_aten_decompositions
+
+    return dict(core_aten_decompositions())
+
+
+def resolve_operator(name: str) -> Any:
+    """The overload `aten.<packet>.<overload>`, None where this torch has no such operator."""
+    library, packet, overload = name.split(".")
+    return getattr(getattr(getattr(torch.ops, library), packet, None), overload, None)
+
+
+def _forget_constants(program: ExportedProgram) -> None:
+    """A fake tensor must not pose as another one's known value.
+
+    torch notes the module's tensors as the values of their placeholders; where those are fake too,
+    constant propagation would run a real kernel on them (torch 2.13 crashes).
+    """
+    for node in program.graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, FakeTensor) and isinstance(value.constant, FakeTensor):
+            value.constant = None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's own log lines and deprecation warnings: its errors are reported by us."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+@contextmanager
+def _refusals(problem: Problem) -> Iterator[None]:
+    """Turns whatever export raises into a CaptureError that names the user's line."""
+    try:
+        yield
+    except Exception as error:
+        place = user_frame(problem, traceback.extract_tb(error.__traceback__))
+        where = str(problem.path or type(problem.module).__name__)
+        if place is not None:
+            text = linecache.getline(place.filename, place.lineno or 0).strip()
+            where = f"{place.filename}:{place.lineno}: `{text}`"
+        raise CaptureError(f"{where}: cannot be captured: {_reason(error)}") from error
+
+
+def user_frame(
+    problem: Problem, frames: traceback.StackSummary | list[traceback.FrameSummary]
+) -> traceback.FrameSummary | None:
+    """The innermost frame in the problem's own file, else the innermost outside torch and us."""
+    own = [f for f in frames if problem.path is not None and f.filename == str(problem.path)]
+    if own:
+        return own[-1]
+    foreign = [f for f in frames if not _is_library(f.filename)]
+    return foreign[-1] if foreign else None
+
+
+_OUR_FILES = __file__.rsplit("/", 2)[0]
+_TORCH_FILES = (torch.__file__ or "").rsplit("/", 1)[0]
+
+
+def _is_library(filename: str) -> bool:
+    return filename.startswith((_TORCH_FILES, _OUR_FILES, "<")) or "importlib" in filename
+
+
+_DATA_DEPENDENT = (
+    "GuardOnDataDependentSymNode",
+    "DataDependentOutputException",
+    "DynamicOutputShapeException",
+)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the error, or what is wrong when the program depends on tensor values."""
+    kind = type(error).__name__
+    first = next(iter(str(error).strip().splitlines()), kind)
+    if kind in _DATA_DEPENDENT:
+        return (
+            "the program depends on the values of a tensor (a branch, .item(), .tolist(), a mask "
+            f"used as an index, nonzero), not only on its shape [{kind}: {first}]"
+        )
+    return first if kind in first else f"{kind}: {first}"

@@ -1,0 +1,321 @@
+"""The walk over an exported program: each ATen call becomes nodes of the Graph, or an Extern call.
+
+What the operators mean is in the `aten_*` modules; how inputs and outputs are named in
+`signature`. Every lowering's result is checked against the shape and dtype that torch computed.
+"""
+
+import operator
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import fx
+
+from fusewright.context import Context
+from fusewright.errors import CaptureError, IRError
+from fusewright.ir import graph as g
+from fusewright.ir import index as ix
+from fusewright.ir.graph import Arg, Call, Device, Graph, Node, Origin, Shape, Verbatim
+from fusewright.problem import Problem
+
+from .export import export, user_frame
+from .operands import NotLowered, Number
+from .signature import ir_dtype, read_inputs, read_results
+from .table import LOWERINGS
+
+Strides = tuple[int, ...]
+
+
+def capture(problem: Problem, context: Context) -> Graph:
+    """The forward pass of `problem` for its inputs' shapes, dtypes and strides, as a Graph.
+
+    The module is taken in its current mode; under fake tensors nothing is allocated. Raises
+    CaptureError, naming operator and source line, for what cannot be captured.
+    """
+    exported = export(problem)
+    inputs = read_inputs(problem, exported.functional)
+    walk = _Walk(problem, context, inputs.values)
+    returned = walk.run(exported.functional.graph)
+    results = read_results(exported, inputs, returned)
+    graph = Graph(
+        inputs=inputs.specs,
+        outputs=results.outputs,
+        output_strides=results.strides,
+        result=results.structure,
+        mutations=results.mutations,
+        aliases=results.aliases,
+        baked=inputs.baked,
+        origins=walk.origins,
+    )
+    return _without_unused(graph)
+
+
+def _without_unused(graph: Graph) -> Graph:
+    """Drop parameters, buffers and constants that nothing reads or writes; arguments stay."""
+    nodes = set(graph.nodes())
+    written = {m.target for m in graph.mutations} | {name for _, name in graph.aliases}
+    kept = tuple(
+        s
+        for s in graph.inputs
+        if s.node.role == "input" or s.node in nodes or s.name in written
+    )
+    origins = {n: o for n, o in graph.origins.items() if n in nodes}
+    return replace(graph, inputs=kept, origins=origins)
+
+
+# Checks that export leaves behind and that compute nothing.
+_NO_VALUE = (
+    "aten._assert_tensor_metadata.default",
+    "aten._assert_scalar.default",
+    "aten.sym_constrain_range.default",
+    "aten.sym_constrain_range_for_size.default",
+)
+
+
+class _Walk:
+    """Values of the FX nodes seen so far and where the graph's nodes come from."""
+
+    def __init__(self, problem: Problem, context: Context, values: Mapping[str, Any]) -> None:
+        self.problem = problem
+        self.context = context
+        self.values = values
+        self.env: dict[fx.Node, Any] = {}
+        self.origins: dict[Node, Origin] = {}
+        self.known: set[Node] = {v for v in values.values() if isinstance(v, Node)}
+        self.calls_in_order = 0
+
+    def run(self, graph: fx.Graph) -> list[Any]:
+        """Values of the program's output, in order."""
+        for node in graph.nodes:
+            if node.op == "output":
+                return [self.env[n] if isinstance(n, fx.Node) else n for n in node.args[0]]
+            self.env[node] = self._value(node)
+        raise IRError("an exported program without output")
+
+    def _value(self, node: fx.Node) -> Any:
+        if node.op == "placeholder":
+            return self.values[node.name]
+        if node.op != "call_function":
+            raise self._refused(node, f"a node of kind {node.op}")
+        if node.target is operator.getitem:
+            return self._item(node)
+        if str(node.target) in _NO_VALUE:
+            return None
+        if not isinstance(node.target, torch._ops.OpOverload):
+            raise self._refused(node, f"{node.target} is no ATen operator")
+        return self._call(node, node.target)
+
+    def _item(self, node: fx.Node) -> Any:
+        """Result number `position` of an operator; a Call not yet placed becomes an Extern."""
+        source, position = node.args
+        value = self.env[source][position]  # type: ignore[index]
+        if value is None:
+            raise self._refused(node, "a result that is only of use to a backward pass")
+        return value
+
+    def _call(self, node: fx.Node, op: torch._ops.OpOverload) -> Any:
+        args = tuple(self._argument(node, a) for a in node.args)
+        kwargs = {k: self._argument(node, v) for k, v in node.kwargs.items()}
+        if op._schema.is_mutable:
+            raise self._refused(node, "it writes to its arguments")
+        value = self._lowered(node, str(op), args, kwargs)
+        self._note_origin(node, value)
+        return value
+
+    def _lowered(self, node: fx.Node, name: str, args: Any, kwargs: Any) -> Any:
+        """The lowering's result, an Extern call in place of what it does not give."""
+        lowering = LOWERINGS.get(name)
+        expected = _tensors(node.meta.get("val"))
+        if lowering is None or _opaque(args, kwargs, expected):
+            return self._extern(node, name, args, kwargs)
+        try:
+            value = lowering(*args, **kwargs)
+        except NotLowered:
+            return self._extern(node, name, args, kwargs)
+        except IRError as error:
+            raise IRError(f"{self._place(node)}: {name}: {error}") from error
+        self._check(node, name, value, expected)
+        if isinstance(value, tuple) and None in value:
+            calls = self._extern(node, name, args, kwargs)
+            return tuple(c if v is None else v for v, c in zip(value, calls, strict=True))
+        return value
+
+    def _check(self, node: fx.Node, name: str, value: Any, expected: list[torch.Tensor]) -> None:
+        given = value if isinstance(value, tuple) else (value,)
+        if len(given) != len(expected):
+            raise IRError(f"{self._place(node)}: {name}: {len(given)} results of {len(expected)}")
+        for v, e in zip(given, expected, strict=True):
+            found = None if v is None else (v.shape, v.dtype)
+            wanted = (tuple(e.shape), ir_dtype(e.dtype))
+            if found not in (None, wanted):
+                raise IRError(
+                    f"{self._place(node)}: {name}: lowered to {found}, torch has {wanted}"
+                )
+
+    # ------------------------------------------------------------------------------- extern calls
+
+    def _extern(self, node: fx.Node, name: str, args: Any, kwargs: Any) -> Any:
+        """The call as it stands; a tuple for operators with several results."""
+        results = _tensors(node.meta.get("val"))
+        if not results:
+            raise self._refused(node, "it has no tensor result")
+        for tensor in results:
+            self._require_static(node, tensor)
+        order = None
+        if draws_random_numbers(node.target, name, args, kwargs):
+            order, self.calls_in_order = self.calls_in_order, self.calls_in_order + 1
+        call = Call(
+            name,
+            tuple(self._extern_argument(node, a) for a in args),
+            tuple((k, self._extern_argument(node, v)) for k, v in kwargs.items()),
+            tuple((tuple(t.shape), ir_dtype(t.dtype), tuple(t.stride())) for t in results),
+            order,
+            _operand_strides(node),
+        )
+        nodes = tuple(g.extern(call, k) for k in range(len(results)))
+        return nodes[0] if isinstance(node.meta["val"], torch.Tensor) else nodes
+
+    def _require_static(self, node: fx.Node, tensor: torch.Tensor) -> None:
+        if not all(isinstance(n, int) for n in tensor.shape):
+            raise self._refused(node, "its shape depends on the values of a tensor")
+
+    def _extern_argument(self, node: fx.Node, arg: Any) -> Arg:
+        if isinstance(arg, Number):
+            raise self._refused(node, "one of its numbers is computed from a tensor")
+        if isinstance(arg, tuple):
+            return tuple(self._extern_argument(node, a) for a in arg)
+        return arg
+
+    # ---------------------------------------------------------------------------------- arguments
+
+    def _argument(self, node: fx.Node, arg: Any) -> Any:
+        """An FX argument as lowerings and calls take it; sequences become tuples."""
+        match arg:
+            case fx.Node():
+                return self.env[arg]
+            case tuple() | list():
+                return tuple(self._argument(node, a) for a in arg)
+            case torch.dtype():
+                return ir_dtype(arg)
+            case torch.device():
+                return Device()
+            case torch.memory_format() | torch.layout():
+                return Verbatim(str(arg))
+            case None | bool() | int() | float() | str():
+                return arg
+            case complex():
+                return Verbatim(repr(arg))
+            case _:
+                raise self._refused(node, f"an argument of type {type(arg).__name__}")
+
+    # --------------------------------------------------------------------------------- provenance
+
+    def _note_origin(self, node: fx.Node, value: Any) -> None:
+        """Credit every node that is new in `value` to the user's line of the FX node."""
+        stack = [v for v in (value if isinstance(value, tuple) else (value,)) if v is not None]
+        fresh: list[Node] = []
+        while stack:
+            n = stack.pop()
+            if n in self.known:
+                continue
+            self.known.add(n)
+            fresh.append(n)
+            stack.extend(n.operands)
+        if fresh:
+            origin = origin_of(self.problem, node)
+            self.origins.update((n, origin) for n in fresh)
+
+    def _place(self, node: fx.Node) -> str:
+        origin = origin_of(self.problem, node)
+        where = str(self.problem.path or type(self.problem.module).__name__)
+        return f"{where}:{origin.line}: `{origin.text}`" if origin.line else where
+
+    def _refused(self, node: fx.Node, why: str) -> CaptureError:
+        return CaptureError(f"{self._place(node)}: {node.target} cannot be captured: {why}")
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    """The tensor results of an operator, None results left out."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    return [v for v in value if isinstance(v, torch.Tensor)] if _is_sequence(value) else []
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, tuple | list)
+
+
+def _nodes(*values: Any) -> Iterable[Node]:
+    for v in values:
+        if isinstance(v, Node):
+            yield v
+        elif isinstance(v, Number):
+            yield v.node
+        elif isinstance(v, tuple):
+            yield from _nodes(*v)
+
+
+def _opaque(args: Any, kwargs: Mapping[str, Any], results: list[torch.Tensor]) -> bool:
+    """Whether a dtype that the IR cannot compute with takes part."""
+    operands = (n.dtype for n in _nodes(*args, *kwargs.values()))
+    return any(d.kind == "opaque" for d in (*operands, *(ir_dtype(t.dtype) for t in results)))
+
+
+def _operand_strides(node: fx.Node) -> tuple[Strides, ...]:
+    """Eager's strides of the tensor operands, in order; () when all are row-major."""
+    operands = list(_fx_nodes((node.args, tuple(node.kwargs.values()))))
+    tensors = [n.meta["val"] for n in operands if isinstance(n.meta.get("val"), torch.Tensor)]
+    if all(_row_major(t.shape, t.stride()) for t in tensors):
+        return ()
+    return tuple(tuple(t.stride()) for t in tensors)
+
+
+def _fx_nodes(args: Any) -> Iterable[fx.Node]:
+    if isinstance(args, fx.Node):
+        yield args
+    elif _is_sequence(args):
+        for a in args:
+            yield from _fx_nodes(a)
+
+
+def _row_major(shape: Shape, strides: Strides) -> bool:
+    """Whether the strides are those of a contiguous tensor, axes of one element aside."""
+    if 0 in shape:
+        return True
+    wanted = ix.row_major(tuple(shape))
+    return all(n == 1 or s == w for n, s, w in zip(shape, strides, wanted, strict=True))
+
+
+def draws_random_numbers(op: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> bool:
+    """Whether this call advances the random generator."""
+    if name.startswith("aten.scaled_dot_product_attention"):
+        return (args[4] if len(args) > 4 else kwargs.get("dropout_p", 0.0)) > 0
+    if name in ("aten.lstm.input", "aten.gru.input", "aten.rnn_tanh.input", "aten.rnn_relu.input"):
+        _, _, _, _, layers, dropout, train, *_ = args
+        return bool(train and dropout > 0 and layers > 1)
+    return torch.Tag.nondeterministic_seeded in op.tags
+
+
+def origin_of(problem: Problem, node: fx.Node) -> Origin:
+    """Module path and source line of an FX node, as well as torch remembers them."""
+    stack = node.meta.get("nn_module_stack") or {}
+    module = str(list(stack.values())[-1][0]) if stack else ""
+    module = module.removeprefix("L['self']").removeprefix(".")
+    frame = user_frame(problem, _frames(node.meta.get("stack_trace") or ""))
+    if frame is None:
+        return Origin(module)
+    return Origin(module, frame.lineno or 0, (frame.line or "").strip())
+
+
+def _frames(trace: str) -> list[traceback.FrameSummary]:
+    """The frames of a printed stack trace, outermost first."""
+    lines = [line.strip() for line in trace.splitlines()]
+    frames = []
+    for line, code in zip(lines, [*lines[1:], ""], strict=True):
+        if line.startswith('File "'):
+            filename, _, rest = line.removeprefix('File "').partition('", line ')
+            number = rest.partition(",")[0]
+            frames.append(traceback.FrameSummary(filename, int(number), "", line=code))
+    return frames

@@ -1,0 +1,355 @@
+"""How a captured graph meets the module: inputs by path, structure of the result, mutations.
+
+Reads the signatures that torch.export gives; operators are not looked at, except to see which
+output is an input that was written in place.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec, OutputKind
+from torch.utils import _pytree as pytree
+
+from fusewright.errors import CaptureError
+from fusewright.ir import graph as g
+from fusewright.ir.dtypes import DType, by_name, opaque
+from fusewright.ir.graph import Leaf, Node, Path, Role, Tree, Verbatim
+from fusewright.problem import Problem
+
+from .export import Exported
+
+LITERAL_LIMIT = 4096
+"""Elements of the largest tensor that an emitted file spells out."""
+
+
+def ir_dtype(dtype: torch.dtype) -> DType:
+    """The IR's name of a torch dtype; opaque where the IR cannot compute with it."""
+    name = str(dtype).removeprefix("torch.")
+    return by_name(name) or opaque(name, dtype.itemsize * 8)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inputs:
+    """`values` gives each placeholder of the functional program its node or Python value."""
+
+    values: Mapping[str, Any]
+    specs: tuple[g.InputSpec, ...]
+    baked: tuple[tuple[Path, g.Baked], ...]
+
+
+# ----------------------------------------------------------------------------------------- inputs
+
+
+def read_inputs(problem: Problem, program: ExportedProgram) -> Inputs:
+    """Placeholders of `program` as graph inputs: arguments first, then parameters and the like.
+
+    A tensor that the module holds under several names is one input, under its first name.
+    """
+    values: dict[str, Any] = {}
+    specs: dict[str, g.InputSpec] = {}
+    baked: list[tuple[Path, g.Baked]] = []
+    leaves = iter(_argument_leaves(problem.inputs))
+    held = _HeldTensors.of(problem.module)
+    signature = program.graph_signature.input_specs
+    for spec in signature:
+        if spec.kind is InputKind.USER_INPUT:
+            path, leaf = next(leaves)
+            name = _placeholder(spec)
+            if isinstance(leaf, torch.Tensor):
+                specs[name] = _tensor_input(name, "input", path, leaf)
+                values[name] = specs[name].node
+            else:
+                baked.append((path, _plain_value(path, leaf)))
+                values[name] = leaf
+    taken = set(specs)
+    for spec in signature:
+        if spec.kind is not InputKind.USER_INPUT:
+            values[_placeholder(spec)] = _held_input(program, spec, held, specs, taken)
+    return Inputs(values, tuple(specs.values()), tuple(baked))
+
+
+def _placeholder(spec: InputSpec) -> str:
+    return spec.arg.name
+
+
+def _tensor_input(name: str, role: Role, path: Path, tensor: torch.Tensor) -> g.InputSpec:
+    if tensor.layout != torch.strided:
+        raise CaptureError(f"{name}: tensors of layout {tensor.layout} cannot be captured")
+    node = g.input_(name, tuple(tensor.shape), ir_dtype(tensor.dtype), role)
+    if not isinstance(node, g.Input):
+        raise TypeError("an input node is an Input")
+    return g.InputSpec(node, path, tuple(tensor.stride()))
+
+
+def _argument_leaves(inputs: Iterable[Any]) -> Iterator[tuple[Path, Any]]:
+    """(path, value) of every leaf of forward's positional arguments, in export's order."""
+    for position, argument in enumerate(inputs):
+        for keys, leaf in pytree.tree_flatten_with_path(argument)[0]:
+            yield (position, *(_key(k) for k in keys)), leaf
+
+
+def _key(key: Any) -> int | str:
+    for attribute in ("idx", "key", "name"):
+        if hasattr(key, attribute):
+            return getattr(key, attribute)
+    raise CaptureError(f"inputs: no path is known for {key!r} inside a container")
+
+
+def _plain_value(path: Path, value: Any) -> g.Baked:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise CaptureError(
+        f"argument {path[0]} of forward holds a {type(value).__name__}: only tensors, numbers, "
+        "strings and None can be captured"
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _HeldTensors:
+    """Every tensor the module holds: by name, and the first path by identity."""
+
+    by_name: Mapping[str, torch.Tensor]
+    path_of: Mapping[int, Path]
+
+    @classmethod
+    def of(cls, module: torch.nn.Module) -> "_HeldTensors":
+        named: dict[str, torch.Tensor] = {}
+        paths: dict[int, Path] = {}
+        registered = (
+            *module.named_parameters(remove_duplicate=False),
+            *module.named_buffers(remove_duplicate=False),
+        )
+        for name, tensor in registered:
+            named[name] = tensor
+            paths.setdefault(id(tensor), tuple(name.split(".")))
+        for prefix, part in module.named_modules():
+            own = tuple(prefix.split(".")) if prefix else ()
+            for path, tensor in _plain_tensors(part):
+                paths.setdefault(id(tensor), own + path)
+        return cls(named, paths)
+
+
+_REGISTRIES = ("_parameters", "_buffers", "_modules")
+
+
+def _plain_tensors(module: torch.nn.Module) -> Iterator[tuple[Path, torch.Tensor]]:
+    """Tensors among a module's plain attributes and in containers they hold."""
+    for name, value in vars(module).items():
+        if name in _REGISTRIES:
+            continue
+        for keys, leaf in pytree.tree_flatten_with_path(value)[0]:
+            if isinstance(leaf, torch.Tensor):
+                yield (name, *(_key(k) for k in keys)), leaf
+
+
+_ROLES: Mapping[InputKind, Role] = {
+    InputKind.PARAMETER: "param",
+    InputKind.BUFFER: "buffer",
+    InputKind.CONSTANT_TENSOR: "constant",
+}
+
+
+def _held_input(
+    program: ExportedProgram,
+    spec: InputSpec,
+    held: _HeldTensors,
+    specs: dict[str, g.InputSpec],
+    taken: set[str],
+) -> Node:
+    """The node of a parameter, buffer or constant; adds its InputSpec on first sight."""
+    target = spec.target or ""
+    if spec.kind not in _ROLES:
+        raise CaptureError(f"{target}: an input of kind {spec.kind.name} cannot be captured")
+    tensor = held.by_name.get(target)
+    if tensor is None:
+        tensor = _constant(program, target)
+    path = held.path_of.get(id(tensor))
+    if path is None:
+        return _literal(_placeholder(spec), tensor, specs)
+    name = ".".join(map(str, path))
+    name = f"self.{name}" if name in taken else name
+    if name not in specs:
+        specs[name] = _tensor_input(name, _ROLES[spec.kind], path, tensor)
+    return specs[name].node
+
+
+def _constant(program: ExportedProgram, target: str) -> torch.Tensor:
+    value = program.constants[target]
+    if isinstance(value, torch.Tensor):
+        return value
+    raise CaptureError(f"{target}: a {type(value).__name__} cannot be captured")
+
+
+def _literal(name: str, tensor: torch.Tensor, specs: dict[str, g.InputSpec]) -> Node:
+    """A tensor that forward makes from Python values: a Const if uniform, else spelled out."""
+    dtype = ir_dtype(tensor.dtype)
+    if isinstance(tensor, FakeTensor) or dtype.kind == "opaque" or tensor.numel() > LITERAL_LIMIT:
+        raise CaptureError(
+            f"forward uses a constant tensor of shape {tuple(tensor.shape)} and type "
+            f"{tensor.dtype} that is no attribute of the module: register it as a buffer"
+        )
+    values = tuple(tensor.reshape(-1).tolist())
+    if not values or all(repr(v) == repr(values[0]) for v in values):
+        return g.const(values[0] if values else 0, dtype, tuple(tensor.shape))
+    spec = _tensor_input(name, "constant", (), tensor.contiguous())
+    specs[name] = dataclasses.replace(spec, literal=values)
+    return spec.node
+
+
+# ---------------------------------------------------------------------------------------- outputs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Results:
+    """The outward half of a Graph; see there."""
+
+    outputs: tuple[Node, ...]
+    strides: tuple[tuple[int, ...], ...]
+    structure: Tree | Leaf | Verbatim
+    mutations: tuple[g.Mutation, ...]
+    aliases: tuple[tuple[int, str], ...]
+
+
+def read_results(exported: Exported, inputs: Inputs, returned: Iterable[Any]) -> Results:
+    """Sort what the functional program returns into outputs and mutations.
+
+    `returned` are the nodes (or Python values) of its output, in order.
+    """
+    program = exported.functional
+    mutations: list[g.Mutation] = []
+    users: list[Any] = []
+    for spec, value in zip(program.graph_signature.output_specs, returned, strict=True):
+        if spec.kind is OutputKind.USER_OUTPUT:
+            users.append(spec.arg.value if isinstance(spec.arg, ConstantArgument) else value)
+        elif spec.kind in _MUTATIONS:
+            mutations.append(_mutation(program, spec.target or "", inputs, value))
+        else:
+            raise CaptureError(f"{spec.target}: output of kind {spec.kind.name}")
+    originals = _user_outputs(exported.written)
+    leaves, outputs, strides, aliases = _leaves(users, originals, inputs)
+    spec_tree = program.call_spec.out_spec
+    if spec_tree is None:
+        raise CaptureError("torch.export gives no structure for the outputs of forward")
+    structure = _tree(spec_tree, iter(leaves))
+    return Results(tuple(outputs), tuple(strides), structure, tuple(mutations), tuple(aliases))
+
+
+_MUTATIONS = tuple(kind for kind in OutputKind if kind.name.endswith("_MUTATION"))
+
+
+def _mutation(program: ExportedProgram, target: str, inputs: Inputs, value: Node) -> g.Mutation:
+    """`target` is an attribute path, or for a user input the name of its placeholder."""
+    for spec in program.graph_signature.input_specs:
+        if target in (spec.target, _placeholder(spec)):
+            node = inputs.values[_placeholder(spec)]
+            if isinstance(node, g.Input):
+                return g.Mutation(node.name, value)
+    raise CaptureError(f"forward writes to {target}, which is no input, parameter or buffer")
+
+
+def _user_outputs(program: ExportedProgram) -> list[Any]:
+    returned = next(n for n in reversed(program.graph.nodes) if n.op == "output").args[0]
+    specs = program.graph_signature.output_specs
+    kept = zip(specs, returned, strict=True)
+    return [value for spec, value in kept if spec.kind is OutputKind.USER_OUTPUT]
+
+
+def _leaves(
+    users: list[Any], originals: list[Any], inputs: Inputs
+) -> tuple[list[Leaf | Verbatim], list[Node], list[tuple[int, ...]], list[tuple[int, str]]]:
+    """Leaves of the result, the distinct output tensors, their strides, those that are inputs."""
+    leaves: list[Leaf | Verbatim] = []
+    outputs: list[Node] = []
+    strides: list[tuple[int, ...]] = []
+    aliases: list[tuple[int, str]] = []
+    seen: dict[Any, int] = {}
+    for value, original in zip(users, originals, strict=True):
+        if not isinstance(value, Node):
+            leaves.append(Verbatim(_spelled(value)))
+            continue
+        tensor = _written_in_place(original)
+        if tensor not in seen:
+            seen[tensor] = len(outputs)
+            outputs.append(value)
+            strides.append(tuple(original.meta["val"].stride()))
+            source = inputs.values.get(tensor.name) if tensor.op == "placeholder" else None
+            if isinstance(source, g.Input):
+                aliases.append((seen[tensor], source.name))
+        leaves.append(Leaf(seen[tensor]))
+    return leaves, outputs, strides, aliases
+
+
+def _written_in_place(node: fx.Node) -> fx.Node:
+    """The node whose tensor object `node` returns: in-place operators return their argument."""
+    while node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
+        returns = node.target._schema.returns
+        alias = returns[0].alias_info if len(returns) == 1 else None
+        if alias is None or not alias.is_write or not isinstance(node.args[0], fx.Node):
+            break
+        node = node.args[0]
+    return node
+
+
+def _spelled(value: Any) -> str:
+    if value is None or isinstance(value, bool | int | str):
+        return repr(value)
+    if isinstance(value, float):
+        return repr(value) if value - value == 0 else f'float("{value}")'
+    raise CaptureError(f"forward returns a {type(value).__name__}, which cannot be captured")
+
+
+def _tree(spec: pytree.TreeSpec, leaves: Iterator[Leaf | Verbatim]) -> Tree | Leaf | Verbatim:
+    """The structure of the result, leaves taken in order."""
+    if spec.is_leaf():
+        return next(leaves)
+    children = tuple(_tree(child, leaves) for child in _children(spec))
+    kind, context = spec.type, spec.context
+    if kind in (tuple, list):
+        return Tree(kind.__name__, ("",) * len(children), children)
+    if kind is dict:
+        return Tree("dict", tuple(_dict_key(k) for k in context), children)
+    if _is_namedtuple(context):
+        return Tree(_class_name(context), tuple(context._fields), children)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _dataclass_tree(kind, context, children)
+    raise CaptureError(
+        f"forward returns a {getattr(kind, '__name__', kind)}: return tuples, lists, dicts, named "
+        "tuples or dataclasses registered with torch.export.register_dataclass"
+    )
+
+
+def _children(spec: pytree.TreeSpec) -> Iterable[pytree.TreeSpec]:
+    """torch 2.10 made the children a method."""
+    children: Any = getattr(spec, "children", None)
+    return children() if callable(children) else spec.children_specs
+
+
+def _dict_key(key: Any) -> int | str:
+    if isinstance(key, int | str):
+        return key
+    raise CaptureError(f"forward returns a dict with the key {key!r}: keys are strings or integers")
+
+
+def _is_namedtuple(context: Any) -> bool:
+    return isinstance(context, type) and issubclass(context, tuple) and hasattr(context, "_fields")
+
+
+def _class_name(cls: type) -> str:
+    return cls.__qualname__
+
+
+def _dataclass_tree(
+    cls: type, context: Any, children: tuple[Tree | Leaf | Verbatim, ...]
+) -> Tree:
+    """torch flattens the fields that are not None, in order; the others are named apart."""
+    present, absent = context
+    given = dict(zip(present, children, strict=True))
+    given |= {name: Verbatim("None") for name in absent}
+    names = tuple(f.name for f in dataclasses.fields(cls) if f.name in given)
+    return Tree(_class_name(cls), names, tuple(given[n] for n in names))

@@ -1,0 +1,77 @@
+"""The one table from ATen operator to lowering, merged from the families, and what stays a call.
+
+To add an operator: write a function of its ATen arguments to nodes in the family's module and enter
+it in that module's TABLE under `aten.<name>.<overload>`. A call it cannot do raises NotLowered and
+becomes an Extern call. No lowering is written here.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from fusewright.ir.graph import Node
+
+from . import (
+    aten_activation,
+    aten_contract,
+    aten_pointwise,
+    aten_reduce,
+    aten_view,
+)
+
+Lowering = Callable[..., Node | tuple[Node | None, ...]]
+
+_FAMILIES = (
+    aten_pointwise.TABLE,
+    aten_activation.TABLE,
+    aten_reduce.TABLE,
+    aten_view.TABLE,
+    aten_contract.TABLE,
+)
+
+LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
+    {name: lowering for family in _FAMILIES for name, lowering in family.items()}
+)
+
+# Operators that neither decompose nor lower: ATen's own kernels are the better call, because the
+# parts would be slower (attention, recurrent layers, resampling) or draw other random numbers.
+KEPT_CALLS: tuple[str, ...] = (
+    "aten.dropout.default",
+    "aten.native_dropout.default",
+    "aten.feature_dropout.default",
+    "aten.alpha_dropout.default",
+    "aten.feature_alpha_dropout.default",
+    "aten.rrelu_with_noise.default",
+    "aten.rrelu_with_noise_functional.default",
+    "aten.scaled_dot_product_attention.default",
+    "aten.lstm.input",
+    "aten.gru.input",
+    "aten.rnn_tanh.input",
+    "aten.rnn_relu.input",
+    "aten.grid_sampler_2d.default",
+    "aten.grid_sampler_3d.default",
+    "aten.upsample_bicubic2d.default",
+    "aten.upsample_bicubic2d.vec",
+    "aten._upsample_bilinear2d_aa.vec",
+    "aten._upsample_bicubic2d_aa.vec",
+    "aten.col2im.default",
+    "aten.embedding_bag.default",
+    "aten.embedding_bag.padding_idx",
+    "aten.ctc_loss.IntList",
+    "aten.ctc_loss.Tensor",
+    "aten.cdist.default",
+    "aten._cdist_forward.default",
+    "aten._pdist_forward.default",
+    "aten.max_unpool2d.default",
+    "aten.max_unpool3d.default",
+    "aten.renorm.default",
+    "aten.istft.default",
+    "aten.stft.default",
+    "aten.stft.center",
+    "aten.linalg_matrix_exp.default",
+    "aten.matrix_exp.default",
+    "aten.quantile.default",
+    "aten.quantile.scalar",
+    "aten.nanquantile.default",
+    "aten.nanquantile.scalar",
+    "aten.isin.Tensor_Tensor",
+)
