@@ -5,13 +5,13 @@ Exit codes of the command line are attached to the classes so that there is one 
 
 
 class FusewrightError(Exception):
-    """Base of every error with a message meant for the user; `exit_code` is the command's status."""
+    """Base of errors with a message meant for the user; `exit_code` is the command's status."""
 
     exit_code = 2
 
 
 class ProblemError(FusewrightError):
-    """The problem file cannot be used: missing, not Python, no `Model`, a constructor that raises."""
+    """The problem file cannot be used: missing, not Python, no `Model`, a failing constructor."""
 
 
 class CaptureError(FusewrightError):
@@ -21,13 +21,13 @@ class CaptureError(FusewrightError):
 
 
 class IRError(FusewrightError):
-    """A node or kernel breaks a rule of the IR: always a defect of fusewright, never of the user."""
+    """A node or kernel breaks a rule of the IR: a defect of fusewright, never of the user."""
 
     exit_code = 4
 
 
 class BuildError(FusewrightError):
-    """No compiler, or the compiler refused the emitted source; the source is kept for inspection."""
+    """No compiler, or it refused the emitted source; the source is kept for inspection."""
 
 
 class OutputError(FusewrightError):

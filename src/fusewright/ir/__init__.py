@@ -1,1 +1,1 @@
-"""The two levels of IR and the expression languages they share. No stage and no torch lives here."""
+"""The two levels of IR and the expressions they share. No stage and no torch lives here."""

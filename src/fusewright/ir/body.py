@@ -7,14 +7,13 @@ epilogue. No loops, no C and no tensors live here.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Union
 
 from . import index as ix
 from .dtypes import DType
 from .index import Conds, Index
 from .keyed import Keyed
 
-Scalar = Union[float, int, bool]
+Scalar = float | int | bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -48,7 +48,7 @@ ALL = (BOOL, UINT8, INT8, INT16, INT32, INT64, FLOAT16, BFLOAT16, FLOAT32, FLOAT
 
 
 def by_name(name: str) -> DType | None:
-    """The type torch calls `torch.<name>`, or None when the IR has no such type (complex, uint16...)."""
+    """The type torch calls `torch.<name>`, or None when the IR cannot compute with it."""
     return next((d for d in ALL if d.name == name), None)
 
 

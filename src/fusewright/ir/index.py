@@ -200,15 +200,11 @@ def _recombine(terms: dict[Index, int]) -> dict[Index, int]:
             c, d = terms.get(low, 0), low.divisor
             if not c:
                 continue
-            high = _quotient_in(terms, low.x, d, c * d)
-            if high is None:
+            found = _quotient_in(terms, low, c * d)
+            if found is None:
                 continue
+            high, whole = found
             del terms[low], terms[high]
-            whole = (
-                low.x
-                if isinstance(high, Div) or high == div(low.x, d)
-                else mod(low.x, d * high.divisor)
-            )  # type: ignore[union-attr]
             c0, ts = parts(mul(whole, c))
             if c0:
                 ts = (*ts, (c0, _ONE))
@@ -221,13 +217,14 @@ def _recombine(terms: dict[Index, int]) -> dict[Index, int]:
     return terms
 
 
-def _quotient_in(terms: dict[Index, int], x: Index, d: int, coefficient: int) -> Index | None:
-    quotient = div(x, d)
+def _quotient_in(terms: dict[Index, int], low: Mod, coefficient: int) -> tuple[Index, Index] | None:
+    """A term that completes `low`, with that coefficient, and what the two make together."""
+    quotient = div(low.x, low.divisor)
     if terms.get(quotient) == coefficient:
-        return quotient
+        return quotient, low.x
     for a, c in terms.items():
         if c == coefficient and isinstance(a, Mod) and a.x == quotient:
-            return a
+            return a, mod(low.x, low.divisor * a.divisor)
     return None
 
 
@@ -432,7 +429,7 @@ def variables(*xs: Index) -> tuple[Var, ...]:
 
 
 def coefficient(x: Index, v: Index) -> int | None:
-    """The factor of `v` when `x` is linear in it, 0 when absent, None when `v` is inside an atom."""
+    """The factor of `v` where `x` is linear in it, 0 when absent, None inside an atom."""
     found = 0
     for c, a in parts(x)[1]:
         if a == v:

@@ -9,12 +9,13 @@ computes. No C text and no torch live here.
 
 from dataclasses import dataclass
 from math import prod
-from typing import Literal, Union
+from typing import Literal, TypeAlias
 
 from .body import Expr
 from .dtypes import DType
-from .graph import Arg, Shape, Verbatim
 from .index import Index, Var
+from .nodes import Arg as Arg
+from .nodes import Shape
 
 BufferRole = Literal["input", "param", "buffer", "constant", "temp", "output"]
 
@@ -169,8 +170,8 @@ class LibraryCall:
     origins: tuple[str, ...] = ()
 
 
-LibraryArg = Union[Strided, Arg, tuple["LibraryArg", ...], Verbatim]
-Step = Union[Kernel, LibraryCall]
+LibraryArg: TypeAlias = "Strided | Arg | tuple[LibraryArg, ...]"
+Step = Kernel | LibraryCall
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,10 @@ The stages, in order: `prepare` (what is decided on the graph), `plan` (what mus
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..context import Context
 from ..ir import graph as g
-from ..ir import index as ix
 from ..ir.kernel import Buffer, Kernel, LibraryCall, Program, Step, Strided, WhyNot
 from ..target.arch import Arch
 from . import library

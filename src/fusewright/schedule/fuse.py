@@ -46,7 +46,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A future kernel. `rows` are the variables of every member; the rest of a member's are cols."""
+    """A future kernel. `rows` are the variables every member has; its others are its cols."""
 
     number: int
     rows: tuple[Var, ...]
@@ -349,7 +349,7 @@ def admit(
     if cluster.reduces:
         fits = kept == rows
         return replace(cluster, members=(*cluster.members, member)) if fits else None
-    if not (kept | folded) == rows:
+    if kept | folded != rows:
         return None
     new_rows = tuple(v for v in cluster.rows if v in kept)
     return replace(cluster, rows=new_rows, members=(*cluster.members, member))

@@ -7,7 +7,9 @@ What is not recognised is refused here and becomes a loop nest.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
+from typing import TypeAlias
 
 from ..ir import graph as g
 from ..ir import index as ix
@@ -52,7 +54,7 @@ class CallPlan:
         return tuple(a for a in self.args if isinstance(a, Operand))
 
 
-PlanArg = Operand | g.Arg
+PlanArg: TypeAlias = "Operand | g.Arg | tuple[PlanArg, ...]"
 
 
 def plan_contract(c: g.Contract, bias: g.Node | None, view: View) -> CallPlan | None:
@@ -164,7 +166,7 @@ def _matrix(
 
 def _merged(variables: tuple[Index, ...], strides: dict[Index, int]) -> int | None:
     """The stride of several variables as one axis, if they are one."""
-    for outer, inner in zip(variables, variables[1:], strict=False):
+    for outer, inner in pairwise(variables):
         if strides[outer] != strides[inner] * (inner.hi + 1):
             return None
     return strides[variables[-1]] if variables else 1

@@ -6,6 +6,7 @@ point where the kernel has it. Nothing about memory or machines is decided here.
 """
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from math import prod
 
 from ..ir import index as ix
@@ -84,12 +85,12 @@ def split_radices(coords: Iterable[Index], variables: Iterable[Index]) -> dict[I
     out: dict[Index, Index] = {}
     for v, divisors in sorted(radices.items(), key=lambda t: t[0].name):
         steps = [1, *sorted(d for d in divisors if d < v.extent), v.extent]
-        if all(b % a == 0 for a, b in zip(steps, steps[1:], strict=False)):
+        if all(b % a == 0 for a, b in pairwise(steps)):
             out[v] = _mixed_radix(v, steps)
     return out
 
 
 def _mixed_radix(v: Var, steps: list[int]) -> Index:
-    digits = [(a, b // a) for a, b in zip(steps, steps[1:], strict=False)]
+    digits = [(a, b // a) for a, b in pairwise(steps)]
     last = len(digits) - 1
     return ix.add(*(ix.var(f"{v.name}_{last - k}", n) * step for k, (step, n) in enumerate(digits)))

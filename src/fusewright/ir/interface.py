@@ -1,0 +1,66 @@
+"""How forward is called and what its result silently depends on: data for the emitted guards.
+
+Made by `capture.interface` from the live module, written as Python by `emit`. No torch here.
+"""
+
+import keyword
+from dataclasses import dataclass
+
+from .graph import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of forward; `default` is Python text, None where there is no default."""
+
+    name: str
+    default: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Something that held at capture: Python text over forward's parameters and `self`.
+
+    `refusal` says, for people, what is the case when it does not hold.
+    """
+
+    text: str
+    refusal: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleFact:
+    """A submodule as captured: its class and the plain values among its attributes.
+
+    `attributes` are (name, Python text of the value), `training` among them only where the class
+    looks at it.
+    """
+
+    path: str
+    class_name: str
+    attributes: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """The calling convention and the guards that do not concern tensors.
+
+    `parameters` of forward after self; None when it takes `*args` or the like, then `count`
+    positional arguments are expected in `args`. `tensors` maps the path of each tensor among the
+    arguments to the Python text that reads it.
+    """
+
+    parameters: tuple[Parameter, ...] | None
+    count: int
+    tensors: tuple[tuple[Path, str], ...]
+    conditions: tuple[Condition, ...] = ()
+    modules: tuple[ModuleFact, ...] = ()
+
+
+def attribute_text(path: tuple[str | int, ...]) -> str:
+    """`self.net.weight`; parts that are no identifiers are read with getattr."""
+    text = "self"
+    for part in map(str, path):
+        plain = part.isidentifier() and not keyword.iskeyword(part)
+        text = f"{text}.{part}" if plain else f'getattr({text}, "{part}")'
+    return text
