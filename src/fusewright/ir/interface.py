@@ -3,10 +3,7 @@
 Made by `capture.interface` from the live module, written as Python by `emit`. No torch here.
 """
 
-import keyword
 from dataclasses import dataclass
-
-from .graph import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +43,12 @@ class Interface:
     """The calling convention and the guards that do not concern tensors.
 
     `parameters` of forward after self; None when it takes `*args` or the like, then `count`
-    positional arguments are expected in `args`. `tensors` maps the path of each tensor among the
-    arguments to the Python text that reads it.
+    positional arguments are expected in `args`. `tensors` gives for each input of the graph, by
+    name, the Python text that reads it from the arguments or from `self`; literals have none.
     """
 
     parameters: tuple[Parameter, ...] | None
     count: int
-    tensors: tuple[tuple[Path, str], ...]
+    tensors: tuple[tuple[str, str], ...]
     conditions: tuple[Condition, ...] = ()
     modules: tuple[ModuleFact, ...] = ()
-
-
-def attribute_text(path: tuple[str | int, ...]) -> str:
-    """`self.net.weight`; parts that are no identifiers are read with getattr."""
-    text = "self"
-    for part in map(str, path):
-        plain = part.isidentifier() and not keyword.iskeyword(part)
-        text = f"{text}.{part}" if plain else f'getattr({text}, "{part}")'
-    return text
