@@ -76,7 +76,7 @@ BINARY = {
     "atan2": (np.arctan2, 2),
     "fmod_float": (np.fmod, 0),
 }
-HELPERS = {"base", "bits", "poly", "scale", "scaled_exp", "log_parts"}
+HELPERS = {"base", "bits", "poly", "power_of_two", "scale", "exp_parts", "scaled_exp", "log_parts"}
 HELPERS |= {"erf_near", "trig_parts", "atan_unit"}
 SCALAR = {"lgamma", "digamma"}
 # double overloads written here, not left to libm, and so judged here: (mpmath function, ulps)
