@@ -140,7 +140,7 @@ def _check_phase(
         stored[store.buffer] = stored.get(store.buffer, 0) + kernel.row_count * phase.extent
     for f in phase.folds:
         require(f.name not in names, f"{kernel.name}: {f.name} is named twice")
-        names[f.name] = (f.dtype, None)
+        names[f.name] = (f.result_dtype, None)
 
 
 def _check_store(kernel: Kernel, phase: Phase, store: Store, state: _State) -> None:

@@ -12,7 +12,7 @@ from math import prod
 from typing import Literal, TypeAlias
 
 from .body import Expr
-from .dtypes import DType
+from .dtypes import INT64, DType
 from .index import Index, Var
 from .nodes import Arg as Arg
 from .nodes import Shape
@@ -54,6 +54,11 @@ class Fold:
     dtype: DType
     body: Expr
     position: Index | None = None
+
+    @property
+    def result_dtype(self) -> DType:
+        """The type of a Ref to the result."""
+        return self.dtype if self.position is None else INT64
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +193,7 @@ class Program:
 
     `buffers` holds every tensor by name (inputs, outputs, temporaries); `returns` gives for each
     output of the graph the Strided view to return or the name of the input it is; `updates` lists
-    (input name, buffer name) copies that end the call (mutations).
+    (buffer of the input, new value) copies that end the call (mutations).
     """
 
     buffers: tuple[Buffer, ...]

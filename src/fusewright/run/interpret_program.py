@@ -230,7 +230,7 @@ class _Rows:
             if f.position is None:
                 raise IRError(f"{self.kernel.name}: fold {f.name} has no position")
             position = point.index(f.position).expand(point.shape)
-            return position.gather(1, arg_fold(f.kind, x, 1)[:, None]).to(dtype)
+            return position.gather(1, arg_fold(f.kind, x, 1)[:, None])
         if not cols:
             return x.new_full((rows, 1), scalar.identity(f.kind, f.dtype), dtype=dtype)
         return fold(f.kind, x.to(dtype), (1,))[:, None]

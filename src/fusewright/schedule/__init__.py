@@ -96,8 +96,10 @@ class _Assembly:
             placements[node] = Placement(buffer.name, self.plan.strides(node))
         steps = [s for u in self._order() for s in self._step(u, placements, buffers, names)]
         returns = tuple(self._returned(n, placements) for n in self.plan.graph.outputs)
+        inputs = {s.name: placements[s.node].buffer for s in self.plan.graph.inputs}
         updates = tuple(
-            (m.target, self._strided(m.value, placements)) for m in self.plan.graph.mutations
+            (inputs[m.target], self._strided(m.value, placements))
+            for m in self.plan.graph.mutations
         )
         used = _used_buffers(steps, returns, updates)
         live = tuple(b for b in buffers.values() if b.name in used or b.role == "input")
