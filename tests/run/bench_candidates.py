@@ -210,6 +210,17 @@ class ModelNew(Model):
 """
 )
 
+WARNS = (
+    REFERENCE
+    + """
+import warnings
+class ModelNew(Model):
+    def forward(self, x):
+        warnings.warn("running the reference instead of the kernels")
+        return super().forward(x)
+"""
+)
+
 NOISY_ON_STDOUT = (
     REFERENCE
     + """

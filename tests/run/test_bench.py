@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fusewright.errors import UsageError
-from fusewright.run import bench_worker
+from fusewright.run import bench_clock, bench_worker
 from fusewright.run.bench import BenchError, bench
 from fusewright.run.bench_report import BenchReport, build_report
 from fusewright.run.bench_subject import Inputs, share_state
@@ -21,7 +21,7 @@ from run import bench_candidates as texts
 @pytest.fixture(autouse=True)
 def small_and_calm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One thread: tiny calls must not wait for a second core that other programs keep busy."""
-    monkeypatch.setattr("fusewright.run.bench_clock.CEILING_BYTES", 1 << 20)
+    monkeypatch.setitem(bench_clock.CEILING_BYTES, "cpu", 1 << 20)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -101,6 +101,13 @@ def test_patched_clock_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_weights_under_other_names_are_noted_and_drawn_from_the_same_seed(tmp_path: Path):
     report = measure(tmp_path, texts.RENAMED_WEIGHTS)
     assert [(f.name, f.severity) for f in report.findings] == [("state-dict", "warn")]
+
+
+def test_a_warning_of_the_candidate_is_passed_on(tmp_path: Path):
+    report = measure(tmp_path, texts.WARNS, rounds=2)
+    (finding,) = report.findings
+    assert (finding.name, finding.severity) == ("candidate-warns", "warn")
+    assert "running the reference" in finding.detail
 
 
 def test_state_random_masks_and_written_inputs_are_no_reason_for_suspicion(tmp_path: Path):
