@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 
+from ..ir import body as b
 from ..ir import graph as g
 from ..ir import index as ix
 from ..ir.index import Index, Var
@@ -18,6 +19,8 @@ from ..target.arch import Arch
 from . import spaces
 from .lower import Lowered, Lowering, SinkRef
 
+# Operations in sequence in one body: compilers slow down on huge expressions.
+LONGEST_BODY = 256
 # A nest with few rows is still worth fusing when one pass over it costs less than a launch.
 SMALL_NEST = 1 << 15
 
@@ -167,6 +170,8 @@ class Fusion:
             return self._refuse(sink, cluster, "a value it needs is computed after that kernel")
         if any(r.whole and self.owner.get(r.sink) == cluster.number for _, r in lowered.refs):
             return self._refuse(sink, cluster, "it gathers from a tensor that kernel still writes")
+        if self._chain(cluster, lowered) > LONGEST_BODY:
+            return self._refuse(sink, cluster, "the expression would grow too long to compile well")
         bindings = match(cluster, sink, lowered)
         if bindings is None:
             return self._refuse(sink, cluster, "their index spaces differ")
@@ -175,6 +180,16 @@ class Fusion:
             return self._refuse(sink, cluster, "it does not visit that kernel's rows once each")
         reason = self._unprofitable(joined)
         return self._refuse(sink, cluster, reason) if reason else joined
+
+    def _chain(self, cluster: Cluster, lowered: Lowered) -> int:
+        """Operations in sequence if the members the sink refers to became part of its body."""
+        inside = (cluster.member(r.sink) for _, r in lowered.refs)
+        below = (
+            self._chain(cluster, m.lowered)
+            for m in inside
+            if m is not None and not is_reduction(m.sink)
+        )
+        return depth(lowered.body) + max(below, default=0)
 
     def _refuse(self, sink: g.Node, cluster: Cluster, reason: str) -> None:
         if cluster.number == self.owner.get(sink):
@@ -209,6 +224,14 @@ class Fusion:
 
     def refusals(self) -> tuple[WhyNot, ...]:
         return tuple(WhyNot(what, reason) for what, reason in self.why_not)
+
+
+def depth(body: b.Expr) -> int:
+    """The longest path of operations in a body."""
+    found: dict[b.Expr, int] = {}
+    for e in b.walk(body):
+        found[e] = 1 + max((found[o] for o in e.operands), default=0)
+    return found[body]
 
 
 def describe(node: g.Node) -> str:
@@ -339,7 +362,8 @@ def admit(
     if not spaces.is_bijection(_mapped(member), member.domain):
         return None
     kept = {v for e in member.result_coords for v in ix.variables(e)}
-    folded = {v for e in _mapped(member) for v in ix.variables(e)} - kept
+    axes = _mapped(member)
+    folded = {v for k in folded_axes(sink) for v in ix.variables(axes[k])}
     rows = set(cluster.rows)
     if not is_reduction(sink):
         fits = rows <= kept if cluster.reduces else rows == kept

@@ -58,7 +58,7 @@ class Plan:
         while True:
             offset = ix.flatten(coords, self.strides(node))
             strides = {v: ix.coefficient(offset, v) for v in variables}
-            if all(s is not None for s in strides.values()):
+            if all(s is not None and s >= 0 for s in strides.values()):
                 start = offset - ix.add(ix.const(0), *(v * (s or 0) for v, s in strides.items()))
                 constant = ix.constant_value(start)
                 if constant is not None:
@@ -229,7 +229,7 @@ def returned_view(plan: Plan, node: g.Node) -> Operand:
             for v, w in zip(node.axes, wanted, strict=True)
         )
         resident = isinstance(base, g.Input | g.Extern) or base in plan.contracts
-        if resident and (mine == wanted or isinstance(base, g.Input)):
+        if resident and mine == wanted:
             return Operand(base, node.shape, mine, offset)
     return Operand(node, node.shape, plan.strides(node))
 

@@ -1,0 +1,181 @@
+"""The scheduler: the same values as the graph, in the number of kernels one would write by hand."""
+
+import pytest
+import torch
+from schedule.graphs import (
+    graph_of,
+    linear,
+    matmul,
+    normalised,
+    random_graph,
+    scalar,
+    softmax,
+    tensor,
+)
+
+from fusewright.context import Context
+from fusewright.ir import graph as g
+from fusewright.ir.check import check_program
+from fusewright.ir.kernel import Kernel, LibraryCall
+from fusewright.run.interpret import interpret_graph, interpret_program
+from fusewright.schedule import schedule
+from fusewright.target.arch import arch
+
+TARGETS = ("cpu", "cuda:sm_90a", "cuda:sm_80", "cuda")
+
+
+def programs(graph):
+    for target in TARGETS:
+        program = schedule(graph, Context(), arch(target))
+        check_program(program)
+        yield program
+
+
+def assert_same_values(graph):
+    torch.manual_seed(0)
+    inputs = {s.name: torch.randn(s.node.shape) for s in graph.inputs}
+    buffers = {s.name: inputs[s.name] for s in graph.inputs}
+    expected = interpret_graph(graph, inputs).outputs
+    for program in programs(graph):
+        got = interpret_program(program, buffers).outputs
+        for e, o in zip(expected, got, strict=True):
+            torch.testing.assert_close(o, e, rtol=2e-4, atol=2e-5, equal_nan=True)
+
+
+def kernels(program):
+    return [s for s in program.steps if isinstance(s, Kernel)]
+
+
+def calls(program):
+    return [s for s in program.steps if isinstance(s, LibraryCall)]
+
+
+x = tensor("x", 300, 100)
+y = tensor("y", 300, 100)
+w = tensor("w", 50, 100, role="param")
+bias = tensor("bias", 50, role="param")
+planes = tensor("planes", 40, 32, 6, 5)
+gain = tensor("gain", 32, role="param")
+residual = g.binary("add", x, y)
+groups = g.reshape(planes, (40, 8, 120))
+
+ONE_KERNEL = {
+    "pointwise chain": [g.unary("tanh", g.unary("exp", g.binary("mul", x, y)))],
+    "softmax": [softmax(x)],
+    "layer norm of a residual that is returned too": [residual, normalised(residual, (1,))],
+    "sums of the same data": [g.reduce("sum", x, (1,)), g.reduce("max", x, (1,))],
+    "reduction over a middle axis": [g.reduce("sum", tensor("z", 8, 40, 30), (1,))],
+    "norm over a middle axis": [normalised(tensor("z", 8, 40, 30), (1,))],
+    "norm over the first axis": [normalised(x, (0,))],
+    "group norm with a gain per channel": [
+        g.binary(
+            "mul",
+            g.reshape(normalised(groups, (2,)), planes.shape),
+            g.expand(g.reshape(gain, (32, 1, 1)), planes.shape),
+        )
+    ],
+    "matrix-vector product": [
+        g.reduce("sum", g.binary("mul", x, g.expand(tensor("v", 100), x.shape)), (1,))
+    ],
+    "concatenation": [g.concat((x, g.unary("neg", y)), 0)],
+    "transposed copy": [g.permute(g.unary("exp", x), (1, 0))],
+    "argmax and its maximum": [g.arg_reduce("argmax", x, 1), g.reduce("max", x, (1,))],
+}
+
+
+@pytest.mark.parametrize("name", ONE_KERNEL)
+def test_one_kernel(name):
+    graph = graph_of(*ONE_KERNEL[name])
+    for program in programs(graph):
+        assert len(kernels(program)) == 1 and not calls(program), program.why_not
+    assert_same_values(graph)
+
+
+def test_bias_of_a_stored_linear_goes_to_the_library():
+    graph = graph_of(linear(x, w, bias))
+    for program in programs(graph):
+        assert not kernels(program)
+        assert [c.function for c in calls(program)] == ["torch.addmm"]
+    assert_same_values(graph)
+
+
+def test_bias_and_activation_join_the_reduction_behind_a_product():
+    graph = graph_of(g.reduce("sum", g.unary("sigmoid", linear(x, w, bias)), (1,)))
+    for program in programs(graph):
+        assert len(kernels(program)) == 1
+        assert [c.function for c in calls(program)] == ["torch.mm"]
+    assert_same_values(graph)
+
+
+def test_chained_products_pass_strided_views():
+    graph = graph_of(matmul(g.permute(matmul(x, g.permute(w, (1, 0))), (1, 0)), x))
+    for program in programs(graph):
+        assert not kernels(program) and len(calls(program)) == 2
+    assert_same_values(graph)
+
+
+def test_a_wide_value_used_by_two_kernels_is_stored_once():
+    wide = g.binary("add", g.binary("add", x, y), g.binary("add", tensor("u", 300, 100),
+                                                           tensor("v", 300, 100)))
+    graph = graph_of(g.reduce("sum", wide, (0,)), g.reduce("max", wide, (1,)),
+                     g.permute(g.unary("exp", wide), (1, 0)))
+    for program in programs(graph):
+        loads = [k for k in kernels(program) if "u" in k.reads]
+        assert len(loads) == 1
+    assert_same_values(graph)
+
+
+def test_few_long_rows_are_split_and_many_are_not():
+    few = graph_of(g.reduce("sum", tensor("x", 2, 1 << 20), (1,)))
+    many = graph_of(g.reduce("sum", tensor("x", 1 << 14, 512), (1,)))
+    assert [len(kernels(p)) for p in programs(few)] == [2, 2, 2, 2]
+    assert [len(kernels(p)) for p in programs(many)] == [1, 1, 1, 1]
+
+
+def test_split_with_a_remainder_keeps_the_value():
+    assert_same_values(graph_of(g.reduce("sum", tensor("x", 100_003), (0,)),
+                                g.reduce("max", tensor("x", 100_003), (0,))))
+
+
+def test_outputs_have_the_strides_of_eager():
+    graph = graph_of(g.unary("exp", x), strides=((1, 300),))
+    for program in programs(graph):
+        assert program.returns[0].strides == (1, 300)
+    assert_same_values(graph)
+
+
+def test_a_returned_view_of_an_input_is_no_kernel():
+    graph = graph_of(g.permute(x, (1, 0)), strides=((1, 100),))
+    for program in programs(graph):
+        assert not program.steps and program.returns[0].buffer == "x"
+
+
+def test_empty_and_zero_dimensional_values():
+    assert_same_values(graph_of(g.unary("exp", tensor("x", 0, 4)), scalar(2.0, ())))
+    assert_same_values(graph_of(g.reduce("sum", tensor("x", 3, 0), (1,))))
+    assert_same_values(graph_of(g.unary("exp", tensor("x"))))
+
+
+def test_gather_reads_a_stored_table():
+    table, where = tensor("table", 20, 8), g.input_("where", (5,), g.INT64)
+    rows = g.expand(g.reshape(where, (5, 1)), (5, 8))
+    node = g.gather(table, rows, axis=0, index=(g.ix.const(0), g.ix.axis(1, 8)))
+    graph = graph_of(g.unary("exp", node))
+    inputs = {"table": torch.randn(20, 8), "where": torch.tensor([3, 0, 19, 7, 7])}
+    expected = inputs["table"][inputs["where"]].exp()
+    for program in programs(graph):
+        (out,) = interpret_program(program, inputs).outputs
+        torch.testing.assert_close(out, expected)
+
+
+def test_a_chain_of_thousands_is_cut():
+    node = x
+    for _ in range(2000):
+        node = g.unary("sin", node)
+    for program in programs(graph_of(node)):
+        assert 2 <= len(kernels(program)) <= 20
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_random_programs_keep_their_values(seed):
+    assert_same_values(random_graph(seed))
