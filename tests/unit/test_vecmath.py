@@ -8,6 +8,7 @@ denormals, infinities and NaNs occur. Bounds are those the header's users may re
 import ctypes
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import mpmath
@@ -282,6 +283,12 @@ def test_every_float_loop_vectorises(built):
 def test_every_block_is_tested_or_a_helper():
     names = {block.name for block in parse_blocks(HEADER.read_text())}
     assert names == HELPERS | set(UNARY) | set(BINARY)
+
+
+def test_coefficients_are_those_of_the_fitting_script():
+    script = Path(__file__).parents[2] / "tools" / "fit_vecmath.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_each_function_compiles_from_its_own_selection(tmp_path):
