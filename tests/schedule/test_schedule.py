@@ -115,10 +115,14 @@ def test_chained_products_pass_strided_views():
 
 
 def test_a_wide_value_used_by_two_kernels_is_stored_once():
-    wide = g.binary("add", g.binary("add", x, y), g.binary("add", tensor("u", 300, 100),
-                                                           tensor("v", 300, 100)))
-    graph = graph_of(g.reduce("sum", wide, (0,)), g.reduce("max", wide, (1,)),
-                     g.permute(g.unary("exp", wide), (1, 0)))
+    wide = g.binary(
+        "add", g.binary("add", x, y), g.binary("add", tensor("u", 300, 100), tensor("v", 300, 100))
+    )
+    graph = graph_of(
+        g.reduce("sum", wide, (0,)),
+        g.reduce("max", wide, (1,)),
+        g.permute(g.unary("exp", wide), (1, 0)),
+    )
     for program in programs(graph):
         loads = [k for k in kernels(program) if "u" in k.reads]
         assert len(loads) == 1
@@ -133,8 +137,11 @@ def test_few_long_rows_are_split_and_many_are_not():
 
 
 def test_split_with_a_remainder_keeps_the_value():
-    assert_same_values(graph_of(g.reduce("sum", tensor("x", 100_003), (0,)),
-                                g.reduce("max", tensor("x", 100_003), (0,))))
+    assert_same_values(
+        graph_of(
+            g.reduce("sum", tensor("x", 100_003), (0,)), g.reduce("max", tensor("x", 100_003), (0,))
+        )
+    )
 
 
 def test_outputs_have_the_strides_of_eager():
