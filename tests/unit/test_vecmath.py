@@ -35,7 +35,8 @@ def sigmoid(x):
     return np.where(x < 0, e, 1) / (1 + e)
 
 
-# name: (reference on float64, largest error in ulps of the float overload)
+# name: (reference on float64, bound in ulps of the float overload: the worst of 20 to 100 million
+# samples, over more offsets of `bit_patterns` than are run here, and a little)
 UNARY = {
     "abs": (np.abs, 0),
     "floor": (np.floor, 0),
@@ -44,7 +45,7 @@ UNARY = {
     "round": (from_torch(torch.round), 0),
     "sqrt": (np.sqrt, 0.5),
     "rsqrt": (lambda x: 1 / np.sqrt(x), 1.5),
-    "exp": (np.exp, 1),
+    "exp": (np.exp, 1.1),
     "exp2": (np.exp2, 1),
     "expm1": (np.expm1, 1.5),
     "sigmoid": (sigmoid, 2),
@@ -54,8 +55,8 @@ UNARY = {
     "log": (np.log, 1),
     "log2": (np.log2, 1),
     "log10": (np.log10, 1),
-    "log1p": (np.log1p, 1.5),
-    "erf": (from_torch(torch.erf), 1.5),
+    "log1p": (np.log1p, 1.6),
+    "erf": (from_torch(torch.erf), 1.7),
     "erfc": (from_torch(torch.erfc), 4),
     "sin": (np.sin, 2),
     "cos": (np.cos, 2),
