@@ -191,5 +191,6 @@ def strided_code(s: Strided, x: Buffer) -> str:
     dense = x.strides == ix.row_major(x.shape) and s.strides == ix.row_major(s.shape)
     if dense and not s.offset and prod(s.shape) == x.size:
         return f"{x.name}.view({', '.join(map(str, s.shape)) or '()'})"
-    offset = f", {s.offset}" if s.offset else ""
+    # as_strided counts from the start of the storage, which the tensor may not be at.
+    offset = f", {x.name}.storage_offset() + {s.offset}" if s.offset else ""
     return f"{x.name}.as_strided({tuple(s.shape)}, {tuple(s.strides)}{offset})"

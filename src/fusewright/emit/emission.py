@@ -1,0 +1,56 @@
+"""What an emitted file is made of: the record that its printers share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fusewright.ir.graph import Graph, InputSpec
+from fusewright.ir.interface import Interface
+from fusewright.ir.kernel import Program
+from fusewright.options import Options
+from fusewright.target.arch import Arch
+
+from .unit import Segment, segments
+
+
+@dataclass(frozen=True, slots=True)
+class Emission:
+    """Everything an emitted file is made of.
+
+    `title` is the problem file's stem; `source` its text, or other Python that defines `Model`;
+    `buffers` maps names of the graph's inputs to the program's buffers; `kernels` is the
+    translation unit of the program's segments; `rewrites` are one line each.
+    """
+
+    title: str
+    source: str
+    graph: Graph
+    program: Program
+    buffers: Mapping[str, str]
+    interface: Interface
+    arch: Arch
+    kernels: str
+    rewrites: tuple[str, ...]
+    options: Options
+    version: str
+
+    @property
+    def cuda(self) -> bool:
+        return self.arch.kind == "cuda"
+
+    @property
+    def tensors(self) -> tuple[InputSpec, ...]:
+        """The inputs that forward reads from its arguments or the module: no literals."""
+        return tuple(s for s in self.graph.inputs if s.literal is None)
+
+    @property
+    def torch_binding(self) -> bool:
+        return self.options.binding == "torch"
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        return segments(self.program)
+
+    @property
+    def source_name(self) -> str:
+        """The name of the string that holds the kernels."""
+        return "CUDA_SOURCE" if self.cuda else "CPP_SOURCE"

@@ -1,0 +1,257 @@
+"""Prints the body of ModelNew.forward: allocations, kernel segments, library calls, results.
+
+Guards live in `guards`, the file around it in `module`. Nothing is scheduled here: steps run in the
+program's order, each buffer is allocated before its first writer and dropped after its last reader.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from fusewright.ir import index as ix
+from fusewright.ir.graph import Graph, Leaf, Tree, Verbatim
+from fusewright.ir.kernel import Buffer, Kernel, LibraryArg, LibraryCall, Program, Strided
+from fusewright.ir.program_text import argument_code, strided_code
+
+from .binding import wrapper_name
+from .pytext import bracketed, comment, tuple_text, unspeakable
+from .unit import Segment, entry_buffers, entry_name, segments
+
+GIVEN = ("input", "param", "buffer", "constant")
+# torch functions whose result is always row-major, so that its memory can be seen with other axes.
+ROW_MAJOR_RESULTS = ("torch.mm", "torch.addmm", "torch.bmm", "torch.baddbmm")
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardPlan:
+    """What the printer needs.
+
+    `names` gives each buffer its Python name, `given` the inputs that forward writes or returns
+    the name of the tensor as it was passed (an unaligned one is computed with as a copy).
+    `buffers` maps the graph's inputs to the program's buffers.
+    """
+
+    graph: Graph
+    program: Program
+    buffers: Mapping[str, str]
+    names: Mapping[str, str]
+    given: Mapping[str, str]
+    cuda: bool
+    torch_binding: bool
+
+    def named(self, buffer: str) -> Buffer:
+        """The buffer under its Python name."""
+        return replace(self.program.buffer(buffer), name=self.names[buffer])
+
+    def strided(self, s: Strided) -> str:
+        return strided_code(s, self.named(s.buffer))
+
+
+def forward_lines(plan: ForwardPlan, depth: int) -> list[str]:
+    """The statements after the guards, up to and including the return."""
+    units = _units(plan.program)
+    lines: list[str] = []
+    last = _last_use(plan.program, units)
+    allocated: set[str] = set()
+    for number, unit in enumerate(units):
+        lines += _unit_lines(plan, unit, allocated, depth)
+        dead = [plan.names[b] for b, at in last.items() if at == number]
+        if dead and number + 1 < len(units):
+            lines.append(f"{'    ' * depth}del {', '.join(dead)}")
+    lines += _ending(plan, depth)
+    return lines
+
+
+Unit = tuple[int, Segment] | LibraryCall
+"""A numbered segment of kernels, or one library call."""
+
+
+def _units(program: Program) -> list[Unit]:
+    runs = iter(enumerate(segments(program)))
+    out: list[Unit] = []
+    inside = False
+    for step in program.steps:
+        if isinstance(step, LibraryCall):
+            out.append(step)
+        elif not inside:
+            out.append(next(runs))
+        inside = isinstance(step, Kernel)
+    return out
+
+
+def _touched(program: Program, unit: Unit) -> list[str]:
+    if isinstance(unit, LibraryCall):
+        return [*(s.buffer for s in strided_in(unit)), *filter(None, unit.outs)]
+    return [b.name for b in entry_buffers(program, unit[1])]
+
+
+def strided_in(call: LibraryCall) -> Iterator[Strided]:
+    """Every tensor argument of a call."""
+    stack: list[LibraryArg] = [*(v for _, v in reversed(call.kwargs)), *reversed(call.args)]
+    while stack:
+        arg = stack.pop()
+        if isinstance(arg, Strided):
+            yield arg
+        elif isinstance(arg, tuple):
+            stack.extend(reversed(arg))
+
+
+def _last_use(program: Program, units: Sequence[Unit]) -> dict[str, int]:
+    """The number of the last unit that touches each temporary which is not needed at the end."""
+    kept = {s.buffer for s in program.returns} | {s.buffer for _, s in program.updates}
+    roles = {b.name: b.role for b in program.buffers}
+    out: dict[str, int] = {}
+    for number, unit in enumerate(units):
+        for name in _touched(program, unit):
+            if roles[name] not in GIVEN and name not in kept:
+                out[name] = number
+    return out
+
+
+# ------------------------------------------------------------------------------------------- units
+
+
+def _unit_lines(plan: ForwardPlan, unit: Unit, allocated: set[str], depth: int) -> list[str]:
+    if isinstance(unit, LibraryCall):
+        allocated.update(unit.outs)
+        return [*_origins(unit.origins, depth), *call_lines(plan, unit, depth)]
+    number, segment = unit
+    lines = _origins((o for k in segment for o in k.origins), depth)
+    buffers = entry_buffers(plan.program, segment)
+    fresh = [b for b in buffers if b.role not in GIVEN and b.name not in allocated]
+    allocated.update(b.name for b in fresh)
+    if plan.torch_binding:
+        return lines + _torch_entry(plan, number, buffers, fresh, depth)
+    for b in fresh:
+        lines += _allocation(plan, b, depth)
+    pointers = [f"{plan.names[b.name]}.data_ptr()" for b in buffers]
+    stream = ["stream"] if plan.cuda else []
+    head = f"_check(library, library.{entry_name(number)}("
+    return lines + bracketed(head, [*pointers, *stream], "))", depth)
+
+
+def _origins(texts: Iterable[str], depth: int) -> list[str]:
+    distinct = [t for t in dict.fromkeys(texts) if t]
+    lines = [line for t in distinct[:8] for line in comment(unspeakable(t), depth)]
+    return lines + (comment("...", depth) if len(distinct) > 8 else [])
+
+
+def _allocation(plan: ForwardPlan, b: Buffer, depth: int) -> list[str]:
+    options = [f"dtype=torch.{b.dtype.name}", "device=device"]
+    if b.strides == ix.row_major(b.shape):
+        function, sizes = "torch.empty", [tuple_text(map(str, b.shape))]
+    else:
+        function = "torch.empty_strided"
+        sizes = [tuple_text(map(str, b.shape)), tuple_text(map(str, b.strides))]
+    return bracketed(f"{plan.names[b.name]} = {function}(", [*sizes, *options], ")", depth)
+
+
+def _torch_entry(
+    plan: ForwardPlan, number: int, buffers: Sequence[Buffer], fresh: Sequence[Buffer], depth: int
+) -> list[str]:
+    """The classical binding: tensors in, the new tensors out (a list when there are several)."""
+    given = [plan.names[b.name] for b in buffers if b not in fresh]
+    new = ", ".join(plan.names[b.name] for b in fresh)
+    target = f"{new} = " if new else ""
+    return bracketed(f"{target}library.{wrapper_name(number)}(", given, ")", depth)
+
+
+def call_lines(plan: ForwardPlan, call: LibraryCall, depth: int) -> list[str]:
+    """A library call and, where its result is not laid out as the program says, its view."""
+    named = {s.buffer: plan.named(s.buffer) for s in strided_in(call)}
+    args = [argument_code(a, named) for a in call.args]
+    args += [f"{k}={argument_code(v, named)}" for k, v in call.kwargs]
+    if call.extern:
+        return _extern_lines(plan, call, args, depth)
+    (name,) = call.outs
+    return bracketed(
+        f"{plan.names[name]} = {call.function}(", args, f"){_seen_as(plan, call)}", depth
+    )
+
+
+def _seen_as(plan: ForwardPlan, call: LibraryCall) -> str:
+    """The method calls that show a contraction's row-major result with its node's axes."""
+    buffer = plan.program.buffer(call.outs[0])
+    dense = "" if call.function in ROW_MAJOR_RESULTS else ".contiguous()"
+    if buffer.strides != ix.row_major(buffer.shape):
+        shape, strides = (tuple_text(map(str, t)) for t in (buffer.shape, buffer.strides))
+        return f"{dense}.as_strided({shape}, {strides})"
+    if _matrix_shape(call) == buffer.shape:
+        return dense
+    return f"{dense}.view({tuple_text(map(str, buffer.shape))})"
+
+
+def _matrix_shape(call: LibraryCall) -> tuple[int, ...]:
+    """The shape of a matrix product's result; () where that is not known from the operands."""
+    tensors = list(strided_in(call))
+    if call.function not in ROW_MAJOR_RESULTS or len(tensors) < 2:
+        return ()
+    return (*tensors[-2].shape[:-1], tensors[-1].shape[-1])
+
+
+def _extern_lines(
+    plan: ForwardPlan, call: LibraryCall, args: Sequence[str], depth: int
+) -> list[str]:
+    """A foreign op: its results are brought to the strides they had at capture."""
+    strides = [
+        tuple_text(map(str, plan.program.buffer(o).strides)) if o else "None" for o in call.outs
+    ]
+    names = [plan.names[o] if o else "_" for o in call.outs]
+    target = f"({names[0]},)" if len(names) == 1 else ", ".join(names)
+    inner = bracketed(f"{call.function}(", args, "),", depth + 1)
+    pad = "    " * depth
+    line = f"{target} = _results({call.function}({', '.join(args)}), {tuple_text(strides)})"
+    if len(pad) + len(line) <= 100:
+        return [f"{pad}{line}"]
+    return [f"{pad}{target} = _results(", *inner, f"{pad}    {tuple_text(strides)},", f"{pad})"]
+
+
+# ------------------------------------------------------------------------------------------ ending
+
+
+def _ending(plan: ForwardPlan, depth: int) -> list[str]:
+    """Copies into mutated inputs, then the result in the structure that forward returns."""
+    pad = "    " * depth
+    lines = []
+    targets = {name for name, _ in plan.program.updates}
+    clobbered = [s for _, s in plan.program.updates if s.buffer in targets]
+    saved: dict[Strided, str] = {}
+    for s in dict.fromkeys(clobbered):
+        saved[s] = f"old_{plan.names[s.buffer]}"
+        lines.append(f"{pad}{saved[s]} = {plan.strided(s)}.clone()")
+    results = [_result(plan, k, targets) for k in range(len(plan.program.returns))]
+    early = {}
+    for k, text in enumerate(results):
+        if targets and text.endswith(".clone()"):
+            early[k] = f"result_{k}"
+            lines.append(f"{pad}result_{k} = {text}")
+    for name, s in plan.program.updates:
+        lines.append(f"{pad}{plan.given[name]}.copy_({saved.get(s) or plan.strided(s)})")
+    texts = [early.get(k, text) for k, text in enumerate(results)]
+    return [*lines, f"{pad}return {structure_text(plan.graph.result, texts)}"]
+
+
+def _result(plan: ForwardPlan, position: int, targets: set[str]) -> str:
+    """The tensor to return: an input itself where eager returns it, never an input by accident."""
+    s = plan.program.returns[position]
+    buffer = plan.program.buffer(s.buffer)
+    if (source := dict(plan.graph.aliases).get(position)) is not None:
+        return plan.given[plan.buffers[source]]
+    return f"{plan.strided(s)}.clone()" if buffer.role in GIVEN else plan.strided(s)
+
+
+def structure_text(result: Tree | Leaf | Verbatim, leaves: Sequence[str]) -> str:
+    """The structure that forward returns, as Python text around its tensors."""
+    if isinstance(result, Leaf):
+        return leaves[result.position]
+    if isinstance(result, Verbatim):
+        return result.text
+    parts = [structure_text(child, leaves) for child in result.children]
+    if result.kind == "tuple":
+        return tuple_text(parts)
+    if result.kind == "list":
+        return f"[{', '.join(parts)}]"
+    if result.kind == "dict":
+        pairs = zip(result.keys, parts, strict=True)
+        return f"{{{', '.join(f'{key!r}: {part}' for key, part in pairs)}}}"
+    named = zip(result.keys, parts, strict=True)
+    return f"{result.kind}({', '.join(f'{key}={part}' for key, part in named)})"

@@ -1,0 +1,142 @@
+"""Prints what an emitted file checks before it computes: tables, and the method that reads tensors.
+
+The checks themselves are the same in every file (`support`); here are the tables they look at, the
+conditions on forward's arguments, and the constants that forward writes down.
+"""
+
+from collections.abc import Mapping
+
+from fusewright.ir.kernel import LibraryCall
+from fusewright.ir.program_text import scalar_code
+
+from . import support
+from .emission import Emission
+from .pytext import bracketed, string, tuple_text
+
+# Compute capability that the kernels need: for people, and as a test of `capability`.
+CAPABLE: Mapping[str, tuple[str, str]] = {
+    "cuda:sm_90a": ("9.0", "capability == (9, 0)"),
+    "cuda:sm_80": ("8.x", "(8, 0) <= capability < (9, 0)"),
+    "cuda": ("7.5 or later", "capability >= (7, 5)"),
+}
+
+
+def filled(template: str, **values: str) -> str:
+    """The template with every `@NAME@` replaced."""
+    for name, value in values.items():
+        template = template.replace(f"@{name}@", value)
+    return template
+
+
+def table_parts(e: Emission) -> list[str]:
+    """What the tensors and the modules must be for the kernels to be right; literals."""
+    out = ["# Tensors the kernels are made for: name, type, shape, strides."]
+    out += ["_TENSORS = (", *_tensor_rows(e), ")"]
+    out += ["# Modules the kernels are made for: path, class, values."]
+    out += ["_MODULES = (", *_module_rows(e), ")"]
+    return ["\n".join(out), *_literals(e)]
+
+
+def _tensor_rows(e: Emission) -> list[str]:
+    rows = []
+    for s in e.tensors:
+        shape, strides = (tuple_text(map(str, t)) for t in (s.node.shape, s.strides))
+        cells = [string(s.name), f"torch.{s.node.dtype.name}", shape, strides]
+        rows += bracketed("(", cells, "),", 1)
+    return rows
+
+
+def _module_rows(e: Emission) -> list[str]:
+    rows = []
+    for fact in e.interface.modules:
+        pairs = [f"{string(k)}: {v}" for k, v in fact.attributes]
+        head = f"{string(fact.path)}, {string(fact.class_name)}"
+        if len(f"    ({head}, {{{', '.join(pairs)}}}),") <= 100:
+            rows.append(f"    ({head}, {{{', '.join(pairs)}}}),")
+        else:
+            rows += ["    (", f"        {head},", *bracketed("{", pairs, "},", 2), "    ),"]
+    return rows
+
+
+def _literals(e: Emission) -> list[str]:
+    """Constants that forward writes down, as tensors made once for each device."""
+    literals = [s for s in e.graph.inputs if s.literal is not None]
+    if not literals:
+        return []
+    lines = ["@functools.lru_cache(maxsize=None)", "def _constants(device):"]
+    lines += ['    """Tensors that forward writes down as numbers."""', "    return ("]
+    for s in literals:
+        values = [scalar_code(v) for v in s.literal or ()]
+        options = f"dtype=torch.{s.node.dtype.name}, device=device"
+        shape = tuple_text(map(str, s.node.shape))
+        lines += bracketed("torch.tensor([", values, f"], {options}).view({shape}),", 2)
+    return ["\n".join([*lines, "    )"])]
+
+
+def guard_parts(e: Emission) -> list[str]:
+    """The functions that compare modules and tensors with the tables."""
+    capable = filled(support.CAPABILITY, CAPABLE=CAPABLE[e.arch.name][0]) if e.cuda else ""
+    autocast = "torch.is_autocast_enabled()" if e.cuda else "_autocast()"
+    tensors = filled(support.TENSORS, DEVICE=e.arch.kind, AUTOCAST=autocast, CAPABILITY=capable)
+    parts = [support.MODULES, tensors, support.WARN]
+    if e.program.updates:
+        parts.append(support.OVERLAP)
+    if e.cuda:
+        parts += [filled(support.CAPABLE, TEST=CAPABLE[e.arch.name][1]), support.ALIGNED]
+    else:
+        parts.append(support.AUTOCAST)
+    if any(isinstance(s, LibraryCall) and s.extern for s in e.program.steps):
+        parts.append(support.RESULTS)
+    return parts
+
+
+def admitted_lines(e: Emission, head: str) -> list[str]:
+    """The method that reads the tensors, or says why the reference forward must run."""
+    lines = [
+        f"    def _admitted({head}):",
+        '        """The tensors to compute with; None where the kernels do not apply."""',
+        "        refusal = _changed_module(self)",
+    ]
+    if e.interface.parameters is None:
+        lines += [
+            f"        if refusal is None and (kwargs or len(args) != {e.interface.count}):",
+            '            refusal = "forward is called with other arguments"',
+        ]
+    for condition in e.interface.conditions:
+        lines += bracketed("if refusal is None and not (", [condition.text], "):", 2)
+        lines += _assigned("refusal", string(condition.refusal))
+    lines.append("        if refusal is None:")
+    texts = dict(e.interface.tensors)
+    lines += _tuple_lines("tensors", [texts[s.name] for s in e.tensors])
+    lines.append("            refusal = _changed_tensor(tensors)")
+    if e.program.updates:
+        written = tuple_text(str(k) for k in _written_positions(e))
+        lines += [
+            "        if refusal is None:",
+            f"            refusal = _overlap(tensors, {written})",
+        ]
+    return [
+        *lines,
+        "        if refusal is None:",
+        "            return tensors",
+        "        _warn_once(refusal)",
+        "        return None",
+    ]
+
+
+def _assigned(name: str, text: str) -> list[str]:
+    line = f"            {name} = {text}"
+    if len(line) <= 100:
+        return [line]
+    return [f"            {name} = (", f"                {text}", "            )"]
+
+
+def _tuple_lines(name: str, items: list[str]) -> list[str]:
+    if len(items) == 1:
+        return [f"            {name} = ({items[0]},)"]
+    return bracketed(f"{name} = (", items, ")", 3)
+
+
+def _written_positions(e: Emission) -> list[int]:
+    written = {name for name, _ in e.program.updates}
+    return [k for k, s in enumerate(e.tensors) if e.buffers[s.name] in written]

@@ -1,0 +1,50 @@
+"""The comment at the top of an emitted file: rewrites, kernels with tiles, how to reproduce it."""
+
+from collections.abc import Iterable
+from dataclasses import fields
+
+from fusewright.ir.kernel import Kernel, LibraryCall
+from fusewright.options import Options
+
+from .emission import Emission
+from .pytext import comment, unspeakable
+
+
+def header_lines(e: Emission) -> list[str]:
+    """Comments: what this is, what was rewritten, the kernels with tiles, how to reproduce it."""
+    lines = comment(f"{e.title}: Model with fused kernels for {e.arch.name} (class ModelNew).")
+    lines += comment(f"Written by fusewright {e.version}. Reproduce: {reproduce_command(e)}")
+    lines += ["#", f"# Rewrites ({e.options.numerics}):"]
+    lines += _listed(e.rewrites)
+    kernels = [_kernel_line(s) for s in e.program.steps if isinstance(s, Kernel)]
+    calls = [s for s in e.program.steps if isinstance(s, LibraryCall)]
+    lines += ["# Kernels:", *_listed(kernels)]
+    lines += ["# Library calls:", *_listed(_call_line(c) for c in calls if not c.extern)]
+    lines += ["# ATen calls without a kernel:", *_listed(_call_line(c) for c in calls if c.extern)]
+    return [unspeakable(line) for line in lines]
+
+
+def _listed(texts: Iterable[str]) -> list[str]:
+    lines = [line for t in texts for line in comment(f"  {t}")]
+    return lines or ["#   none"]
+
+
+def _kernel_line(k: Kernel) -> str:
+    t = k.tile
+    tile = ", ".join(f"{f.name}={getattr(t, f.name)}" for f in fields(t))
+    covers = f": {', '.join(k.covers)}" if k.covers else ""
+    return f"{k.name} ({k.anchor}, {tile}){covers}"
+
+
+def _call_line(c: LibraryCall) -> str:
+    return f"{c.function}: {', '.join(c.covers)}" if c.covers else c.function
+
+
+def reproduce_command(e: Emission) -> str:
+    """The command line that writes this file again."""
+    given = [f"--target {e.arch.name}"]
+    for name in ("precision", "numerics", "binding"):
+        value = getattr(e.options, name)
+        if value != getattr(Options(), name):
+            given.append(f"--{name} {value}")
+    return f"fusewright optimize {e.title}.py {' '.join(given)}"

@@ -1,0 +1,213 @@
+"""Writes the emitted file: header, the user's source, the kernels in one string, and ModelNew.
+
+The text depends on nothing but its arguments: no paths, no times. Kernels are printed by `unit`,
+guards by `guards`, the body of forward by `forward`; what every file shares is in `support`.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fusewright.errors import OutputError
+
+from . import support
+from .binding import torch_declarations, torch_wrappers, wrapper_name
+from .emission import Emission
+from .forward import ForwardPlan, forward_lines
+from .guards import admitted_lines, filled, guard_parts, table_parts
+from .header import header_lines
+from .pytext import PythonNames, bracketed, string, unspeakable
+from .unit import entry_buffers, entry_name
+
+__all__ = ["Emission", "module_text"]
+
+RULE = "# " + "-" * 98
+
+
+def module_text(e: Emission) -> str:
+    """The emitted file. Raises OutputError when the user's file binds a name that it needs."""
+    _check_names(e)
+    parts = [
+        "\n".join(header_lines(e)),
+        e.source.rstrip("\n"),
+        "\n".join([RULE, "# Kernels and ModelNew, written by fusewright."]),
+        "\n".join(support.IMPORTS),
+        *_kernel_parts(e),
+        *table_parts(e),
+        *guard_parts(e),
+        *_library_parts(e),
+        "\n".join(class_lines(e)),
+    ]
+    return "\n\n\n".join(p.strip("\n") for p in parts if p) + "\n"
+
+
+def _check_names(e: Emission) -> None:
+    """The user's names must keep their meaning: forward may look them up at any time."""
+    imported = {line.split()[-1] for line in support.IMPORTS if line}
+    for name in sorted(imported | {e.source_name, "ModelNew"}):
+        if re.search(rf"^(?:def|class)\s+{name}\b|^{name}\s*[:=](?!=)", e.source, re.MULTILINE):
+            raise OutputError(
+                f"{e.title}.py binds the name {name}, which the emitted file needs: rename it"
+            )
+
+
+# ----------------------------------------------------------------------------------------- kernels
+
+
+def _kernel_parts(e: Emission) -> list[str]:
+    if not e.segments:
+        return []
+    text = e.kernels
+    if e.torch_binding:
+        text += "\n" + torch_wrappers(e.program, cuda=e.cuda)
+    text = unspeakable(text).strip()
+    if '"""' in text:
+        raise OutputError("the kernels' text holds three quotes in a row")
+    return [f'{e.source_name} = r"""\n{text}\n"""']
+
+
+def _library_parts(e: Emission) -> list[str]:
+    if not e.segments:
+        return []
+    template = support.TORCH_LIBRARY if e.torch_binding else support.LIBRARY
+    functions = [string(wrapper_name(k)) for k in range(len(e.segments))]
+    text = filled(
+        template,
+        NAME=extension_name(e),
+        SOURCES="\n".join(_sources(e)),
+        FLAGS="\n".join(_flags(e)),
+        FUNCTIONS=f"[{', '.join(functions)}]",
+        ENTRIES="\n".join(_entry_types(e)),
+    )
+    if e.torch_binding:
+        return [text]
+    return [support.CHECK_CUDA if e.cuda else support.CHECK_CPU, text]
+
+
+def _sources(e: Emission) -> list[str]:
+    if not e.cuda:
+        return [f"        cpp_sources=[{e.source_name}],"]
+    declarations = torch_declarations(e.program) if e.torch_binding else [""]
+    return [
+        *bracketed("cpp_sources=[", [string(d) for d in declarations], "],", 2),
+        f"        cuda_sources=[{e.source_name}],",
+    ]
+
+
+def _flags(e: Emission) -> list[str]:
+    if e.cuda:
+        flags = [*support.CUDA_FLAGS, f"-gencode={e.arch.gencode}"]
+        return bracketed("extra_cuda_cflags=[", [string(f) for f in flags], "],", 2)
+    links = [string(f) for f in support.CPU_LINK_FLAGS]
+    return [
+        *bracketed("extra_cflags=[", [string(f) for f in support.CPU_FLAGS], "],", 2),
+        *bracketed("extra_ldflags=[", links, "],", 2),
+    ]
+
+
+def _entry_types(e: Emission) -> list[str]:
+    """Every argument of an entry point is a pointer: buffers, and on CUDA the stream."""
+    lines = []
+    for k, segment in enumerate(e.segments):
+        count = len(entry_buffers(e.program, segment)) + e.cuda
+        lines.append(f"    library.{entry_name(k)}.argtypes = [ctypes.c_void_p] * {count}")
+    return lines
+
+
+def extension_name(e: Emission) -> str:
+    """Name of the compiled extension: the title and a digest of everything that is compiled."""
+    flags = (*support.CUDA_FLAGS, e.arch.gencode) if e.cuda else support.CPU_FLAGS
+    compiled = "\0".join([e.kernels, e.options.binding, *flags])
+    digest = hashlib.sha256(compiled.encode()).hexdigest()[:16]
+    stem = re.sub(r"\W", "_", e.title, flags=re.ASCII)
+    return f"fusewright_{stem}_{digest}"
+
+
+# --------------------------------------------------------------------------------------- the class
+
+
+def class_lines(e: Emission) -> list[str]:
+    """ModelNew: forward behind its guards."""
+    head, call = _signature(e)
+    names = _local_names(e)
+    lines = [
+        "class ModelNew(Model):",
+        '    """`Model` with the kernels above: same parameters, random numbers, results."""',
+        "",
+        f"    def forward({head}):",
+        f"        tensors = self._admitted({call})",
+        "        if tensors is None:",
+        f"            return super().forward({call})",
+        *(f"        {line}" for line in _binding_lines(e, names)),
+    ]
+    plan = ForwardPlan(
+        e.graph, e.program, e.buffers, names.buffers, names.given, e.cuda, e.torch_binding
+    )
+    if e.cuda:
+        lines.append("        with torch.cuda.device(device):")
+        if e.segments and not e.torch_binding:
+            lines.append("            stream = torch.cuda.current_stream(device).cuda_stream")
+    lines += forward_lines(plan, 3 if e.cuda else 2)
+    return [*lines, "", *admitted_lines(e, head)]
+
+
+def _signature(e: Emission) -> tuple[str, str]:
+    """Parameters of forward, and the arguments that hand them on."""
+    parameters = e.interface.parameters
+    if parameters is None:
+        return "self, *args, **kwargs", "*args, **kwargs"
+    shown = (p.name if p.default is None else f"{p.name}={p.default}" for p in parameters)
+    return ", ".join(["self", *shown]), ", ".join(p.name for p in parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class _LocalNames:
+    """Names in forward: of each buffer, and of inputs as passed where forward needs those."""
+
+    buffers: Mapping[str, str]
+    given: Mapping[str, str]
+
+
+def _local_names(e: Emission) -> _LocalNames:
+    parameters = [p.name for p in e.interface.parameters or ()]
+    own = ("self", "tensors", "library", "device", "stream", "args", "kwargs", "torch", "Model")
+    fresh = PythonNames([*own, *parameters])
+    texts = dict(e.interface.tensors)
+    names: dict[str, str] = {}
+    for s in e.graph.inputs:
+        text = texts.get(s.name, "")
+        names[e.buffers[s.name]] = text if text in parameters else fresh.fresh(e.buffers[s.name])
+    for b in e.program.buffers:
+        names[b.name] = names.get(b.name) or fresh.fresh(b.name)
+    passed = [e.buffers[name] for _, name in e.graph.aliases]
+    passed += [name for name, _ in e.program.updates]
+    copies = _may_copy(e)
+    given = {b: fresh.fresh(f"{b}_given") if copies else names[b] for b in dict.fromkeys(passed)}
+    return _LocalNames(names, given)
+
+
+def _may_copy(e: Emission) -> bool:
+    """Whether inputs at odd addresses are computed with as copies."""
+    return e.cuda and bool(e.segments) and bool(e.tensors)
+
+
+def _binding_lines(e: Emission, names: _LocalNames) -> list[str]:
+    """Local names for the tensors, the constants and the kernels."""
+    tensors = [names.buffers[e.buffers[s.name]] for s in e.tensors]
+    lines = [f"{_targets(tensors)} = tensors"] if tensors else []
+    device = f"{tensors[0]}.device" if tensors else f'torch.device("{e.arch.kind}")'
+    lines.append(f"device = {device}")
+    if _may_copy(e):
+        lines += [f"{given} = {names.buffers[b]}" for b, given in names.given.items()]
+        lines.append(f"{_targets(tensors)} = map(_aligned, tensors)")
+    made = [names.buffers[e.buffers[s.name]] for s in e.graph.inputs if s.literal is not None]
+    if made:
+        lines.append(f"{_targets(made)} = _constants(device)")
+    if e.segments:
+        lines.append("library = _library()")
+    return lines
+
+
+def _targets(names: list[str]) -> str:
+    return f"({names[0]},)" if len(names) == 1 else ", ".join(names)
