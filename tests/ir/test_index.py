@@ -1,4 +1,4 @@
-"""Index expressions against brute force: simplification never changes a value or loosens a bound."""
+"""Index expressions against brute force: simplifying changes no value and loosens no bound."""
 
 import random
 
@@ -61,7 +61,7 @@ def test_simplified_expressions_keep_value_and_bounds(seed):
 def test_conditions_keep_their_truth(seed):
     rng = random.Random(seed)
     for _ in range(100):
-        x, f = random_pair(rng, 3)
+        x, _ = random_pair(rng, 3)
         cond = rng.choice([ix.at_least(x, 2), ix.less(x, 5), ix.equals(x, 1)])
         truth = {"ge": lambda v: v >= 0, "eq": lambda v: v == 0}[cond.kind](
             np.broadcast_to(ix.evaluate(cond.x, GRID), (4, 6, 12))

@@ -2,6 +2,14 @@
 
 import pytest
 import torch
+
+from fusewright.context import Context
+from fusewright.ir import graph as g
+from fusewright.ir.check import check_program
+from fusewright.ir.kernel import Kernel, LibraryCall
+from fusewright.run.interpret import interpret_graph, interpret_program
+from fusewright.schedule import schedule
+from fusewright.target.arch import arch
 from schedule.graphs import (
     graph_of,
     linear,
@@ -12,14 +20,6 @@ from schedule.graphs import (
     softmax,
     tensor,
 )
-
-from fusewright.context import Context
-from fusewright.ir import graph as g
-from fusewright.ir.check import check_program
-from fusewright.ir.kernel import Kernel, LibraryCall
-from fusewright.run.interpret import interpret_graph, interpret_program
-from fusewright.schedule import schedule
-from fusewright.target.arch import arch
 
 TARGETS = ("cpu", "cuda:sm_90a", "cuda:sm_80", "cuda")
 
