@@ -119,13 +119,22 @@ def leaky_relu(x: Node, slope: float = 0.01) -> Node:
 
 
 def rrelu_with_noise(
-    x: Node, noise: Node, lower: float = 0.125, upper: float = 0.3333333333333333,
-    training: bool = False, generator: None = None,
+    x: Node,
+    noise: Node,
+    lower: float = 0.125,
+    upper: float = 0.3333333333333333,
+    training: float = False,
+    generator: None = None,
 ) -> Node:
     """In evaluation mode a leaky ReLU with the mean slope; training draws random numbers."""
     if training:
         raise NotLowered("random slopes")
     return leaky_relu(x, (lower + upper) / 2)
+
+
+def rrelu_with_noise_functional(x: Node, noise: Node, *settings: float) -> tuple[Node | None, ...]:
+    """(value, noise): the noise is not touched outside training."""
+    return rrelu_with_noise(x, noise, *settings), noise
 
 
 def prelu(x: Node, weight: Node) -> Node:
@@ -217,6 +226,7 @@ TABLE: Mapping[str, Callable[..., Node | tuple[Node | None, ...]]] = {
     "aten.celu.default": celu,
     "aten.leaky_relu.default": leaky_relu,
     "aten.rrelu_with_noise.default": rrelu_with_noise,
+    "aten.rrelu_with_noise_functional.default": rrelu_with_noise_functional,
     "aten.prelu.default": prelu,
     "aten._prelu_kernel.default": prelu,
     "aten.softplus.default": softplus,

@@ -327,7 +327,8 @@ def _tree(spec: pytree.TreeSpec, leaves: Iterator[Leaf | Verbatim]) -> Tree | Le
 def _children(spec: pytree.TreeSpec) -> Iterable[pytree.TreeSpec]:
     """torch 2.10 made the children a method."""
     children: Any = getattr(spec, "children", None)
-    return children() if callable(children) else spec.children_specs
+    found: Any = children() if callable(children) else spec.children_specs
+    return found
 
 
 def _dict_key(key: Any) -> int | str:

@@ -13,7 +13,12 @@ from fusewright.ir.graph import Node
 from . import (
     aten_activation,
     aten_contract,
+    aten_gather,
+    aten_misc,
+    aten_norm,
+    aten_pad,
     aten_pointwise,
+    aten_pool,
     aten_reduce,
     aten_view,
 )
@@ -25,7 +30,12 @@ _FAMILIES = (
     aten_activation.TABLE,
     aten_reduce.TABLE,
     aten_view.TABLE,
+    aten_pad.TABLE,
     aten_contract.TABLE,
+    aten_norm.TABLE,
+    aten_pool.TABLE,
+    aten_gather.TABLE,
+    aten_misc.TABLE,
 )
 
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
