@@ -1,0 +1,200 @@
+"""The stages of a compilation, in order; each is checked, timed and kept in the context's log.
+
+Nothing is computed here. Command lines are `cli`'s, the public functions `api`'s.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .capture import capture
+from .capture.interface import interface
+from .context import Context
+from .emit.emission import Emission
+from .emit.module import module_text
+from .emit.unit import segments, translation_unit
+from .errors import OutputError
+from .ir.check import check_graph, check_program
+from .ir.graph import Graph
+from .ir.interface import Interface
+from .ir.kernel import Program
+from .ir.program_text import program_text
+from .ir.text import graph_text
+from .options import Options
+from .problem import Problem
+from .rewrite import Rewrite, rewrite
+from .run.device import detected_target
+from .schedule import schedule
+from .schedule.names import Names
+from .target.arch import Arch, arch
+
+R = TypeVar("R")
+STAGES = ("capture", "interface", "rewrite", "schedule", "kernels", "module")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compilation:
+    """Everything one compilation made. `graph` is as captured, `rewritten` what was scheduled.
+
+    `kernels` is the C++ or CUDA text, `module_text` the emitted file.
+    """
+
+    problem: Problem
+    context: Context
+    arch: Arch
+    graph: Graph
+    interface: Interface
+    rewritten: Graph
+    rewrites: tuple[Rewrite, ...]
+    program: Program
+    kernels: str
+    module_text: str
+
+    @property
+    def title(self) -> str:
+        return problem_title(self.problem)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return (*self.problem.warnings, *self.context.warnings)
+
+
+def compile_problem(
+    problem: Problem,
+    options: Options,
+    *,
+    source: str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Compilation:
+    """The emitted file for `problem`, and everything on the way.
+
+    `source` replaces the problem's own text in the file. `progress` is told each stage's name as it
+    starts. Raises CaptureError for what cannot be captured, UsageError for an unknown target.
+    """
+    run = _Stages(Context(options), progress)
+    target = arch(detected_target() if options.target == "auto" else options.target)
+
+    graph = run("capture", graph_text, lambda: check_graph(capture(problem, run.context)))
+    facts = run("interface", repr, lambda: interface(problem, graph))
+    rewritten, rewrites = run("rewrite", _rewrite_text, lambda: rewrite(graph, run.context))
+    check_graph(rewritten)
+    program = run(
+        "schedule", program_text, lambda: check_program(schedule(rewritten, run.context, target))
+    )
+    kernels = run("kernels", str, lambda: translation_unit(program, target, segments(program)))
+    emission = Emission(
+        title=problem_title(problem),
+        source=_source_of(problem) if source is None else source,
+        graph=rewritten,
+        program=program,
+        buffers=input_buffers(rewritten),
+        interface=facts,
+        arch=target,
+        kernels=kernels,
+        rewrites=tuple(dict.fromkeys(map(rewrite_line, rewrites))),
+        options=options,
+        version=fusewright_version(),
+    )
+    text = run("module", str, lambda: module_text(emission))
+    return Compilation(
+        problem, run.context, target, graph, facts, rewritten, rewrites, program, kernels, text
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Stages:
+    """Runs stages: tells progress, keeps time and result, prints them when debugging is on."""
+
+    context: Context
+    progress: Callable[[str], None] | None
+
+    def __call__(self, name: str, show: Callable[[Any], str], stage: Callable[[], R]) -> R:
+        if self.progress is not None:
+            self.progress(name)
+        result = self.context.timed(name, stage)
+        entry = replace(self.context.log.entries[-1], show=show)
+        self.context.log.entries[-1] = entry
+        if self.context.options.debug:
+            print(f"[fusewright] {name}: {entry.seconds:.3f} s", file=sys.stderr)
+        if self.context.options.debug > 1:
+            print(entry.text(), file=sys.stderr)
+        return result
+
+
+def input_buffers(graph: Graph) -> dict[str, str]:
+    """The program's buffer for each input of the graph, by the inputs' names."""
+    names = Names(graph)
+    return {s.name: names.buffer(s.node) for s in graph.inputs}
+
+
+def rewrite_line(r: Rewrite) -> str:
+    """One application of a rule in one line, for headers."""
+    where = f" at {r.where}" if r.where else ""
+    return f"{r.rule} [{r.numerics}]{where}: {r.identity}"
+
+
+def _rewrite_text(result: tuple[Graph, tuple[Rewrite, ...]]) -> str:
+    graph, rewrites = result
+    return "\n".join([*map(rewrite_line, rewrites), "", graph_text(graph)])
+
+
+def problem_title(problem: Problem) -> str:
+    """The problem file's stem; the class's name for a live module."""
+    if problem.path is None or problem.original is not None:
+        return type(problem.module).__name__
+    return problem.path.stem
+
+
+def _source_of(problem: Problem) -> str:
+    if problem.source is None:
+        raise OutputError("a module without a source file needs fusewright.optimize")
+    return problem.source
+
+
+def fusewright_version() -> str:
+    """The version of the installed package."""
+    try:
+        return version("fusewright")
+    except PackageNotFoundError:
+        return "of a source tree"
+
+
+def write_output(text: str, path: str | Path, problem: Problem) -> Path:
+    """Write the emitted file, all at once or not at all; returns its path.
+
+    Raises OutputError when the path is the problem's own file or cannot be written.
+    """
+    target = Path(path)
+    if problem.path is not None and target.resolve() == problem.path.resolve():
+        raise OutputError(f"{path}: the output would overwrite the problem file; give another -o")
+    if target.is_dir():
+        raise OutputError(f"{path}: is a folder; give the name of a file")
+    try:
+        _write_atomically(text, target)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    return target
+
+
+def _write_atomically(text: str, target: Path) -> None:
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    """The process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
