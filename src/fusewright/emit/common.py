@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fusewright.ir.body import Apply, Checked, Expr, walk
-from fusewright.ir.dtypes import DType
 from fusewright.ir.index import Var
-from fusewright.ir.kernel import Buffer, Kernel, Phase
-from fusewright.ir.scalar import OPS
+from fusewright.ir.kernel import Buffer, Fold, Kernel, Phase
+from fusewright.ir.scalar import OPS, identity
 
 from .cindex import is_wide
 from .cstyle import Env
-from .ctext import WIDTH, Names, c_type, identifier, wrap
-from .spell import DialectName
+from .ctext import WIDTH, Names, c_type, identifier, literal, wrap
+from .spell import DialectName, compute_c_type
 
 Buffers = Mapping[str, Buffer]
 
@@ -76,6 +75,13 @@ def point_cost(bodies: tuple[Expr, ...]) -> int:
 def kernel_cost(kernel: Kernel) -> int:
     """Operations of the whole kernel, about."""
     return kernel.row_count * sum(p.extent * point_cost(p.bodies) for p in kernel.phases)
+
+
+def fold_identity(fold: Fold, int64: str) -> str:
+    """The start value of a fold as C."""
+    kind = {"argmax": "max", "argmin": "min"}.get(fold.kind, fold.kind)
+    dtype = compute_c_type(fold.dtype)
+    return literal(identity(kind, dtype), dtype, int64).code
 
 
 # ---------------------------------------------------------------------------------------- comments
@@ -147,8 +153,3 @@ def bytes_text(count: int) -> str:
             break
         value, unit = value / 1000, bigger
     return f"{value:.3g} {unit}"
-
-
-def compute_dtype_text(dtype: DType, dialect: DialectName) -> str:
-    """The C type of a value of `dtype`."""
-    return c_type(dtype, dialect)

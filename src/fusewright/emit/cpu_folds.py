@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from fusewright.ir.dtypes import FLOAT32, FLOAT64, DType
 from fusewright.ir.kernel import Fold, Phase
-from fusewright.ir.scalar import identity
 
 from .cindex import is_wide
+from .common import fold_identity
 from .cstyle import Env, evaluate
-from .ctext import Text, Writer, c_type, literal
+from .ctext import Text, Writer, c_type
 from .spell import compute_c_type, convert
 
 
@@ -64,13 +64,6 @@ class Accumulator:
         return "INT64_MAX" if self.at_type == "int64_t" else "INT32_MAX"
 
 
-def fold_identity(fold: Fold, int64: str) -> str:
-    """The start value of a fold as C."""
-    kind = {"argmax": "max", "argmin": "min"}.get(fold.kind, fold.kind)
-    dtype = compute_c_type(fold.dtype)
-    return literal(identity(kind, dtype), dtype, int64).code
-
-
 def accumulators(phase: Phase, env: Env) -> tuple[Accumulator, ...]:
     """Fresh names for the folds of a phase."""
     return tuple(Accumulator(f, env.names.fresh(f.name)) for f in phase.folds)
@@ -108,7 +101,7 @@ def _filled(kind: str, array: str, count: int, value: str, out: Writer) -> None:
 
 def declare_scalar(acc: Accumulator, out: Writer) -> None:
     """The scalar total of a row, and its position."""
-    start = literal(float(0), FLOAT64, "").code if acc.is_float_sum else acc.identity
+    start = "0.0" if acc.is_float_sum else acc.identity
     out.line(f"{c_type(acc.total_dtype, 'cpu')} {acc.total} = {start};")
     if acc.is_arg:
         out.line(f"{acc.at_type} {acc.total}_at = {acc.last_position};")

@@ -7,13 +7,12 @@ The loops are written so that the compiler vectorises them without -ffast-math. 
 from collections.abc import Callable, Sequence
 from math import prod
 
-from fusewright.ir.body import Expr
 from fusewright.ir.index import Var
 from fusewright.ir.kernel import Kernel, Phase, Store
 
 from .common import has_checks, kernel_cost, loop_type
-from .cstyle import Env, evaluate
-from .ctext import Text, Writer
+from .cstyle import Env, evaluate, name_value
+from .ctext import Writer
 
 # Below this many operations a second thread costs more than it gives.
 PARALLEL_COST = 1 << 17
@@ -102,14 +101,6 @@ def elementwise_body(phases: Sequence[Phase], env: Env, out: Writer) -> None:
         for keep in phase.keeps:
             env = env.with_refs({keep.name: name_value(keep.name, keep.body, env, out)})
         write_stores(phase.stores, env, out)
-
-
-def name_value(name: str, body: Expr, env: Env, out: Writer) -> Text:
-    """Writes `const T name = body;` and returns the name."""
-    value = evaluate([body], env, out)[0]
-    fresh = env.names.fresh(name)
-    out.line(f"const {env.c_type(body)} {fresh} = {value.code};")
-    return Text(fresh)
 
 
 def write_stores(stores: Sequence[Store], env: Env, out: Writer) -> None:

@@ -24,8 +24,8 @@ from .cpu_folds import (
     fold_values,
     result,
 )
-from .cpu_loops import is_parallel, name_value, nest, parallel_for, simd_pragma, write_stores
-from .cstyle import Env
+from .cpu_loops import is_parallel, nest, parallel_for, simd_pragma, write_stores
+from .cstyle import Env, name_value
 from .ctext import Text, Writer, c_type
 
 # Lanes of a row reduction: enough independent additions to hide their latency in any vector width.

@@ -72,6 +72,14 @@ def evaluate(roots: Sequence[Expr], env: Env, out: Writer) -> list[Text]:
     return scope.evaluate(roots)
 
 
+def name_value(name: str, body: Expr, env: Env, out: Writer) -> Text:
+    """Writes `const T name = body;` and returns the name."""
+    value = evaluate([body], env, out)[0]
+    fresh = env.names.fresh(name)
+    out.line(f"const {env.c_type(body)} {fresh} = {value.code};")
+    return Text(fresh)
+
+
 class _Scope:
     """One lexical block: the values that are computed in it or in a block around it."""
 
@@ -86,7 +94,8 @@ class _Scope:
         for e in _in_order(roots, always):
             if e not in self.known:
                 text = self._build(e)
-                self.known[e] = self._name(e, text) if _deserves_name(e, text, uses[e]) else text
+                named = e not in self.env.loaded and _deserves_name(e, text, uses[e])
+                self.known[e] = self._name(e, text) if named else text
         return [self.known[r] for r in roots]
 
     def _name(self, e: Expr, text: Text) -> Text:

@@ -70,7 +70,8 @@ not_eq nullptr operator or or_eq private protected public register reinterpret_c
 return short signed sizeof static static_assert static_cast struct switch template this throw true
 try typedef typeid typename union unsigned using virtual void volatile wchar_t while xor xor_eq std
 main int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t half threadIdx blockIdx
-blockDim gridDim warpSize stream error failed lane item width start NULL INFINITY NAN min max abs
+blockDim gridDim warpSize stream error failed lane item width start v row live group column chunk
+flat base NULL INFINITY NAN min max abs
 """
 _RESERVED = frozenset(_RESERVED_TEXT.split())
 

@@ -4,7 +4,7 @@ A segment is a maximal run of kernels without a library call between them; its e
 once per forward. Nothing about Python, torch or loading lives here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Protocol
 
@@ -13,7 +13,8 @@ from fusewright.ir.kernel import Buffer, Kernel, Program
 from .common import buffer_order, function_name, has_checks, signature
 from .cpu import cpu_kernel
 from .ctext import Names, Writer, c_type
-from .helpers import cpu_helpers
+from .cuda import KernelText, cuda_kernel
+from .helpers import cpu_helpers, cuda_helpers
 from .spell import DialectName
 
 Segment = tuple[Kernel, ...]
@@ -94,4 +95,34 @@ def entry_parameters(
 
 
 def _cuda_unit(program: Program, segments: Sequence[Segment]) -> str:
-    raise NotImplementedError
+    buffers = {b.name: b for b in program.buffers}
+    texts = {k.name: cuda_kernel(k, buffers) for s in segments for k in s}
+    device = "\n".join(texts[k.name].device for s in segments for k in s)
+    entries = "\n".join(_cuda_entry(program, s, n, texts) for n, s in enumerate(segments))
+    return (
+        f"// ---- device code\n\n{cuda_helpers(device)}{device}\n"
+        f"// ---- host code: launches on the caller's stream\n\n"
+        f"#ifndef __CUDACC_RTC__\n{entries}#endif\n"
+    )
+
+
+def _cuda_entry(
+    program: Program, segment: Segment, number: int, texts: Mapping[str, KernelText]
+) -> str:
+    buffers = entry_buffers(program, segment)
+    params, names = entry_parameters(segment, buffers, "cuda")
+    out = Writer()
+    head = signature(
+        f'extern "C" int {entry_name(number)}', [*params, "cudaStream_t stream"], " {"
+    )
+    out.extend(head)
+    out.depth = 1
+    out.line("cudaError_t error = cudaSuccess;")
+    for kernel in segment:
+        if texts[kernel.name].grid.blocks:
+            out.line(texts[kernel.name].launch([names[b] for b in buffer_order(kernel)]))
+            out.line("if ((error = cudaGetLastError()) != cudaSuccess) return (int)error;")
+    out.line("return (int)error;")
+    out.depth = 0
+    out.line("}")
+    return out.text

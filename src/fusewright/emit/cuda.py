@@ -1,0 +1,57 @@
+"""Prints a kernel as CUDA C++: `cuda_kernel`, the device function and how it is launched.
+
+This module puts together signature, header and anchor; loops live in `cuda_loops`, `cuda_reduce`.
+The text includes no header and compiles under nvcc and NVRTC.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fusewright.errors import IRError
+from fusewright.ir.kernel import Kernel
+
+from .common import Buffers, function_name, header, kernel_env, parameters, signature
+from .ctext import Writer
+from .cuda_loops import MAX_GRID, Launch, elementwise
+from .cuda_reduce import column_reduce, row_reduce
+
+
+@dataclass(frozen=True, slots=True)
+class KernelText:
+    """A kernel's device code, its name and its grid; parameters are `common.buffer_order`."""
+
+    device: str
+    name: str
+    grid: Launch
+
+    def launch(self, arguments: Sequence[str]) -> str:
+        """The host statement that launches it on `stream` with the given pointers."""
+        return (
+            f"{self.name}<<<{self.grid.blocks}, {self.grid.threads}, 0, stream>>>"
+            f"({', '.join(arguments)});"
+        )
+
+
+def cuda_kernel(kernel: Kernel, buffers: Buffers) -> KernelText:
+    """The `__global__` function of a kernel.
+
+    Raises IRError for what has no spelling, a tile that cannot be, or a grid that is too large.
+    """
+    env = kernel_env(kernel, "cuda")
+    body = Writer(depth=1)
+    match kernel.anchor:
+        case "elementwise":
+            grid = elementwise(kernel, env, body)
+        case "row_reduce":
+            grid = row_reduce(kernel, env, body)
+        case "column_reduce":
+            grid = column_reduce(kernel, env, body)
+    if grid.blocks > MAX_GRID:
+        raise IRError(f"{kernel.name}: {grid.blocks} blocks exceed the grid; enlarge the tile")
+    out = Writer()
+    out.extend(header(kernel, buffers))
+    head = f"__global__ void __launch_bounds__({grid.threads}) {function_name(kernel)}"
+    out.extend(signature(head, parameters(kernel, buffers, env), " {"))
+    out.lines.extend(body.lines)
+    out.line("}")
+    return KernelText(out.text, function_name(kernel), grid)

@@ -1,0 +1,426 @@
+"""Row and column reductions of emitted CUDA: who owns which point, and the loops over the columns.
+
+row_reduce: `lanes` threads share a row, each with vectors of neighbouring columns, `lanes` vectors
+apart. column_reduce: threads own vectors of neighbouring rows, and `lanes` groups of threads split
+the columns. In both a chunk is what one thread handles at one step; chunks are fully unrolled where
+values are kept in registers, else a loop takes `items` of them at a time, all loads first.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import prod
+
+from fusewright.errors import IRError
+from fusewright.ir.body import Expr, Load, Ref, walk
+from fusewright.ir.index import Var, variables
+from fusewright.ir.kernel import Keep, Kernel, Phase
+
+from .cstyle import Env, name_value
+from .ctext import Text, Writer
+from .cuda_access import (
+    Fetch,
+    Guards,
+    VectorAxis,
+    declare_fetches,
+    guard,
+    lane_loop,
+    loaded,
+    plan_fetches,
+    store_values,
+    unrolled,
+    usable_width,
+    write_fetches,
+)
+from .cuda_folds import Registers, declare, fold_columns, fold_row, registers, update
+from .cuda_loops import Launch, block_position, index_type, positions
+
+# Registers (32-bit) that fetches of one thread may hold before the first of them is used.
+FETCH_REGISTERS = 64
+SHARED_BYTES = 48 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How one phase's points are dealt to threads.
+
+    Chunk `c` of a thread starts at `first + c * step` (in points of the columns, row-major);
+    `chunks` of them cover all `extent` points; `ragged` when the last may be past the end.
+    """
+
+    axis: VectorAxis
+    extent: int
+    step: int
+    scale: int
+
+    @property
+    def chunks(self) -> int:
+        return -(-self.extent // self.step)
+
+    @property
+    def ragged(self) -> bool:
+        return self.extent % self.step != 0
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """The tile a reduction runs with, and the names of a thread's place in it.
+
+    `number` is the thread's number among those that split the columns; `leader` and `live` are the
+    conditions under which it stores the results of its row (empty: always).
+    """
+
+    anchor: str
+    threads: int
+    lanes: int
+    items: int
+    vector: int
+    number: str
+    leader: str
+    live: str
+    row_axis: VectorAxis
+
+    def split(self, phase: Phase) -> Split:
+        """The points of a phase."""
+        if self.anchor == "column_reduce":
+            return Split(self.row_axis, phase.extent, self.lanes, 1)
+        inner = phase.cols[-1]
+        width = usable_width(self.vector, inner.extent)
+        return Split(VectorAxis(inner, width), phase.extent, self.lanes * width, width)
+
+
+def row_reduce(kernel: Kernel, env: Env, out: Writer) -> Launch:
+    """Rows by groups of `lanes` threads; more than 32 lanes are a whole block."""
+    lanes, rows = kernel.tile.lanes, kernel.row_count
+    if lanes & (lanes - 1) or lanes > 1024:
+        raise IRError(f"{kernel.name}: {lanes} lanes; row_reduce needs a power of two up to 1024")
+    threads = lanes if lanes > 32 else max(kernel.tile.threads, 32)
+    per_block = threads // lanes
+    flat = _row_name(kernel, env)
+    place = "threadIdx.x" if per_block == 1 else f"threadIdx.x % {lanes}"
+    if lanes > 1:
+        out.line(f"const int lane = {place};")
+    live = _row_position(kernel, flat, per_block, lanes, env, out)
+    grid = Threads(
+        "row_reduce", threads, lanes, kernel.tile.items, kernel.tile.vector,
+        number="lane" if lanes > 1 else "0",
+        leader="lane == 0" if lanes > 1 else "",
+        live=live,
+        row_axis=VectorAxis(None, 1),
+    )
+    with positions(kernel.rows, flat, env, out):
+        _Reduction(kernel, grid, out).write(env)
+    return Launch(-(-rows // per_block), threads)
+
+
+def _row_name(kernel: Kernel, env: Env) -> str:
+    """The variable that numbers rows: the only row variable, or a number that is taken apart."""
+    return env.variables[kernel.rows[0]] if len(kernel.rows) == 1 else env.names.fresh("row_at")
+
+
+def _row_position(
+    kernel: Kernel, flat: str, per_block: int, lanes: int, env: Env, out: Writer
+) -> str:
+    """Declares the row of this thread, always a valid one; returns the condition for live."""
+    rows = kernel.row_count
+    kind = index_type(rows)
+    where = block_position(per_block, rows)
+    if per_block > 1:
+        where += f" + threadIdx.x / {lanes}" if lanes > 1 else " + threadIdx.x"
+    if rows % per_block == 0:
+        if kernel.rows:
+            out.line(f"const {kind} {flat} = {where};")
+        return ""
+    unclamped = env.names.fresh(f"{flat}_wanted")
+    out.line(f"const {kind} {unclamped} = {where};")
+    out.line(f"const bool live = {unclamped} < {rows};")
+    if kernel.rows:
+        out.line(f"const {kind} {flat} = live ? {unclamped} : {rows - 1};")
+    return "live"
+
+
+def column_reduce(kernel: Kernel, env: Env, out: Writer) -> Launch:
+    """Threads along the innermost row axis, a vector each; `lanes` groups split the columns."""
+    if not kernel.rows:
+        raise IRError(f"{kernel.name}: column_reduce needs a row axis")
+    *outer, inner = kernel.rows
+    width = usable_width(kernel.tile.vector, inner.extent)
+    lanes, threads = _groups(kernel, width)
+    across = threads // lanes
+    blocks = -(-inner.extent // (across * width))
+    total = prod(v.extent for v in outer)
+    if lanes > 1:
+        out.line(f"const int group = threadIdx.x / {across};")
+    live = _column_position(inner, width, across, lanes, blocks if outer else 1, env, out)
+    grid = Threads(
+        "column_reduce", threads, lanes, kernel.tile.items, width,
+        number="group" if lanes > 1 else "0",
+        leader="group == 0" if lanes > 1 else "",
+        live=live,
+        row_axis=VectorAxis(inner, width),
+    )
+    flat = env.variables[outer[0]] if len(outer) == 1 else env.names.fresh("outer")
+    if outer:
+        block = "blockIdx.x" if blocks == 1 else f"blockIdx.x / {blocks}"
+        out.line(f"const int {flat} = {block};")
+    with positions(outer, flat, env, out):
+        _Reduction(kernel, grid, out).write(env)
+    return Launch(blocks * total, threads)
+
+
+def _groups(kernel: Kernel, width: int) -> tuple[int, int]:
+    """(groups, threads): the tile's, with fewer groups when their partial results need too much.
+
+    Every fold has a static array of one value per thread and vector lane.
+    """
+    lanes, threads = kernel.tile.lanes, kernel.tile.threads
+    if threads % lanes or threads > 1024:
+        raise IRError(f"{kernel.name}: {threads} threads cannot be split in {lanes} groups")
+    per_thread = sum(16 if f.position is not None else max(f.dtype.bytes, 4)
+                     for p in kernel.phases for f in p.folds) * width
+    while lanes > 1 and per_thread * threads > SHARED_BYTES:
+        threads, lanes = threads // 2, lanes // 2
+    return lanes, threads
+
+
+def _column_position(
+    inner: Var, width: int, across: int, lanes: int, blocks: int, env: Env, out: Writer
+) -> str:
+    """Declares the first row of this thread's vector; returns the condition that it is live."""
+    name, kind = env.variables[inner], index_type(inner.extent)
+    per_block = across * width
+    thread = "threadIdx.x" if lanes == 1 else f"threadIdx.x % {across}"
+    terms = [thread if width == 1 else f"{thread} * {width}"]
+    if per_block < inner.extent:
+        block = "blockIdx.x" if blocks == 1 else f"blockIdx.x % {blocks}"
+        terms.insert(0, f"{block} * {per_block}")
+    where = " + ".join(terms)
+    if inner.extent % per_block == 0:
+        out.line(f"const {kind} {name} = {where};")
+        return ""
+    wanted = env.names.fresh(f"{name}_wanted")
+    out.line(f"const {kind} {wanted} = {where};")
+    out.line(f"const bool live = {wanted} < {inner.extent};")
+    out.line(f"const {kind} {name} = live ? {wanted} : {inner.extent - width};")
+    return "live"
+
+
+# ----------------------------------------------------------------------------------------- phases
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRegisters:
+    """Where a kept value lives: `name` with one element per chunk and vector lane."""
+
+    name: str
+    cols: tuple[Var, ...]
+    chunks: int
+    width: int
+
+    @property
+    def dims(self) -> str:
+        return "".join(f"[{n}]" for n in (self.chunks, self.width) if n > 1)
+
+    @property
+    def here(self) -> Text:
+        """The element of the current chunk and lane."""
+        chunk = "[chunk]" if self.chunks > 1 else ""
+        return Text(self.name + chunk + ("[v]" if self.width > 1 else ""))
+
+
+@dataclass(frozen=True, slots=True)
+class _Reduction:
+    """Writes the phases of a reduction, one after the other."""
+
+    kernel: Kernel
+    grid: Threads
+    out: Writer
+    kept: dict[str, KeptRegisters] = field(default_factory=dict)
+
+    def write(self, env: Env) -> None:
+        for phase in self.kernel.phases:
+            env = self._columns(phase, env) if phase.cols else self._single(phase, env)
+
+    # ------------------------------------------------------------------- phases without columns
+
+    def _single(self, phase: Phase, env: Env) -> Env:
+        """One point: every thread of the row computes it, the leader stores it."""
+        axis, out = self.grid.row_axis, self.out
+        for k in phase.keeps:
+            env = env.with_refs({k.name: self._single_value(k.name, k.body, env)})
+        refs = {}
+        for f in phase.folds:
+            if f.position is None:
+                refs[f.name] = self._single_value(f.name, f.body, env)
+            else:
+                refs[f.name] = env.index.text(f.position)
+        env = env.with_refs(refs)
+        if phase.stores:
+            with guard(_conjunction(self.grid.leader, self.grid.live), out):
+                fetches = plan_fetches([s.body for s in phase.stores], axis, env)
+                fetches = fetches if axis.width > 1 else ()
+                write_fetches(fetches, axis, "", env, out, declare=True)
+                store_values(phase.stores, axis, env.with_loaded(loaded(fetches, "")), out)
+        return env
+
+    def _single_value(self, name: str, body: Expr, env: Env) -> Text:
+        axis, out = self.grid.row_axis, self.out
+        if axis.width == 1:
+            return name_value(name, body, env, out)
+        fresh = env.names.fresh(name)
+        out.line(f"{env.c_type(body)} {fresh}[{axis.width}];")
+
+        def one(lane_env: Env) -> None:
+            value = name_value(name, body, lane_env, out)
+            out.line(f"{fresh}[v] = {value.code};")
+
+        lane_loop(axis, env, out, one)
+        return Text(f"{fresh}[v]")
+
+    # ---------------------------------------------------------------------- phases over columns
+
+    def _columns(self, phase: Phase, env: Env) -> Env:
+        split = self.grid.split(phase)
+        unroll = self._is_unrolled(phase, split)
+        for k in phase.keeps:
+            self._declare_keep(k, phase, split, env)
+        here = env.with_refs({n: k.here for n, k in self.kept.items()})
+        here = self._fetch_fixed(phase, split, env, here)
+        items = 1 if unroll else self.grid.items
+        accs = registers(phase, items, split.axis.width, env)
+        for acc in accs:
+            declare(acc, self.out)
+        if unroll:
+            self._unrolled(phase, split, accs, here)
+        else:
+            self._looped(phase, split, accs, here)
+        return env.with_refs(self._fold(accs, env)) if accs else env
+
+    def _declare_keep(self, keep: Keep, phase: Phase, split: Split, env: Env) -> None:
+        name = env.names.fresh(keep.name)
+        kept = KeptRegisters(name, phase.cols, split.chunks, split.axis.width)
+        self.kept[keep.name] = kept
+        self.out.line(f"{env.c_type(keep.body)} {name}{kept.dims};")
+
+    def _fold(self, accs: Sequence[Registers], env: Env) -> Mapping[str, Text]:
+        g = self.grid
+        if g.anchor == "row_reduce":
+            return fold_row(accs, g.lanes, env, self.out)
+        return fold_columns(accs, g.lanes, g.threads // g.lanes, env, self.out)
+
+    def _is_unrolled(self, phase: Phase, split: Split) -> bool:
+        """Whether all chunks are unrolled: kept values are registers, named by a constant chunk."""
+        refers = any(
+            isinstance(e, Ref) and e.name in self.kept for e in walk(*phase.bodies)
+        )
+        return bool(phase.keeps) or refers or split.chunks <= self.grid.items
+
+    def _fetch_fixed(self, phase: Phase, split: Split, env: Env, here: Env) -> Env:
+        """Fetches once what does not change along the columns; returns `here` knowing it."""
+        cols = set(phase.cols)
+
+        def is_fixed(load: Load, guards: Guards) -> bool:
+            return not guards and not cols & set(variables(load.offset))
+
+        fixed = plan_fetches(phase.bodies, split.axis, env, is_fixed)
+        write_fetches(fixed, split.axis, "", env, self.out, declare=True)
+        return here.with_loaded(loaded(fixed, ""))
+
+    @contextmanager
+    def _chunk(self, split: Split, phase: Phase, start: str, env: Env) -> Iterator[None]:
+        """The statements of one chunk: its position, guarded by the end of the columns."""
+        flat, out = self._flat(phase, env), self.out
+        bound = f"{flat} < {split.extent}" if split.ragged else ""
+        here = out.declared(flat, f"const {index_type(split.extent)} {flat} = {start};")
+        with here, guard(bound, out), positions(phase.cols, flat, env, out):
+            yield
+
+    def _flat(self, phase: Phase, env: Env) -> str:
+        return env.variables[phase.cols[0]] if len(phase.cols) == 1 else "column"
+
+    def _unrolled(
+        self, phase: Phase, split: Split, accs: Sequence[Registers], env: Env
+    ) -> None:
+        out, number = self.out, self.grid.number
+        offset = "" if number == "0" else f" + {_scaled(number, split.scale)}"
+        start = _scaled(number, split.scale)
+        if split.chunks > 1:
+            start = f"{_scaled('chunk', split.step)}{offset}"
+        fetches = plan_fetches(phase.bodies, split.axis, env)
+        early = split.chunks > 1 and _fetch_cost(fetches, split) <= FETCH_REGISTERS
+        slot = "[chunk]" if early else ""
+        if early and fetches:
+            declare_fetches(fetches, split.axis, split.chunks, out)
+            with unrolled("chunk", split.chunks, out), self._chunk(split, phase, start, env):
+                write_fetches(fetches, split.axis, slot, env, out, declare=False)
+        with unrolled("chunk", split.chunks, out), self._chunk(split, phase, start, env):
+            if not early:
+                write_fetches(fetches, split.axis, "", env, out, declare=True)
+            self._point(phase, split, accs, env.with_loaded(loaded(fetches, slot)))
+
+    def _looped(
+        self, phase: Phase, split: Split, accs: Sequence[Registers], env: Env
+    ) -> None:
+        out, items = self.out, self.grid.items
+        flat, kind = self._flat(phase, env), index_type(split.extent)
+        base = env.names.fresh(f"{flat}_base")
+        first = _scaled(self.grid.number, split.scale)
+        stride = split.step * items
+        # Whole rounds need no guard; a ragged end is guarded item by item.
+        ragged = split.extent % stride != 0
+        inner = Split(split.axis, split.extent, split.step if not ragged else stride, split.scale)
+        start = f"{base} + {_scaled('item', split.step)}" if items > 1 else base
+        fetches = plan_fetches(phase.bodies, split.axis, env)
+        slot = "[item]" if items > 1 else ""
+        head = f"for ({kind} {base} = {first}; {base} < {split.extent}; {base} += {stride})"
+        with out.block(head):
+            bound = inner if ragged else split
+            if items > 1 and fetches:
+                declare_fetches(fetches, split.axis, items, out)
+                with unrolled("item", items, out), self._chunk(bound, phase, start, env):
+                    write_fetches(fetches, split.axis, slot, env, out, declare=False)
+            with unrolled("item", items, out), self._chunk(bound, phase, start, env):
+                if items == 1:
+                    write_fetches(fetches, split.axis, "", env, out, declare=True)
+                self._point(phase, split, accs, env.with_loaded(loaded(fetches, slot)))
+
+    def _point(
+        self, phase: Phase, split: Split, accs: Sequence[Registers], env: Env
+    ) -> None:
+        """The points of one chunk, lane by lane: keeps, then folds, then stores."""
+        out = self.out
+
+        def values(lane_env: Env) -> dict[str, Text]:
+            refs: dict[str, Text] = {}
+            for k in phase.keeps:
+                refs[k.name] = name_value(k.name, k.body, lane_env.with_refs(refs), out)
+                out.line(f"{self.kept[k.name].here.code} = {refs[k.name].code};")
+            update(phase, accs, lane_env.with_refs(refs), out)
+            return refs
+
+        if phase.stores and self.grid.live:
+            if phase.keeps or accs:
+                lane_loop(split.axis, env, out, values)
+                env = env.with_refs({k.name: self.kept[k.name].here for k in phase.keeps})
+            with guard(self.grid.live, out):
+                store_values(phase.stores, split.axis, env, out)
+        else:
+            store_values(phase.stores, split.axis, env, out, values)
+
+
+def _scaled(number: str, scale: int) -> str:
+    return number if scale == 1 or number == "0" else f"{number} * {scale}"
+
+
+def _conjunction(*conditions: str) -> str:
+    return " && ".join(c for c in conditions if c)
+
+
+def _fetch_cost(fetches: Sequence[Fetch], split: Split) -> int:
+    """32-bit registers that all chunks' fetches take together."""
+    per_chunk = sum(
+        -(-f.load.dtype.bytes * (1 if f.kind == "uniform" else split.axis.width) // 4)
+        for f in fetches
+    )
+    return per_chunk * split.chunks
+

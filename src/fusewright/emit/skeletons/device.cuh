@@ -1,0 +1,353 @@
+// Device helpers of emitted CUDA C++: vector accesses, folds across threads, 16-bit storage types
+// and the operations C spells otherwise than PyTorch means them. Needs no header, under nvcc, NVRTC
+// and the tests' CPU shim alike. The format is that of vecmath.hpp: blocks between
+// `//@function NAME needs A B` and `//@end`, of which a file embeds those it uses.
+
+//@function base
+#define FW_DEVICE __device__ __forceinline__
+#define FW_INF __int_as_float(0x7f800000)
+#define FW_NAN __int_as_float(0x7fc00000)
+//@end
+
+//@function vec
+// N neighbouring elements, moved by one access of up to 16 bytes.
+template <class T, int N> struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) fw_vec {
+    T at[N];
+    FW_DEVICE T& operator[](int i) { return at[i]; }
+    FW_DEVICE const T& operator[](int i) const { return at[i]; }
+};
+//@end
+
+//@function load needs vec
+template <int N, class T> FW_DEVICE fw_vec<T, N> fw_load(const T* p) {
+    return *reinterpret_cast<const fw_vec<T, N>*>(p);
+}
+//@end
+
+//@function store needs vec
+template <int N, class T> FW_DEVICE void fw_store(T* p, const fw_vec<T, N>& x) {
+    *reinterpret_cast<fw_vec<T, N>*>(p) = x;
+}
+//@end
+
+//@function checked
+// `x`, which must be in [0, extent): anything else ends the kernel with an error.
+FW_DEVICE long long fw_checked(long long x, long long extent) {
+    if ((unsigned long long)x >= (unsigned long long)extent) __trap();
+    return x;
+}
+//@end
+
+//@function float16
+// IEEE binary16 as stored; computed in float.
+struct fw_float16 { unsigned short bits; };
+//@end
+
+//@function bfloat16
+// The upper half of a float as stored; computed in float.
+struct fw_bfloat16 { unsigned short bits; };
+//@end
+
+//@function to_float needs float16 bfloat16
+FW_DEVICE float fw_to_float(fw_bfloat16 x) { return __uint_as_float((unsigned)x.bits << 16); }
+FW_DEVICE float fw_to_float(fw_float16 x) {
+    float y;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
+    return y;
+}
+//@end
+
+//@function to_bfloat16 needs bfloat16
+// To nearest, ties to even; NaN stays NaN.
+FW_DEVICE fw_bfloat16 fw_to_bfloat16(float x) {
+    fw_bfloat16 y;
+#if __CUDA_ARCH__ >= 800
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+#else
+    const unsigned u = __float_as_uint(x);
+    const unsigned rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+    y.bits = (unsigned short)(x != x ? 0x7fffu : rounded);
+#endif
+    return y;
+}
+//@end
+
+//@function to_float16 needs float16
+FW_DEVICE fw_float16 fw_to_float16(float x) {
+    fw_float16 y;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+    return y;
+}
+//@end
+
+//@function maximum
+// NaN in either operand gives NaN.
+template <class T> FW_DEVICE T fw_maximum(T a, T b) { return a > b || a != a ? a : b; }
+#if __CUDA_ARCH__ >= 800
+FW_DEVICE float fw_maximum(float a, float b) {
+    float y;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+    return y;
+}
+#endif
+//@end
+
+//@function minimum
+template <class T> FW_DEVICE T fw_minimum(T a, T b) { return a < b || a != a ? a : b; }
+#if __CUDA_ARCH__ >= 800
+FW_DEVICE float fw_minimum(float a, float b) {
+    float y;
+    asm("min.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+    return y;
+}
+#endif
+//@end
+
+//@function fmax
+// NaN in one operand gives the other.
+template <class T> FW_DEVICE T fw_fmax(T a, T b) { return a > b || b != b ? a : b; }
+//@end
+
+//@function fmin
+template <class T> FW_DEVICE T fw_fmin(T a, T b) { return a < b || b != b ? a : b; }
+//@end
+
+//@function isnan
+template <class T> FW_DEVICE bool fw_isnan(T x) { return x != x; }
+//@end
+
+//@function isinf
+template <class T> FW_DEVICE bool fw_isinf(T x) { return x == (T)FW_INF || x == -(T)FW_INF; }
+//@end
+
+//@function sign
+// Zero for NaN, as torch.sign.
+template <class T> FW_DEVICE T fw_sign(T x) { return (T)((T(0) < x) - (x < T(0))); }
+//@end
+
+//@function sigmoid
+// The quotient is exact to an ulp in both tails: exp(-x) is never subtracted from anything.
+FW_DEVICE float fw_sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+FW_DEVICE double fw_sigmoid(double x) { return 1.0 / (1.0 + exp(-x)); }
+//@end
+
+//@function digamma
+// Reflection for x < 0, recurrence up to 10, then the asymptotic series (Abramowitz and Stegun,
+// 6.3.5, 6.3.7, 6.3.18), as PyTorch's calc_digamma; in double, for the cancellation near the root.
+FW_DEVICE double fw_digamma(double x) {
+    if (x == 0.0) return copysign((double)FW_INF, -x);
+    double shift = 0.0;
+    if (x < 0.0) {
+        const double fraction = x - trunc(x);
+        if (fraction == 0.0) return (double)FW_NAN;
+        shift = -3.14159265358979323846 / tan(3.14159265358979323846 * fraction);
+        x = 1.0 - x;
+    }
+    for (; x < 10.0; x += 1.0) shift -= 1.0 / x;
+    const double z = 1.0 / (x * x);
+    double series = 8.33333333333333333333e-2;
+    series = series * z - 2.10927960927960927961e-2;
+    series = series * z + 7.57575757575757575758e-3;
+    series = series * z - 4.16666666666666666667e-3;
+    series = series * z + 3.96825396825396825397e-3;
+    series = series * z - 8.33333333333333333333e-3;
+    series = series * z + 8.33333333333333333333e-2;
+    return log(x) - 0.5 / x - series * z + shift;
+}
+FW_DEVICE float fw_digamma(float x) { return (float)fw_digamma((double)x); }
+//@end
+
+//@function abs_int
+template <class T> FW_DEVICE T fw_abs_int(T x) { return (T)(x < T(0) ? -x : x); }
+//@end
+
+//@function trunc_div
+// Toward zero. Division by zero gives zero.
+template <class T> FW_DEVICE T fw_trunc_div(T a, T b) { return b == T(0) ? T(0) : (T)(a / b); }
+//@end
+
+//@function fmod needs trunc_div
+// The sign of the dividend, as C's.
+template <class T> FW_DEVICE T fw_fmod(T a, T b) { return (T)(a - fw_trunc_div<T>(a, b) * b); }
+FW_DEVICE float fw_fmod(float a, float b) { return fmodf(a, b); }
+FW_DEVICE double fw_fmod(double a, double b) { return fmod(a, b); }
+//@end
+
+//@function remainder needs fmod
+// The sign of the divisor, as Python's.
+template <class T> FW_DEVICE T fw_remainder(T a, T b) {
+    const T r = fw_fmod(a, b);
+    return r != T(0) && (r < T(0)) != (b < T(0)) ? (T)(r + b) : r;
+}
+//@end
+
+//@function floor_div needs fmod
+// Toward minus infinity, as Python's; floats follow c10::div_floor_floating step by step.
+template <class T> FW_DEVICE T fw_floor_div(T a, T b) {
+    const T q = fw_trunc_div<T>(a, b);
+    return (T)(q - ((T)(q * b) != a && (a < T(0)) != (b < T(0))));
+}
+template <class T> FW_DEVICE T fw_floor_div_float(T a, T b) {
+    const T r = fw_fmod(a, b);
+    const T q = (a - r) / b - (r != T(0) && (b < T(0)) != (r < T(0)) ? T(1) : T(0));
+    const T whole = floor(q);
+    const T near = q - whole > T(0.5) ? whole + T(1) : whole;
+    const T out = q != T(0) ? near : copysign(T(0), a / b);
+    return b == T(0) ? a / b : out;
+}
+FW_DEVICE float fw_floor_div(float a, float b) { return fw_floor_div_float(a, b); }
+FW_DEVICE double fw_floor_div(double a, double b) { return fw_floor_div_float(a, b); }
+//@end
+
+//@function shift_left
+// Amounts outside of the type's width shift everything out.
+template <class T> FW_DEVICE T fw_shift_left(T a, T b) {
+    const bool out = b < T(0) || (unsigned long long)b >= 8 * sizeof(T);
+    return out ? T(0) : (T)((unsigned long long)a << (unsigned long long)b);
+}
+//@end
+
+//@function shift_right
+template <class T> FW_DEVICE T fw_shift_right(T a, T b) {
+    const unsigned long long most = 8 * sizeof(T) - 1;
+    const bool out = b < T(0) || (unsigned long long)b > most;
+    return out ? (T)(T(-1) < T(0) ? a >> most : T(0)) : (T)(a >> b);
+}
+//@end
+
+//@function pow_int
+// Integer power by squaring; a negative exponent gives 1, -1 or 0, as torch.pow.
+template <class T> FW_DEVICE T fw_pow_int(T a, T b) {
+    if (b < T(0)) return a == T(1) ? T(1) : a == (T)-1 ? (b % 2 ? (T)-1 : T(1)) : T(0);
+    T out = 1;
+    for (; b; b = (T)(b >> 1), a = (T)(a * a)) out = b & 1 ? (T)(out * a) : out;
+    return out;
+}
+//@end
+
+//@function best
+// A value and its position: what argmax and argmin fold.
+template <class T, class I> struct fw_best { T value; I at; };
+//@end
+
+//@function argmax needs best
+// The pair that goes first: NaN, then the extreme value, then the lower position.
+template <class T, class I>
+FW_DEVICE fw_best<T, I> fw_argmax(const fw_best<T, I>& a, const fw_best<T, I>& b) {
+    const bool nan_a = a.value != a.value, nan_b = b.value != b.value;
+    const bool level = nan_a ? nan_b : a.value == b.value;
+    const bool first = level ? a.at < b.at : nan_a || (a.value > b.value && !nan_b);
+    return first ? a : b;
+}
+//@end
+
+//@function argmin needs best
+template <class T, class I>
+FW_DEVICE fw_best<T, I> fw_argmin(const fw_best<T, I>& a, const fw_best<T, I>& b) {
+    const bool nan_a = a.value != a.value, nan_b = b.value != b.value;
+    const bool level = nan_a ? nan_b : a.value == b.value;
+    const bool first = level ? a.at < b.at : nan_a || (a.value < b.value && !nan_b);
+    return first ? a : b;
+}
+//@end
+
+//@function op_sum
+// How two partial results of a fold combine.
+struct fw_op_sum { template <class T> static FW_DEVICE T of(T a, T b) { return a + b; } };
+//@end
+
+//@function op_prod
+struct fw_op_prod { template <class T> static FW_DEVICE T of(T a, T b) { return a * b; } };
+//@end
+
+//@function op_max needs maximum
+struct fw_op_max { template <class T> static FW_DEVICE T of(T a, T b) { return fw_maximum(a, b); } };
+//@end
+
+//@function op_min needs minimum
+struct fw_op_min { template <class T> static FW_DEVICE T of(T a, T b) { return fw_minimum(a, b); } };
+//@end
+
+//@function op_any
+struct fw_op_any { template <class T> static FW_DEVICE T of(T a, T b) { return a || b; } };
+//@end
+
+//@function op_all
+struct fw_op_all { template <class T> static FW_DEVICE T of(T a, T b) { return a && b; } };
+//@end
+
+//@function op_argmax needs argmax
+struct fw_op_argmax { template <class T> static FW_DEVICE T of(T a, T b) { return fw_argmax(a, b); } };
+//@end
+
+//@function op_argmin needs argmin
+struct fw_op_argmin { template <class T> static FW_DEVICE T of(T a, T b) { return fw_argmin(a, b); } };
+//@end
+
+//@function fill
+// Every element of a register array set to `value`.
+template <class T, int N> FW_DEVICE void fw_fill(T (&x)[N], T value) {
+#pragma unroll
+    for (int i = 0; i < N; i++) x[i] = value;
+}
+template <class T, int M, int N> FW_DEVICE void fw_fill(T (&x)[M][N], T value) {
+#pragma unroll
+    for (int i = 0; i < M; i++) fw_fill(x[i], value);
+}
+//@end
+
+//@function fold_items
+// One thread's accumulators combined pairwise: all of an array, or column v of a matrix.
+template <class Op, class T, int N> FW_DEVICE T fw_fold_items(T (&x)[N]) {
+#pragma unroll
+    for (int step = 1; step < N; step *= 2)
+#pragma unroll
+        for (int i = 0; i + step < N; i += 2 * step) x[i] = Op::of(x[i], x[i + step]);
+    return x[0];
+}
+template <class Op, class T, int M, int N> FW_DEVICE T fw_fold_items(T (&x)[M][N], int v) {
+#pragma unroll
+    for (int step = 1; step < M; step *= 2)
+#pragma unroll
+        for (int i = 0; i + step < M; i += 2 * step) x[i][v] = Op::of(x[i][v], x[i + step][v]);
+    return x[0][v];
+}
+template <class Op, class T, int M, int N> FW_DEVICE T fw_fold_items(T (&x)[M][N]) {
+#pragma unroll
+    for (int v = 0; v < N; v++) fw_fold_items<Op>(x, v);
+    return fw_fold_items<Op>(x[0]);
+}
+//@end
+
+//@function fold_lanes needs best
+// The values of LANES neighbouring threads of a warp, combined; all of them get the result.
+template <class T> FW_DEVICE T fw_exchange(T x, int step) {
+    return (T)__shfl_xor_sync(0xffffffffu, x, step);
+}
+template <class T, class I> FW_DEVICE fw_best<T, I> fw_exchange(fw_best<T, I> x, int step) {
+    return {fw_exchange(x.value, step), fw_exchange(x.at, step)};
+}
+template <class Op, int LANES, class T> FW_DEVICE T fw_fold_lanes(T x) {
+#pragma unroll
+    for (int step = LANES / 2; step > 0; step /= 2) x = Op::of(x, fw_exchange(x, step));
+    return x;
+}
+//@end
+
+//@function fold_warps needs fold_lanes
+// One value per warp, in shared memory, combined; every thread gets the result.
+template <class Op, class T, int WARPS> FW_DEVICE T fw_fold_warps(const T (&x)[WARPS]) {
+    return fw_fold_lanes<Op, WARPS>(x[threadIdx.x % WARPS]);
+}
+//@end
+
+//@function fold_groups
+// Column `at` of a matrix in shared memory with one row per group of threads, combined in order.
+template <class Op, class T, int GROUPS, int N>
+FW_DEVICE T fw_fold_groups(const T (&x)[GROUPS][N], int at) {
+    T y = x[0][at];
+#pragma unroll
+    for (int g = 1; g < GROUPS; g++) y = Op::of(y, x[g][at]);
+    return y;
+}
+//@end
