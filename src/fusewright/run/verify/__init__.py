@@ -1,7 +1,7 @@
 """Verification of a candidate file against a reference file: see docs/trust.md for what it means.
 
-`verify` is the entry point and `render_verify` the table for people. Reference and candidate each run
-in a process of their own; this package's modules say in their first lines where they run.
+`verify` is the entry point and `render_verify` the table for people. Reference and candidate each
+run in a process of their own; this package's modules say in their first lines where they run.
 """
 
 from fusewright.run.verify.driver import verify

@@ -12,6 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 Rounding = Callable[[torch.Tensor], torch.Tensor]
+# A prime, so that the pattern of signs never lines up with an axis of a tensor.
+_PERIOD = 65_537
 
 _WIDER = {
     torch.float16: torch.float64,
@@ -39,6 +41,20 @@ _CONTRACTIONS: dict[str, tuple[int, ...]] = {
 }
 CONVOLUTIONS = frozenset({"convolution", "_convolution"})
 ALL_CONTRACTIONS = frozenset(_CONTRACTIONS)
+# Ops whose result is one of their operands' values or a small integer: they round nothing.
+# fmt: off
+_EXACT = frozenset(
+    {
+        "_to_copy", "abs", "alias", "amax", "amin", "bernoulli", "cat", "ceil", "clamp",
+        "clamp_max", "clamp_min", "clone", "constant_pad_nd", "copy", "detach", "embedding", "fill",
+        "flip", "floor", "gather", "hardtanh", "im2col", "index", "index_put", "index_select",
+        "lift_fresh", "masked_fill", "masked_scatter", "max", "max_pool2d_with_indices",
+        "max_pool3d_with_indices", "maximum", "min", "minimum", "neg", "relu", "roll", "round",
+        "scatter", "select_scatter", "sign", "slice_scatter", "sort", "stack", "threshold", "topk",
+        "tril", "triu", "trunc", "upsample_nearest2d", "where", "zero",
+    }
+)
+# fmt: on
 # Tagged as random although they draw nothing unless their dropout probability is above 0.
 _ATTENTION = "scaled_dot_product"
 
@@ -66,7 +82,7 @@ class Float64(TorchDispatchMode):
 
     Random ops draw in `base` (the dtype that the module really runs in) and are widened afterwards,
     so that they give the numbers that the module would have drawn. `rounding` is applied to the
-    operands of the contractions named in `rounded`.
+    operands of the contractions named in `rounded`, `jitter` to the result of every op that rounds.
     """
 
     def __init__(
@@ -74,9 +90,10 @@ class Float64(TorchDispatchMode):
         base: torch.dtype,
         rounding: Rounding | None = None,
         rounded: frozenset[str] = ALL_CONTRACTIONS,
+        jitter: "Jitter | None" = None,
     ) -> None:
         super().__init__()
-        self.base, self.rounding, self.rounded = base, rounding, rounded
+        self.base, self.rounding, self.rounded, self.jitter = base, rounding, rounded, jitter
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -92,7 +109,10 @@ class Float64(TorchDispatchMode):
             args = (*args[:2], False)
         if self.rounding is not None and name in self.rounded:
             args = _apply_at(self.rounding, args, _CONTRACTIONS.get(name, ()))
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if self.jitter is not None and _rounds(func, name, args):
+            tree_map(self.jitter.move, result)
+        return result
 
     def _draw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a random op in the base dtype; widen what it returns, write back what it changes."""
@@ -110,6 +130,39 @@ class Float64(TorchDispatchMode):
         if wide:
             return value.to(self.base)
         return self.base if value is torch.float64 else value
+
+
+def _rounds(func: Any, name: str, args: tuple[Any, ...]) -> bool:
+    """Whether an op computes new real numbers: no view, no copy or choice, no constant."""
+    if func.is_view or name.removesuffix("_") in _EXACT:
+        return False
+    return any(isinstance(a, torch.Tensor) for a in args)
+
+
+class Jitter:
+    """Random rounding: moves each element, in place, up or down by one relative `unit`.
+
+    With the unit roundoff of a dtype this is Monte Carlo arithmetic (D. S. Parker, 1997): the
+    spread of results is the error that an evaluation in that dtype may show.
+    """
+
+    def __init__(self, unit: float, seed: int, device: torch.device) -> None:
+        generator = torch.Generator(device).manual_seed(seed)
+        bits = torch.randint(0, 2, (_PERIOD,), generator=generator, device=device)
+        self.factors = 1.0 + unit * (2 * bits - 1).double()
+        self.shift = 0
+
+    def move(self, value: Any) -> Any:
+        """Jitter a float64 tensor in place; anything else, and what cannot be written, stays."""
+        wide = isinstance(value, torch.Tensor) and value.dtype == torch.float64
+        if wide and value.numel() and value.is_contiguous() and not value._is_zerotensor():
+            self.shift = (self.shift + 40_503) % _PERIOD
+            factors = self.factors.roll(self.shift)
+            flat = value.detach().view(-1)
+            whole = flat.numel() // _PERIOD * _PERIOD
+            flat[:whole].view(-1, _PERIOD).mul_(factors)
+            flat[whole:].mul_(factors[: flat.numel() - whole])
+        return value
 
 
 def _draws(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -1,8 +1,8 @@
 """Inputs and weights to test with: what the problem gives, and what it does not give.
 
 Every draw is a pure function of (what is given, kind, seed), made with a generator of its own. Only
-floating-point data that looks continuous is redrawn: integers, booleans, masks (at most two distinct
-values) and tensors that hold NaN or Inf keep their meaning and their values.
+floating-point data that looks continuous is redrawn: integers, booleans, masks (of two values) and
+tensors that hold NaN or Inf keep their meaning and their values.
 """
 
 import math
@@ -116,9 +116,10 @@ def with_new_tail(tensor: torch.Tensor, generator: torch.Generator) -> torch.Ten
 def redraw_weight(tensor: torch.Tensor, kind: str, generator: torch.Generator) -> torch.Tensor:
     """A weight with other values of the same nature.
 
-    Varied weights keep their mean and spread; constant ones (a normalisation's 1 and 0) get a spread
-    of a half around their value; statistics that are never negative stay positive. `kind` "heavy"
-    gives a few entries of each weight four times their size.
+    Varied weights keep their mean and spread; constant ones (a normalisation's 1 and 0) get a
+    spread of a half around their value. `kind` "heavy" gives a few entries of each weight four
+    times their size, "offset" makes most of them positive, so that sums of products are large
+    beside their differences.
     """
     if not is_continuous(tensor) or tensor.is_complex():
         return tensor
@@ -128,6 +129,8 @@ def redraw_weight(tensor: torch.Tensor, kind: str, generator: torch.Generator) -
     drawn = wide.mean() + _noise(tensor, generator).float() * (0.5 if constant else spread)
     if kind == "heavy":
         drawn = torch.where(_noise(tensor, generator).float() > 2.0, 4 * drawn, drawn)
+    if kind == "offset":
+        drawn = drawn + 2 * (0.5 if constant else spread)
     return drawn.to(tensor.dtype)
 
 

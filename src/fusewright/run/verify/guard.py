@@ -41,8 +41,8 @@ _WATCHED: tuple[ModuleType | type, ...] = (
     torch.testing,
 )
 _M_PERTURB = -6
-# glibc fills new blocks with the complement of this byte, freed ones with the byte itself: 0x7F7F7F7F
-# is 3.4e38 as float32, a NaN as float16, 1.4e306 as float64 and out of range for any index.
+# glibc fills new blocks with the complement of this byte and freed ones with the byte itself.
+# 0x7F7F7F7F is 3.4e38 as float32, a NaN as float16, 1.4e306 as float64, out of range as an index.
 _PERTURB_BYTE = 0x80
 
 
@@ -151,7 +151,7 @@ def poison_host_memory() -> bool:
 
 
 def poison_device_memory(device: torch.device, sizes: list[int]) -> None:
-    """Fill free CUDA blocks of `sizes` bytes (and small powers of two) with NaN; no-op on the CPU."""
+    """Fill free CUDA blocks of `sizes` bytes, and of powers of two, with NaN. No-op on the CPU."""
     if device.type != "cuda":
         return
     wanted = [*sizes, *(1 << bits for bits in range(9, 25))]

@@ -56,10 +56,12 @@ def expect(
     parts: Callable[[], Iterator[Part]],
     has_oracle: bool,
     zero_scale: float,
+    slack: float = 1.0,
 ) -> Expected:
     """What the reference's tensor `whole` allows. `parts` yields it with its float64 counterparts.
 
     zero_scale: magnitude that errors are relative to where the tensor is zero throughout.
+    slack: see metrics.bound_of.
     """
     dtype, shape = whole.dtype, tuple(whole.shape)
     if is_exact(dtype):
@@ -68,7 +70,7 @@ def expect(
     real = metrics.as_real(whole)
     rms = metrics.root_mean_square(real, real.isfinite()) or zero_scale
     eager, allowed = _reference_distances(real, parts, rms)
-    bound = metrics.bound_of(allowed, metrics.floor_of(dtype))
+    bound = metrics.bound_of(allowed, metrics.floor_of(dtype), whole.numel(), slack)
     return Expected(path, dtype, shape, False, has_oracle, rms, eager, bound, parts)
 
 
@@ -179,7 +181,8 @@ def _excess(distance: Distance, bound: Distance, eager: Distance) -> str:
         (distance.component, bound.component, eager.component, "error of one element"),
     ):
         if value > limit:
-            return f"{name} {value:.2g} against float64; the reference has {own:.2g}, allowed {limit:.2g}"
+            measured = f"{name} {value:.2g} against float64"
+            return f"{measured}; the reference has {own:.2g}, allowed {limit:.2g}"
     return ""
 
 

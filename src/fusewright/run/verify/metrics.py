@@ -7,9 +7,9 @@ Three measures, each relative and each taken over the elements that are finite i
   them, so that an error in a part that is small in norm cannot hide;
 - `component`: max |x - o| / (|o| + rms(o)), so that a single wrong element cannot hide.
 
-A candidate may be 1.25 times as far from float64 as the reference is, or as far as the reference
-moves when its inputs move by half a unit in the last place (then the problem itself does not
-determine the result any better), or as far as a fixed floor of the dtype, whichever is largest.
+A candidate may be 1.25 times as far from float64 as the reference is, or as the reference moves
+when every value in it is randomly rounded (then the computation does not determine the result any
+better), or as far as a fixed floor of the dtype, whichever is largest.
 """
 
 import math
@@ -73,12 +73,18 @@ def real_dtype(dtype: torch.dtype) -> torch.dtype:
     return complex_parts.get(dtype, dtype)
 
 
-def bound_of(allowed: Distance, floor: float) -> Distance:
-    """The largest distances that are accepted, from those of the allowed references."""
+def bound_of(allowed: Distance, floor: float, count: int, slack: float = 1.0) -> Distance:
+    """The largest distances that are accepted, from those of the allowed references.
+
+    count: elements of the tensor. The norm of few random errors says little about that of few
+    others: it scatters by about 1 / sqrt(count), of which three are allowed for.
+    slack: multiplies all bounds, for quantities that no accuracy class is promised for.
+    """
+    norm = NORM_FACTOR * (1 + 3 / math.sqrt(max(count, 1)))
     return Distance(
-        max(NORM_FACTOR * allowed.norm, floor),
-        max(MAXIMUM_FACTOR * allowed.slice, MAXIMUM_FLOOR * floor),
-        max(MAXIMUM_FACTOR * allowed.component, MAXIMUM_FLOOR * floor),
+        slack * max(norm * allowed.norm, floor),
+        slack * max(MAXIMUM_FACTOR * allowed.slice, MAXIMUM_FLOOR * floor),
+        slack * max(MAXIMUM_FACTOR * allowed.component, MAXIMUM_FLOOR * floor),
     )
 
 

@@ -16,7 +16,7 @@ import torch
 
 from fusewright.errors import FusewrightError
 from fusewright.run.verify import metrics, tensors
-from fusewright.run.verify.arithmetic import ALL_CONTRACTIONS, Float64, Rounding
+from fusewright.run.verify.arithmetic import Float64
 from fusewright.run.verify.runner import seed_everything
 
 # Agreement that two batch slices must show with the whole batch, relative to the output's rms.
@@ -83,16 +83,12 @@ def widen_inputs(inputs: list[Any], edit: Edit | None = None) -> list[Any]:
 
 
 @contextlib.contextmanager
-def float64_arithmetic(
-    base: torch.dtype,
-    rounding: Rounding | None = None,
-    rounded: frozenset[str] = ALL_CONTRACTIONS,
-) -> Iterator[None]:
-    """Inside, new tensors and all operations are float64 (see arithmetic.Float64)."""
+def float64_arithmetic(mode: Float64) -> Iterator[None]:
+    """Inside, new tensors and all operations are float64."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        with Float64(base, rounding, rounded):
+        with mode:
             yield
     finally:
         torch.set_default_dtype(before)
@@ -102,9 +98,7 @@ def run_wide(
     module: torch.nn.Module,
     inputs: list[Any],
     seed: int,
-    base: torch.dtype,
-    rounding: Rounding | None = None,
-    rounded: frozenset[str] = ALL_CONTRACTIONS,
+    mode: Float64,
     inner: contextlib.AbstractContextManager[Any] | None = None,
 ) -> Effects:
     """One forward in float64; `module` and `inputs` must be widened. `inner`: a further mode.
@@ -112,7 +106,7 @@ def run_wide(
     Raises OracleUnavailable when the forward cannot run so, or gives anything but float64.
     """
     try:
-        with float64_arithmetic(base, rounding, rounded), inner or contextlib.nullcontext():
+        with float64_arithmetic(mode), inner or contextlib.nullcontext():
             effects = run(module, inputs, seed)
     except Exception as error:
         first = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -121,20 +115,6 @@ def run_wide(
         if tensor.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.complex64):
             raise OracleUnavailable(f"output{path} stays {tensor.dtype} in float64 arithmetic")
     return effects
-
-
-def half_ulp_noise(base: torch.dtype, seed: int, device: torch.device) -> Edit:
-    """An edit that moves every floating-point value by half a unit in the last place of `base`."""
-    generator = torch.Generator(device).manual_seed(seed)
-    unit = metrics.UNIT_ROUNDOFF[base]
-
-    def edit(_: str, tensor: torch.Tensor) -> torch.Tensor:
-        if not tensor.is_floating_point():
-            return tensor
-        signs = torch.randint(0, 2, tensor.shape, generator=generator, device=device)
-        return tensor * (1 + unit * (2 * signs - 1))
-
-    return edit
 
 
 def edit_state(module: torch.nn.Module, edit: Edit) -> None:

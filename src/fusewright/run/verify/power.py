@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from fusewright.run.verify import judge, metrics, oracle, referee, tensors
-from fusewright.run.verify.arithmetic import OpSkipper, round_bf16, round_tf32
+from fusewright.run.verify.arithmetic import Float64, OpSkipper, round_bf16, round_tf32
 from fusewright.run.verify.referee import Book, Expectation
 
 # Time for the nulls that need a float64 forward each, and how many of them at least and at most.
@@ -130,7 +130,7 @@ def _first(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _selected(book: Book, expectation: Expectation, known: list[str]) -> list[Null]:
-    """The nulls that run the reference in float64 with something wrong; as many as there is time."""
+    """The nulls that run the reference in float64 with something wrong; as many as time allows."""
     start = time.perf_counter()
     ops = _ops(book, expectation)
     seconds = time.perf_counter() - start
@@ -145,10 +145,10 @@ def _selected(book: Book, expectation: Expectation, known: list[str]) -> list[Nu
 
 
 def _run(book: Book, expectation: Expectation, **changes: Any) -> dict[str, torch.Tensor]:
-    point = expectation.point
+    """A float64 run of the expectation's point, with `changes` to referee.wide_run."""
     inputs = _inputs_of(book, expectation)
-    base = oracle.base_dtype(book.session.slots["reference"], inputs)
-    return referee.wide_run(book, point, inputs, base, **changes)
+    mode = Float64(referee.base_dtype(book, inputs), changes.pop("rounding", None))
+    return referee.wide_run(book, expectation.point, inputs, mode, **changes)
 
 
 def _inputs_of(book: Book, expectation: Expectation) -> list[Any]:
@@ -201,7 +201,7 @@ def _parameters(book: Book, expectation: Expectation) -> Iterator[Null]:
 
 
 def _tails(book: Book, expectation: Expectation) -> Iterator[Null]:
-    """The last hundredth of an axis zeroed: of each input axis but the batch, and of each weight."""
+    """The last hundredth of an axis zeroed: of each input axis but the batch, of each weight."""
     inputs = dict(tensors.tensor_leaves(_inputs_of(book, expectation)))
     weights = dict(book.session.slots["reference"].named_parameters())
     for kind, found, first in (("input", inputs, 1), ("parameter ", weights, 1)):

@@ -48,4 +48,4 @@ def _go_on_without_randomness(trial: Trial, point: Point) -> None:
     if trial.expect(quiet)["rng"]:
         trial.undecided.append("the reference is random in eval mode too")
         return
-    trial.training = False
+    trial.training, trial.other_stream = False, True

@@ -1,9 +1,10 @@
 """The reference's side: draws, expectations and judgements, as commands of the referee's worker.
 
-The referee runs the reference file only. It computes what is right after the candidate has answered,
-so at the time a candidate runs, its expected output exists nowhere.
+The referee runs the reference file only, in a process that the candidate's never talks to. For most
+points it computes what is right after the candidate has answered.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,12 +14,20 @@ import torch
 from fusewright.errors import ProblemError
 from fusewright.problem import split_init_args
 from fusewright.run.verify import draws, judge, metrics, oracle, runner, specs, tensors
-from fusewright.run.verify.arithmetic import ALL_CONTRACTIONS, CONVOLUTIONS, round_bf16, round_tf32
+from fusewright.run.verify.arithmetic import (
+    ALL_CONTRACTIONS,
+    CONVOLUTIONS,
+    Float64,
+    Jitter,
+    round_bf16,
+    round_tf32,
+)
 from fusewright.run.verify.judge import Expected, Finding, Part
 from fusewright.run.verify.runner import Session
 from fusewright.run.verify.specs import Spec
 
 _INPUT_SEED = 1000
+_JITTERED_RUNS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +72,7 @@ class Book:
 
 
 def init_arguments(book: Book, prefix: str) -> Spec:
-    """The constructor's positional and keyword arguments, from `get_init_inputs` if there is one."""
+    """The constructor's positional and keyword arguments, from `get_init_inputs` if defined."""
     assert book.session.cls is not None
     get = getattr(book.session.source, "get_init_inputs", list)
     runner.seed_everything(_INPUT_SEED)
@@ -75,7 +84,7 @@ def set_precision(book: Book, precision: str) -> None:
 
 
 def draw_inputs(book: Book, name: str, kind: str, seed: int, prefix: str, rows: int | None) -> Spec:
-    """Inputs from `get_inputs` after seeding, redrawn by `kind`; the batch cut or extended to `rows`.
+    """Inputs from `get_inputs` after seeding, redrawn by `kind`, with `rows` rows (None: as given).
 
     kind: "given", "tail" (only the last row or element is new), "special" (NaN, Inf, ... sprinkled
     in) or a rule of draws.REDRAWN.
@@ -151,9 +160,23 @@ def compare_state(book: Book, spec: Spec) -> list[str]:
     for name, entry in got.items():
         if name in wanted:
             found += _entry_differences(name, wanted[name], entry, name in parameters)
+    found += _tie_differences(wanted, got)
     if not found and list(wanted) != list(got):
         found.append("the entries are in another order")
     return found
+
+
+def _tie_differences(wanted: dict[str, torch.Tensor], got: dict[str, Spec]) -> list[str]:
+    """Entries that share memory in one of the two modules only."""
+    ours = {name: tensor.untyped_storage().data_ptr() for name, tensor in wanted.items()}
+    theirs = {name: entry["storage"] for name, entry in got.items()}
+    common = [name for name in ours if name in theirs and wanted[name].numel()]
+    return [
+        f"{first} and {second} {'share' if ours[first] == ours[second] else 'do not share'} memory "
+        "in the reference only"
+        for first, second in itertools.combinations(common, 2)
+        if (ours[first] == ours[second]) != (theirs[first] == theirs[second])
+    ]
 
 
 def _entry_differences(
@@ -317,14 +340,21 @@ def wide_module(book: Book, weights: str) -> torch.nn.Module:
 
 
 def wide_runs(book: Book, point: Point, inputs: list[Any]) -> list[dict[str, torch.Tensor]]:
-    """The float64 result and the other results that are as right as the problem determines:
-    with everything moved by half a unit in the last place, and in allowed tensor-core arithmetic."""
-    base = oracle.base_dtype(book.session.slots["reference"], inputs)
-    noise = oracle.half_ulp_noise(base, point.seed, book.session.device)
-    runs = [wide_run(book, point, inputs, base), wide_run(book, point, inputs, base, noise)]
+    """The float64 result and the other results that are as right as the computation determines:
+    with every value randomly rounded, and in the tensor-core arithmetic that is allowed."""
+    base = base_dtype(book, inputs)
+    runs = [wide_run(book, point, inputs, Float64(base))]
+    for seed in range(_JITTERED_RUNS):
+        jitter = Jitter(metrics.UNIT_ROUNDOFF[base], seed, book.session.device)
+        mode = Float64(base, jitter=jitter)
+        runs.append(wide_run(book, point, inputs, mode, lambda _, t, j=jitter: j.move(t.clone())))
     for rounding, ops in allowed_roundings(book.precision, book.session.device):
-        runs.append(wide_run(book, point, inputs, base, None, rounding, ops))
+        runs.append(wide_run(book, point, inputs, Float64(base, rounding, ops)))
     return runs
+
+
+def base_dtype(book: Book, inputs: list[Any]) -> torch.dtype:
+    return oracle.base_dtype(book.session.slots["reference"], inputs)
 
 
 def allowed_roundings(precision: str, device: torch.device) -> list[tuple[Any, frozenset[str]]]:
@@ -350,22 +380,20 @@ def wide_run(
     book: Book,
     point: Point,
     inputs: list[Any],
-    base: torch.dtype,
+    mode: Float64,
     edit: oracle.Edit | None = None,
-    rounding: Any = None,
-    ops: frozenset[str] = ALL_CONTRACTIONS,
     inner: Any = None,
 ) -> dict[str, torch.Tensor]:
     """One float64 run at a point: outputs, inputs after and state after, by path.
 
     edit: applied to every state entry (by its name) and every input (by its path, such as `[0]`).
-    rounding, ops: see arithmetic.Float64. inner: a further dispatch mode.
+    inner: a further dispatch mode.
     """
     module = wide_module(book, point.weights).train(point.train)
     if edit is not None:
         oracle.edit_state(module, edit)
     wide = oracle.widen_inputs(inputs, edit)
-    effects = oracle.run_wide(module, wide, point.seed, base, rounding, ops, inner)
+    effects = oracle.run_wide(module, wide, point.seed, mode, inner)
     owned = {t.untyped_storage().data_ptr() for t in effects.state.values()}
     return {
         path: t.detach().clone() if t.untyped_storage().data_ptr() in owned else t.detach()
@@ -455,12 +483,12 @@ def classify(book: Book, name: str, norm: float) -> str:
     """The accuracy class of an output error `norm` at a point."""
     point = book.expectations[name].point
     inputs = tensors.load(book.draws[point.inputs], book.session.device)
-    base = oracle.base_dtype(book.session.slots["reference"], inputs)
     worst = metrics.ZERO
     for path, expected in book.expectations[name].expected.items():
         if path.startswith("output") and not expected.exact:
             worst = replace(worst, norm=max(worst.norm, expected.bound.norm))
-    rounded = wide_run(book, point, inputs, base, lambda _, t: round_tf32(t), round_tf32)
+    mode = Float64(base_dtype(book, inputs), round_tf32)
+    rounded = wide_run(book, point, inputs, mode, lambda _, t: round_tf32(t))
     tf32 = max((_error(book, name, p, t) for p, t in rounded.items()), default=0.0)
     eager = max((e.eager.norm for e in book.expectations[name].expected.values()), default=0.0)
     return metrics.accuracy_class(norm, eager, worst.norm, max(2.0 * tf32, 2.0**-11))

@@ -84,8 +84,11 @@ def state(session: Session, slot: str, prefix: str) -> Spec:
 
 
 def load_state(session: Session, slot: str, spec: Spec, how: str) -> None:
-    """Give the module the spec's values: "load" (load_state_dict), "copy" (in place, entry by entry)
-    or "assign" (new tensors in place of the old ones)."""
+    """Give the module the spec's values.
+
+    how: "load" (load_state_dict), "copy" (in place, entry by entry) or "assign" (new tensors in
+    place of the old ones).
+    """
     module = session.slots[slot]
     values = tensors.load(spec, session.device) if how == "assign" else mapped(spec)
     if how == "copy":

@@ -1,5 +1,7 @@
 """Checks of how the candidate behaves, beyond the values of one call: state, storage, modes, side
-effects, awkward inputs. Each is a short scene: set up, call, compare. Runs in the verifier's process.
+effects, awkward inputs. Each is a short scene: set up, call, compare.
+
+Runs in the verifier's process.
 """
 
 import filecmp
@@ -11,7 +13,6 @@ from fusewright.run.verify.isolate import WorkerRaised
 from fusewright.run.verify.specs import Spec
 from fusewright.run.verify.trial import Finding, Point, Trial, remove_files
 
-# A flag that many honest files set; it changes speed, not results.
 Scene = Callable[[Trial], None]
 
 
@@ -36,7 +37,7 @@ def brief(failure: WorkerRaised) -> str:
 
 
 def check_layout(trial: Trial, expected: Spec, got: Spec) -> None:
-    """Strides: a caller who may call `.view` on the reference's output may do so on the candidate's."""
+    """Strides: who may call `.view` on the reference's output may do so on the candidate's."""
     bad: list[str] = []
     odd: list[str] = []
     for (path, mine), (_, theirs) in zip(specs.tensors(expected), specs.tensors(got)):
@@ -176,7 +177,7 @@ def repeat(trial: Trial) -> None:
 
 def modes(trial: Trial) -> None:
     """train() and eval(), one after the other, with the buffers that each call leaves."""
-    for train in (not trial.training, trial.training):
+    for train in (False,) if trial.other_stream else (not trial.training, trial.training):
         point = Point("random-2", "given-0", train)
         found = trial.evaluate(point, effects=True)
         trial.tell("modes/" + ("train" if train else "eval"), found)
@@ -188,7 +189,7 @@ def inference_mode(trial: Trial) -> None:
 
 
 def gradients(trial: Trial) -> None:
-    """Where gradients flow through the reference they must flow through the candidate, and agree."""
+    """Where gradients flow through the reference, they must flow here too, and agree."""
     point = base_point(trial)
     expected = trial.ask_referee(
         "expect_gradients",

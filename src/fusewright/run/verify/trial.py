@@ -59,6 +59,7 @@ class Trial:
     progress: Progress
     init: Spec = field(default_factory=dict)
     training: bool = True
+    other_stream: bool = False
     checks: list[Check] = field(default_factory=list)
     undecided: list[str] = field(default_factory=list)
     weights: dict[str, Spec] = field(default_factory=dict)

@@ -13,14 +13,14 @@ from fusewright.run.verify.trial import Finding, Point, Trial, describe, finite
 _DISTRIBUTIONS = (
     ("normal", "random-1"),
     ("heavy", "heavy-3"),
-    ("shifted", "random-2"),
-    ("negative", "random-1"),
+    ("shifted", "offset-5"),
+    ("negative", "random-2"),
     ("large", "heavy-3"),
     ("small", "random-2"),
     ("ties", "random-1"),
 )
 # Drawn only when something could not be told apart with the ones above.
-_ESCALATION = (("heavy", "heavy-4"), ("normal", "random-5"), ("shifted", "heavy-6"))
+_ESCALATION = (("heavy", "heavy-4"), ("normal", "random-6"), ("shifted", "offset-8"))
 # A reference that takes longer than this for a call is tried on fewer distributions.
 _SLOW_S = 1.0
 _SLOW_COUNT = 3
@@ -63,6 +63,7 @@ def judge_precision(trial: Trial, point: Point, outputs: list[Finding]) -> None:
 def distribution_checks(trial: Trial) -> None:
     """The values at every distribution; each also asks which null candidates it can tell apart."""
     trial.draw_weights("heavy-3", "heavy", 3)
+    trial.draw_weights("offset-5", "offset", 5)
     slow = trial.expect(Point("random-1", "given-0", trial.training))["seconds"] > _SLOW_S
     given = [(f"given-{i}", "random-1") for i in range(1, trial.settings.seeds)]
     for i in range(1, trial.settings.seeds):
@@ -76,7 +77,7 @@ def distribution(trial: Trial, inputs: str, weights: str, name: str) -> None:
     """One point: compare there, then try the null candidates there."""
     trial.progress(name)
     kind = inputs.split("-")[0]
-    trial.draw_inputs(inputs, kind, 11)
+    trial.draw_inputs(inputs, kind, 10 + len(trial.inputs))
     point = Point(weights, inputs, trial.training)
     try:
         expected = trial.expect(point)

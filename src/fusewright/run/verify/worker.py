@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from fusewright.run.verify import gradients, power, referee, runner, samples, wire
+from fusewright.run.verify.arithmetic import Float64
 
 _PR_SET_PDEATHSIG = 1
 _REAP_S = 2.0
@@ -36,6 +37,9 @@ def main(kind: str, descriptor: int) -> None:
 
 def serve_nursery(sock: socket.socket) -> None:
     """Fork a worker per request; answer questions about ended ones; end them all at the end."""
+    # Float64's first use imports much of torch; done here, every fork has it already.
+    with Float64(torch.float32):
+        torch.zeros(1).add(1)
     alive: list[int] = []
     while True:
         try:

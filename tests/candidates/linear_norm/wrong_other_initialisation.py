@@ -1,0 +1,15 @@
+"""expect: reject state-dict. The constructor draws one number too many."""
+
+import torch
+from torch import nn
+
+
+class ModelNew(nn.Module):
+    def __init__(self, features, hidden):
+        super().__init__()
+        torch.rand(1)
+        self.linear = nn.Linear(features, hidden)
+        self.norm = nn.LayerNorm(hidden)
+
+    def forward(self, x):
+        return torch.relu(self.norm(self.linear(x)))
