@@ -6,14 +6,17 @@ the modules named after their families.
 
 from ..context import Context
 from ..ir import graph as g
-from . import algebra, constants, view
+from . import algebra, collect, constants, contract, reduce, view
 from .engine import run_rules
 from .rule import Rewrite, Rule
 
 RULES: tuple[Rule, ...] = (
     *constants.RULES,
     *algebra.RULES,
+    *collect.RULES,
     *view.RULES,
+    *reduce.RULES,
+    *contract.RULES,
 )
 
 __all__ = ["RULES", "Rewrite", "Rule", "rewrite", "run_rules"]

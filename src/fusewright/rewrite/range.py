@@ -174,29 +174,8 @@ def _end(op: str, value: float, default: float) -> float:
 
 
 _EVERYWHERE = frozenset(
-    [
-        "neg",
-        "abs",
-        "sign",
-        "exp",
-        "exp2",
-        "expm1",
-        "sin",
-        "cos",
-        "atan",
-        "sinh",
-        "cosh",
-        "tanh",
-        "asinh",
-        "erf",
-        "erfc",
-        "sigmoid",
-        "floor",
-        "ceil",
-        "round",
-        "trunc",
-        "bitwise_not",
-    ]
+    ("neg", "abs", "sign", "exp", "exp2", "expm1", "sin", "cos", "atan", "sinh", "cosh", "tanh")
+    + ("asinh", "erf", "erfc", "sigmoid", "floor", "ceil", "round", "trunc", "bitwise_not")
 )
 
 

@@ -240,7 +240,8 @@ def _view(node: View, x: Tensor) -> Tensor:
     affine = None if node.valid else _affine(node.index, node.axes, node.x.shape)
     if affine is not None:
         strides, offset = affine
-        return torch.as_strided(x.contiguous(), node.shape, strides, offset)
+        x = x.contiguous()
+        return torch.as_strided(x, node.shape, strides, x.storage_offset() + offset)
     return read(x, node.index, node.valid, node.axes, node.shape, node.fill)
 
 

@@ -16,8 +16,9 @@ from ..ir.scalar import OPS
 # on server CPUs. Only the order of magnitude matters: it weighs algebra that trades one for the
 # other.
 FLOPS_PER_BYTE = 16
-# A pointwise operation cannot be a multiply-add and runs at half the rate of a contraction's.
-POINTWISE_WEIGHT = 2
+# Time of an operation in quarters of a float32 contraction's: a pointwise one cannot be half of a
+# multiply-add, a 16-bit contraction runs on tensor cores.
+POINTWISE_WEIGHT, CONTRACT_WEIGHT, HALF_CONTRACT_WEIGHT, BYTE_WEIGHT = 8, 4, 1, 4 * FLOPS_PER_BYTE
 
 
 def node_flops(node: g.Node) -> int:
@@ -109,8 +110,22 @@ def node_cost(node: g.Node) -> Cost:
         return Cost(0, int(is_late(node)), 1, _length((*node.index, *(c.x for c in node.valid))))
     if is_pointwise(node):
         return Cost(POINTWISE_WEIGHT * node_flops(node), 0, 1, 0)
-    weight = 1 if isinstance(node, g.Contract) else POINTWISE_WEIGHT
-    return Cost(weight * node_flops(node) + FLOPS_PER_BYTE * node_bytes(node), 0, 1, 0)
+    work = _weight(node) * node_flops(node) + BYTE_WEIGHT * node_bytes(node)
+    # A pointwise operand is computed again in the kernel of every reduction that reads it.
+    work += sum(POINTWISE_WEIGHT * node_flops(x) for x in node.operands if is_pointwise(x))
+    return Cost(work, 0, 1, _length(_indices(node)))
+
+
+def _weight(node: g.Node) -> int:
+    if isinstance(node, g.Contract):
+        return HALF_CONTRACT_WEIGHT if node.a.dtype.bits <= 16 else CONTRACT_WEIGHT
+    return POINTWISE_WEIGHT
+
+
+def _indices(node: g.Node) -> Iterable[ix.Index]:
+    if isinstance(node, g.Contract):
+        return (*node.a_index, *node.b_index, *(c.x for c in (*node.a_valid, *node.b_valid)))
+    return node.index if isinstance(node, g.Gather) else ()
 
 
 def is_late(node: g.View) -> bool:

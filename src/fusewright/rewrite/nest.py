@@ -1,0 +1,255 @@
+"""Sums of products of indexed tensors: the common form of reductions and contractions.
+
+`out[i] = scale · Σ_loops Π_f f[index_f(i, loops)]`, a factor counting as zero where its conditions
+fail. Views dissolve in a nest's index maps and a reduction of a contraction is one more loop, so
+every linear map over the output axes of every contraction looks the same here. This module reads
+graphs into nests and simplifies them without choosing; `plan` chooses and writes graphs.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ..ir import graph as g
+from ..ir import index as ix
+from ..ir.dtypes import DType
+from ..ir.graph import Node, Scalar, Shape
+from ..ir.index import Conds, Index, Var
+from .build import mapping
+
+Family = Literal["matmul", "convolution"]
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """`x[index] if valid else 0`."""
+
+    x: Node
+    index: tuple[Index, ...]
+    valid: Conds = ()
+
+    @property
+    def variables(self) -> tuple[Var, ...]:
+        return ix.variables(*self.index, *(c.x for c in self.valid))
+
+    def substitute(self, at: Mapping[Index, Index]) -> "Factor":
+        index = tuple(ix.substitute(e, at) for e in self.index)
+        return Factor(self.x, index, ix.substitute_conds(self.valid, at))
+
+    def where(self, conds: Iterable[ix.Cond]) -> "Factor":
+        return replace(self, valid=ix.conjunction((*self.valid, *conds)))
+
+
+@dataclass(frozen=True, slots=True)
+class Nest:
+    """A sum of products; output axes are the variables i0, i1, ... of `shape`."""
+
+    shape: Shape
+    loops: tuple[Var, ...]
+    factors: tuple[Factor, ...]
+    dtype: DType
+    family: Family = "matmul"
+    scale: Scalar = 1
+
+    @property
+    def axes(self) -> tuple[Index, ...]:
+        return ix.axes(self.shape)
+
+    def substitute(self, at: Mapping[Index, Index]) -> "Nest":
+        return replace(self, factors=tuple(f.substitute(at) for f in self.factors))
+
+    def used_elsewhere(self, v: Index, factor: Factor) -> bool:
+        return any(v in f.variables for f in self.factors if f is not factor)
+
+
+def fresh_loops(extents: Iterable[int], taken: int) -> tuple[Index, ...]:
+    """New loop variables (constants for extent 1) that differ from the first `taken` ones."""
+    return tuple(ix.var(f"r{taken + k}", n) for k, n in enumerate(extents))
+
+
+def as_loops(xs: Iterable[Index]) -> tuple[Var, ...]:
+    return tuple(x for x in xs if isinstance(x, Var))
+
+
+# ------------------------------------------------------------------------------------------ reading
+
+
+class Reader:
+    """Turns nodes into factors, keeping loop names apart.
+
+    `contractions` says how deep contractions below are opened; a product is opened by `products`.
+    """
+
+    def __init__(self, contractions: int = 1, products: bool = False) -> None:
+        self.contractions = contractions
+        self.products = products
+        self.loops: list[Index] = []
+        self.family: Family = "matmul"
+        self.opened = 0
+
+    def fresh(self, extents: Iterable[int]) -> tuple[Index, ...]:
+        new = fresh_loops(extents, len(self.loops))
+        self.loops += new
+        return new
+
+    def factors(self, f: Factor, depth: int | None = None) -> list[Factor]:
+        """`f` with the views, and to some depth the contractions, in its tensor dissolved."""
+        depth = self.contractions if depth is None else depth
+        x = f.x
+        if isinstance(x, g.View) and (not x.valid or x.fill == 0):
+            at = mapping(x.shape, f.index)
+            inside = Factor(x.x, x.index, x.valid).substitute(at).where(f.valid)
+            return self.factors(inside, depth)
+        if isinstance(x, g.Contract) and depth > 0 and opens(x):
+            return self._contraction(x, f, depth)
+        if isinstance(x, g.Cast) and isinstance(x.x, g.Contract) and widens(x):
+            below = self.factors(replace(f, x=x.x), depth)
+            return [replace(h, x=g.cast(h.x, x.dtype)) for h in below]
+        if self.products and isinstance(x, g.Binary) and x.op == "mul":
+            return [h for o in (x.a, x.b) for h in self.factors(replace(f, x=o), depth)]
+        return [f]
+
+    def _contraction(self, c: g.Contract, f: Factor, depth: int) -> list[Factor]:
+        self.opened += 1
+        if c.family == "convolution":
+            self.family = "convolution"
+        at = mapping(c.shape, f.index)
+        loops = self.fresh(c.reduced)
+        at |= {r: v for r, v in zip(c.reduced_axes, loops, strict=True) if isinstance(r, Var)}
+        sides = (Factor(c.a, c.a_index, c.a_valid), Factor(c.b, c.b_index, c.b_valid))
+        return [h for s in sides for h in self.factors(s.substitute(at).where(f.valid), depth - 1)]
+
+
+def widens(x: g.Cast) -> bool:
+    """Whether the cast loses nothing of a float."""
+    return x.dtype.is_float and x.x.dtype.is_float and x.x.dtype.bits < x.dtype.bits
+
+
+def opens(c: g.Contract) -> bool:
+    """Whether `c` is a plain sum of products: not empty, and not widened from a smaller type."""
+    return bool(c.size) and all(c.reduced)
+
+
+def from_contract(c: g.Contract, deeper: int = 0) -> Nest:
+    """`c` as a nest; `deeper` levels of contractions among its operands are opened too."""
+    reader = Reader(contractions=deeper + 1)
+    factors = reader.factors(Factor(c, c.axes))
+    return Nest(c.shape, as_loops(reader.loops), tuple(factors), c.dtype, reader.family)
+
+
+def from_sum(x: Node, axes: Sequence[int], reader: Reader) -> Nest:
+    """The sum of `x` over `axes` as a nest."""
+    kept = [k for k in range(len(x.shape)) if k not in axes]
+    shape = tuple(x.shape[k] for k in kept)
+    loops = reader.fresh(x.shape[k] for k in axes)
+    at = dict(zip(axes, loops, strict=True)) | dict(zip(kept, ix.axes(shape), strict=True))
+    factors = reader.factors(Factor(x, tuple(at[k] for k in range(len(x.shape)))))
+    return Nest(shape, as_loops(reader.loops), tuple(factors), x.dtype, reader.family)
+
+
+def from_view(v: g.View, reader: Reader) -> Nest | None:
+    """A view as a nest without loops of its own; None when its border is not zero."""
+    if v.valid and v.fill != 0:
+        return None
+    factors = reader.factors(Factor(v, v.axes))
+    return Nest(v.shape, as_loops(reader.loops), tuple(factors), v.dtype, reader.family)
+
+
+# ------------------------------------------------------------------------------------- simplifying
+
+
+def simplified(nest: Nest) -> Nest:
+    """The nest without constant factors, loops nothing depends on, and solvable equalities."""
+    while (after := _step(nest)) is not None:
+        nest = after
+    return nest
+
+
+def _step(nest: Nest) -> Nest | None:
+    for f in nest.factors:
+        if isinstance(f.x, g.Const) and not f.valid and _is_number(f.x.value):
+            rest = tuple(h for h in nest.factors if h is not f)
+            return replace(nest, factors=rest, scale=nest.scale * f.x.value)
+    used = {v for f in nest.factors for v in f.variables}
+    for v in nest.loops:
+        if v not in used:
+            loops = tuple(w for w in nest.loops if w != v)
+            return replace(nest, loops=loops, scale=nest.scale * v.extent)
+    for f in nest.factors:
+        for c in f.valid:
+            if c.kind == "eq" and (solved := _solve(nest, f, c)) is not None:
+                return solved
+    return None
+
+
+def _is_number(value: Scalar) -> bool:
+    return value == value and value not in (float("inf"), float("-inf"))
+
+
+def _solve(nest: Nest, factor: Factor, cond: ix.Cond) -> Nest | None:
+    """The nest with a loop variable eliminated by the equality `cond`, if it occurs linearly."""
+    for v in nest.loops:
+        c = ix.coefficient(cond.x, v)
+        if c not in (1, -1):
+            continue
+        value = (cond.x - v * c) * -c
+        guarded = replace(
+            factor,
+            valid=ix.conjunction(
+                (*(d for d in factor.valid if d != cond), *ix.inside(value, v.extent))
+            ),
+        )
+        factors = tuple(guarded if h is factor else h for h in nest.factors)
+        loops = tuple(w for w in nest.loops if w != v)
+        return replace(nest, loops=loops, factors=factors).substitute({v: value})
+    return None
+
+
+# ------------------------------------------------------------------------------ change of variables
+
+
+def changes(nest: Nest) -> Iterable[Nest]:
+    """Nests equal to `nest` in which one loop follows an axis of a factor instead.
+
+    Where an axis is read at `v + u + ...` over two loops, v is replaced by `t = v + u`; what then
+    bounds v becomes a condition on another factor. An axis read at `(v + u + ...) / s`, under the
+    condition that the division leaves no rest, is treated alike.
+    """
+    for f in nest.factors:
+        for e in f.index:
+            for v in nest.loops:
+                yield from _changed(nest, f, e, v)
+
+
+def _guarded(f: Factor) -> Factor:
+    """`f` reading nothing outside its tensor, now that `v = t - u` may leave v's range."""
+    return f.where(c for e, n in zip(f.index, f.x.shape, strict=True) for c in ix.inside(e, n))
+
+
+def _changed(nest: Nest, f: Factor, e: Index, v: Var) -> Iterable[Nest]:
+    inner, step = (e.x, e.divisor) if isinstance(e, ix.Div) else (e, 1)
+    exact = step == 1 or any(c.kind == "eq" and c.x == ix.mod(inner, step) for c in f.valid)
+    sign = ix.coefficient(inner, v)
+    if sign not in (1, -1) or not exact:
+        return
+    constant, terms = ix.parts(inner)
+    own = [(c, a) for c, a in terms if a in nest.loops]
+    rest = [(c, a) for c, a in terms if a not in nest.loops]
+    if (len(own) < 2 and step == 1) or any(c % step for c, _ in rest):
+        return
+    total = ix.add(ix.const(constant), *(ix.mul(a, c) for c, a in own))
+    low, high = -(-total.lo // step), total.hi // step
+    if high < low:
+        return
+    t = ix.var(f"{v.name}'", high - low + 1)
+    value = (step * (t + low) - (total - v * sign)) * sign
+    conds = ix.inside(value, v.extent)
+    loops = tuple(w for w in nest.loops if w != v) + as_loops((t,))
+    moved = replace(nest, loops=loops).substitute({v: value})
+    moved = replace(moved, factors=tuple(_guarded(h) for h in moved.factors))
+    for k in range(len(moved.factors)):
+        factors = list(moved.factors)
+        factors[k] = factors[k].where(conds)
+        yield simplified(replace(moved, factors=tuple(factors)))
+        if not conds:
+            return
