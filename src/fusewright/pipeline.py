@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +31,7 @@ from .run.device import detected_target
 from .schedule import schedule
 from .schedule.names import Names
 from .target.arch import Arch, arch
+from .version import VERSION
 
 R = TypeVar("R")
 STAGES = ("capture", "interface", "rewrite", "schedule", "kernels", "module")
@@ -98,7 +98,7 @@ def compile_problem(
         kernels=kernels,
         rewrites=tuple(dict.fromkeys(map(rewrite_line, rewrites))),
         options=options,
-        version=fusewright_version(),
+        version=VERSION,
     )
     text = run("module", str, lambda: module_text(emission))
     return Compilation(
@@ -154,14 +154,6 @@ def _source_of(problem: Problem) -> str:
     if problem.source is None:
         raise OutputError("a module without a source file needs fusewright.optimize")
     return problem.source
-
-
-def fusewright_version() -> str:
-    """The version of the installed package."""
-    try:
-        return version("fusewright")
-    except PackageNotFoundError:
-        return "of a source tree"
 
 
 def write_output(text: str, path: str | Path, problem: Problem) -> Path:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from fusewright.ir.graph import Graph, Path
-from fusewright.ir.interface import Condition, Interface, ModuleFact, Parameter
+from fusewright.ir.interface import Condition, Held, Interface, ModuleFact, Parameter
 from fusewright.problem import Problem
 
 _OWN = frozenset(vars(nn.Module()))
@@ -35,18 +35,37 @@ def interface(problem: Problem, graph: Graph) -> Interface:
         for k, p in list(enumerate(signature))[len(problem.inputs) :]:
             found.visit((k,), p.name, p.default)
     given = dict(found.tensors)
-    tensors = tuple(
-        (s.name, given[s.path] if s.node.role == "input" else held_text(problem.module, s.path))
-        for s in graph.inputs
-        if s.literal is None
-    )
+    numbers = {id(part): k for k, part in enumerate(problem.module.modules())}
+    tensors: list[tuple[str, str]] = []
+    held: list[tuple[str, Held]] = []
+    for s in (s for s in graph.inputs if s.literal is None):
+        if s.node.role == "input":
+            tensors.append((s.name, given[s.path]))
+        elif (registered := _registered(problem.module, s.path, numbers)) is not None:
+            held.append((s.name, registered))
+        else:
+            tensors.append((s.name, held_text(problem.module, s.path)))
     return Interface(
         parameters,
         len(problem.inputs),
-        tensors,
+        tuple(tensors),
+        tuple(held),
         (*found.conditions, *_ties(problem.module)),
         tuple(_module_facts(problem.module)),
     )
+
+
+def _registered(module: nn.Module, path: Path, numbers: Mapping[int, int]) -> Held | None:
+    """Where the parameter or buffer at `path` is registered; None for a plain attribute."""
+    owner: Any = module
+    for part in path[:-1]:
+        owner = getattr(owner, str(part), None)
+    name = str(path[-1])
+    if isinstance(owner, nn.Module) and name in owner._parameters:
+        return Held(numbers[id(owner)], "_parameters", name)
+    if isinstance(owner, nn.Module) and name in owner._buffers:
+        return Held(numbers[id(owner)], "_buffers", name)
+    return None
 
 
 # ---------------------------------------------------------------------------------------- arguments
@@ -137,6 +156,8 @@ def literal(value: Any) -> str | None:
     """Python text of plain data (numbers, text, dtypes, devices, containers of them), else None."""
     if type(value) is float:
         return repr(value) if math.isfinite(value) else f'float("{value}")'
+    if type(value) is str and '"' not in value and "\\" not in value and value.isprintable():
+        return f'"{value}"'
     if value is None or type(value) in PLAIN or isinstance(value, torch.dtype):
         return repr(value)
     if isinstance(value, torch.device):

@@ -39,8 +39,10 @@ class Emission:
 
     @property
     def tensors(self) -> tuple[InputSpec, ...]:
-        """The inputs that forward reads from its arguments or the module: no literals."""
-        return tuple(s for s in self.graph.inputs if s.literal is None)
+        """The inputs that forward reads: arguments first, then what modules hold; no literals."""
+        held = dict(self.interface.held)
+        live = [s for s in self.graph.inputs if s.literal is None]
+        return tuple(sorted(live, key=lambda s: s.name in held))
 
     @property
     def torch_binding(self) -> bool:

@@ -57,8 +57,10 @@ def forward_lines(plan: ForwardPlan, depth: int) -> list[str]:
         dead = [plan.names[b] for b, at in last.items() if at == number]
         if dead and number + 1 < len(units):
             lines.append(f"{'    ' * depth}del {', '.join(dead)}")
-    lines += _ending(plan, depth)
-    return lines
+    for b in plan.program.buffers:  # what no step writes is empty
+        if b.role not in GIVEN and b.name not in allocated and b.name in _kept(plan.program):
+            lines += _allocation(plan, b, depth)
+    return lines + _ending(plan, depth)
 
 
 Unit = tuple[int, Segment] | LibraryCall
@@ -95,9 +97,14 @@ def strided_in(call: LibraryCall) -> Iterator[Strided]:
             stack.extend(reversed(arg))
 
 
+def _kept(program: Program) -> set[str]:
+    """Buffers that are needed after the last step."""
+    return {s.buffer for s in program.returns} | {s.buffer for _, s in program.updates}
+
+
 def _last_use(program: Program, units: Sequence[Unit]) -> dict[str, int]:
     """The number of the last unit that touches each temporary which is not needed at the end."""
-    kept = {s.buffer for s in program.returns} | {s.buffer for _, s in program.updates}
+    kept = _kept(program)
     roles = {b.name: b.role for b in program.buffers}
     out: dict[str, int] = {}
     for number, unit in enumerate(units):
@@ -125,8 +132,9 @@ def _unit_lines(plan: ForwardPlan, unit: Unit, allocated: set[str], depth: int) 
         lines += _allocation(plan, b, depth)
     pointers = [f"{plan.names[b.name]}.data_ptr()" for b in buffers]
     stream = ["stream"] if plan.cuda else []
-    head = f"_check(library, library.{entry_name(number)}("
-    return lines + bracketed(head, [*pointers, *stream], "))", depth)
+    head = f"status = library.{entry_name(number)}("
+    lines += bracketed(head, [*pointers, *stream], ")", depth)
+    return [*lines, f"{'    ' * depth}_check(library, status)"]
 
 
 def _origins(texts: Iterable[str], depth: int) -> list[str]:

@@ -6,6 +6,7 @@ conditions on forward's arguments, and the constants that forward writes down.
 
 from collections.abc import Mapping
 
+from fusewright.ir.interface import Held
 from fusewright.ir.kernel import LibraryCall
 from fusewright.ir.program_text import scalar_code
 
@@ -34,7 +35,18 @@ def table_parts(e: Emission) -> list[str]:
     out += ["_TENSORS = (", *_tensor_rows(e), ")"]
     out += ["# Modules the kernels are made for: path, class, values."]
     out += ["_MODULES = (", *_module_rows(e), ")"]
+    if e.interface.held:
+        out += ["# Where the last tensors are held: position in _MODULES, registry, name."]
+        held = (h for _, h in _held(e))
+        rows = [f"({h.module}, {string(h.registry)}, {string(h.name)})," for h in held]
+        out += ["_HELD = (", *(f"    {row}" for row in rows), ")"]
     return ["\n".join(out), *_literals(e)]
+
+
+def _held(e: Emission) -> list[tuple[str, Held]]:
+    """Registered tensors in the order of the table."""
+    held = dict(e.interface.held)
+    return [(s.name, held[s.name]) for s in e.tensors if s.name in held]
 
 
 def _tensor_rows(e: Emission) -> list[str]:
@@ -79,6 +91,8 @@ def guard_parts(e: Emission) -> list[str]:
     autocast = "torch.is_autocast_enabled()" if e.cuda else "_autocast()"
     tensors = filled(support.TENSORS, DEVICE=e.arch.kind, AUTOCAST=autocast, CAPABILITY=capable)
     parts = [support.MODULES, tensors, support.WARN]
+    if e.interface.held:
+        parts.insert(1, support.HELD)
     if e.program.updates:
         parts.append(support.OVERLAP)
     if e.cuda:
@@ -95,7 +109,8 @@ def admitted_lines(e: Emission, head: str) -> list[str]:
     lines = [
         f"    def _admitted({head}):",
         '        """The tensors to compute with; None where the kernels do not apply."""',
-        "        refusal = _changed_module(self)",
+        "        modules = list(self.modules())",
+        "        refusal = _changed_module(modules)",
     ]
     if e.interface.parameters is None:
         lines += [
@@ -107,7 +122,8 @@ def admitted_lines(e: Emission, head: str) -> list[str]:
         lines += _assigned("refusal", string(condition.refusal))
     lines.append("        if refusal is None:")
     texts = dict(e.interface.tensors)
-    lines += _tuple_lines("tensors", [texts[s.name] for s in e.tensors])
+    reads = [texts[s.name] for s in e.tensors if s.name in texts]
+    lines += _tuple_lines("tensors", [*reads, *(["*_held(modules)"] if e.interface.held else [])])
     lines.append("            refusal = _changed_tensor(tensors)")
     if e.program.updates:
         written = tuple_text(str(k) for k in _written_positions(e))

@@ -13,7 +13,7 @@ from .pytext import comment, unspeakable
 def header_lines(e: Emission) -> list[str]:
     """Comments: what this is, what was rewritten, the kernels with tiles, how to reproduce it."""
     lines = comment(f"{e.title}: Model with fused kernels for {e.arch.name} (class ModelNew).")
-    lines += comment(f"Written by fusewright {e.version}. Reproduce: {reproduce_command(e)}")
+    lines += [f"# Written by fusewright {e.version}. Reproduce:", f"#   {reproduce_command(e)}"]
     lines += ["#", f"# Rewrites ({e.options.numerics}):"]
     lines += _listed(e.rewrites)
     kernels = [_kernel_line(s) for s in e.program.steps if isinstance(s, Kernel)]

@@ -29,13 +29,12 @@ CPU_LINK_FLAGS = ("-Wl,--no-as-needed",)
 CUDA_FLAGS = ("-O3", "-std=c++17", "-lineinfo")
 
 MODULES = '''
-def _changed_module(model):
+def _changed_module(modules):
     """How the modules differ from those that were captured, or None."""
-    modules = list(model.modules())
     if len(modules) != len(_MODULES):
         return f"the model has {len(modules)} modules, not {len(_MODULES)}"
     for module, (path, name, attributes) in zip(modules, _MODULES):
-        if module is not model:
+        if path:
             if type(module).__name__ != name:
                 return f"{path} is a {type(module).__name__}, not a {name}"
             if module._forward_hooks or module._forward_pre_hooks:
@@ -45,6 +44,12 @@ def _changed_module(model):
             changed = [k for k in attributes if now[k] != attributes[k]]
             return f"{path or 'the model'}: {changed} differ from the values at capture"
     return None
+'''
+
+HELD = '''
+def _held(modules):
+    """The parameters and buffers of the table, as they are now."""
+    return [modules[k].__dict__[registry].get(name) for k, registry, name in _HELD]
 '''
 
 TENSORS = '''
@@ -58,8 +63,8 @@ def _changed_tensor(tensors):
         if tensor.dtype is not dtype or tensor.shape != shape:
             return f"{name} is {tensor.dtype} {tuple(tensor.shape)}, not {dtype} {shape}"
         device = device or tensor.device
-        if tensor.device != device or device.type != "@DEVICE@":
-            return f"{name} is on {tensor.device}; all tensors must be on one @DEVICE@ device"
+        if tensor.device != device:
+            return f"{name} is on {tensor.device}, another tensor on {device}"
         if tensor.layout is not torch.strided or tensor.is_neg():
             return f"{name} is not a plain strided tensor"
         if tensor.stride() != strides and tensor.numel():
@@ -68,6 +73,8 @@ def _changed_tensor(tensors):
                 return f"{name} has strides {tensor.stride()}, not {strides}"
         if grad and tensor.requires_grad:
             return f"{name} needs gradients; torch.no_grad() admits the kernels"
+    if device is not None and device.type != "@DEVICE@":
+        return f"the tensors are on {device}; the kernels are for @DEVICE@"
     if @AUTOCAST@:
         return "autocast is on"
 @CAPABILITY@    return None

@@ -4,6 +4,7 @@ Made by `capture.interface` from the live module, written as Python by `emit`. N
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +40,27 @@ class ModuleFact:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """A registered tensor: where it is found in the module with that number in `modules`."""
+
+    module: int
+    registry: Literal["_parameters", "_buffers"]
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Interface:
     """The calling convention and the guards that do not concern tensors.
 
     `parameters` of forward after self; None when it takes `*args` or the like, then `count`
-    positional arguments are expected in `args`. `tensors` gives for each input of the graph, by
-    name, the Python text that reads it from the arguments or from `self`; literals have none.
+    positional arguments are expected in `args`. For each input of the graph, by name, `tensors`
+    gives the Python text that reads it from the arguments or from `self`, or `held` the registry
+    that holds it (attribute look-up in a module is slow); literals have neither.
     """
 
     parameters: tuple[Parameter, ...] | None
     count: int
     tensors: tuple[tuple[str, str], ...]
+    held: tuple[tuple[str, Held], ...] = ()
     conditions: tuple[Condition, ...] = ()
     modules: tuple[ModuleFact, ...] = ()
