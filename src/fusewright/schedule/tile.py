@@ -103,7 +103,7 @@ def _elementwise(
     per_thread = sum(buffers[n].dtype.bytes for n, _ in touched if buffers[n].role != "output")
     wanted = -(-arch.in_flight // (arch.threads * max(per_thread, 1) * vector))
     enough = points // (arch.units * arch.threads * vector)
-    return Tile(threads, vector, max(1, min(wanted * 2, 4, enough)))
+    return Tile(threads, vector, max(1, min(wanted, 4, enough)))
 
 
 def _row_reduce(
