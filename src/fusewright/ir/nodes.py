@@ -227,6 +227,10 @@ class Contract(Node):
     def flops(self) -> int:
         return 2 * self.size * prod(self.reduced)
 
+    @property
+    def kind(self) -> str:
+        return self.family
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gather(Node):

@@ -174,9 +174,8 @@ class _Assembly:
         stored = {m.sink: placements[m.sink] for m in cluster.members if m.sink in placements}
         if not stored:
             return []
-        name = names.kernel([m.sink for m in cluster.members])
         kernel: Kernel = build_kernel(
-            cluster, name, placements, stored, buffers, self.arch, self.plan.graph.origins
+            cluster, names, placements, stored, buffers, self.arch, self.plan.graph.origins
         )
         return [kernel]
 

@@ -5,9 +5,13 @@ same graph is scheduled.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from ..ir import body as b
 from ..ir import graph as g
+from ..ir.kernel import Phase
+from ..ir.scalar import OPS
 
 # Words that name something else in the emitted Python, C++ or CUDA text.
 RESERVED = frozenset(
@@ -134,19 +138,36 @@ class Names:
         if node in self.graph.outputs:
             position = self.graph.outputs.index(node)
             return self._unique("out" if len(self.graph.outputs) == 1 else f"out{position}")
-        return self._unique(identifier(self._described([node])))
+        return self._unique(identifier(self._described(node)))
 
-    def kernel(self, sinks: list[g.Node]) -> str:
-        """A kernel's name from the operations it ends in."""
-        return self._unique(identifier(self._described(sinks)) + "_kernel")
+    def kernel(self, phases: tuple[Phase, ...], sinks: tuple[g.Node, ...]) -> str:
+        """A kernel's name: the module it serves, or the costliest operations it performs."""
+        modules = self._modules(sinks)
+        if len(modules) == 1 and modules[0]:
+            return self._unique(identifier(f"{modules[0]}_kernel"))
+        return self._unique(identifier("_".join(_main_operations(phases) or ["copy"])) + "_kernel")
 
     def call(self, node: g.Node) -> str:
-        return self._unique(identifier(self._described([node])) + "_call")
+        return self._unique(identifier(self._described(node)) + "_call")
 
-    def _described(self, nodes: list[g.Node]) -> str:
+    def _modules(self, nodes: Iterable[g.Node]) -> list[str]:
         origins = (self.graph.origins.get(n) for n in nodes)
-        modules = [o.module for o in origins if o is not None and o.module]
-        kinds = dict.fromkeys(n.kind.removeprefix("reduce_") for n in nodes)
-        module = modules[-1] if modules else ""
-        text = "_".join([k.removeprefix("aten.").split(".")[0] for k in kinds][:3])
-        return f"{module}_{text}" if module else text
+        return list(dict.fromkeys(o.module for o in origins if o is not None))
+
+    def _described(self, node: g.Node) -> str:
+        (module,) = self._modules([node]) or [""]
+        kind = node.kind.removeprefix("reduce_").removeprefix("aten.").split(".")[0]
+        return f"{module}_{kind}" if module else kind
+
+
+def _main_operations(phases: tuple[Phase, ...]) -> list[str]:
+    """Up to three operations of a kernel, the costliest, in the order they are performed."""
+    found: dict[str, int] = {}
+    for p in phases:
+        for e in b.walk(*p.bodies):
+            if isinstance(e, b.Apply):
+                found.setdefault(e.op, OPS[e.op].cost)
+        for f in p.folds:
+            found.setdefault(f.kind, 100)
+    ranked = sorted(found, key=lambda op: -found[op])[:3]
+    return [op for op in found if op in ranked]

@@ -13,6 +13,7 @@ from ..target.arch import Arch
 from . import collapse, tile
 from .fuse import Cluster, Member, describe, folded_axes, is_reduction
 from .lower import SinkRef
+from .names import Names
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +279,7 @@ def _renamed(rows: tuple[Var, ...], phases: list[Phase]) -> tuple[tuple[Var, ...
 
 def build_kernel(
     cluster: Cluster,
-    name: str,
+    names: Names,
     placements: Placements,
     stored: Placements,
     buffers: Mapping[str, Buffer],
@@ -297,7 +298,7 @@ def build_kernel(
     written = dict.fromkeys(s.buffer for p in final for s in p.stores)
     lines = (origins[m.sink].text for m in cluster.members if m.sink in origins)
     return Kernel(
-        name,
+        names.kernel(final, tuple(m.sink for m in cluster.members)),
         anchor,
         rows,
         final,
