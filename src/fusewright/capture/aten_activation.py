@@ -132,9 +132,11 @@ def rrelu_with_noise(
     return leaky_relu(x, (lower + upper) / 2)
 
 
-def rrelu_with_noise_functional(x: Node, noise: Node, *settings: float) -> tuple[Node | None, ...]:
+def rrelu_with_noise_functional(
+    x: Node, noise: Node, lower: float, upper: float, training: float
+) -> tuple[Node | None, ...]:
     """(value, noise): the noise is not touched outside training."""
-    return rrelu_with_noise(x, noise, *settings), noise
+    return rrelu_with_noise(x, noise, lower, upper, training), noise
 
 
 def prelu(x: Node, weight: Node) -> Node:

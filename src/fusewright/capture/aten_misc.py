@@ -14,7 +14,17 @@ from fusewright.ir.dtypes import BOOL, INT64, DType
 from fusewright.ir.graph import Node, Scalar
 from fusewright.ir.index import Index
 
-from .operands import NotLowered, add, convert, default_float, mul
+from .operands import (
+    NotLowered,
+    Number,
+    Operand,
+    add,
+    as_node,
+    convert,
+    default_float,
+    mul,
+    promote,
+)
 
 Many = tuple[Node | None, ...]
 
@@ -22,15 +32,11 @@ Many = tuple[Node | None, ...]
 # ---------------------------------------------------------------------------------------- creation
 
 
-def full(size: Sequence[int], value: Scalar, *, dtype: DType | None = None, **_: object) -> Node:
+def full(
+    size: Sequence[int], value: Scalar | Number, *, dtype: DType | None = None, **_: object
+) -> Node:
     """`value` everywhere; the dtype follows the value unless given."""
-    return g.const(value, dtype or _dtype_of(value), tuple(size))
-
-
-def _dtype_of(value: Scalar) -> DType:
-    if isinstance(value, bool):
-        return BOOL
-    return INT64 if isinstance(value, int) else default_float()
+    return as_node(value, dtype or promote(value), tuple(size))
 
 
 def zeros(size: Sequence[int], *, dtype: DType | None = None, **_: object) -> Node:
@@ -53,8 +59,10 @@ def empty_strided(
     return zeros(size, dtype=dtype)
 
 
-def full_like(x: Node, value: Scalar, *, dtype: DType | None = None, **_: object) -> Node:
-    return g.const(value, dtype or x.dtype, x.shape)
+def full_like(
+    x: Node, value: Scalar | Number, *, dtype: DType | None = None, **_: object
+) -> Node:
+    return as_node(value, dtype or x.dtype, x.shape)
 
 
 def zeros_like(x: Node, *, dtype: DType | None = None, **_: object) -> Node:
@@ -66,9 +74,9 @@ def ones_like(x: Node, *, dtype: DType | None = None, **_: object) -> Node:
 
 
 def new_full(
-    x: Node, size: Sequence[int], value: Scalar, *, dtype: DType | None = None, **_: object
+    x: Node, size: Sequence[int], value: Scalar | Number, *, dtype: DType | None = None, **_: object
 ) -> Node:
-    return g.const(value, dtype or x.dtype, tuple(size))
+    return as_node(value, dtype or x.dtype, tuple(size))
 
 
 def new_zeros(x: Node, size: Sequence[int], *, dtype: DType | None = None, **_: object) -> Node:
@@ -79,14 +87,12 @@ def new_ones(x: Node, size: Sequence[int], *, dtype: DType | None = None, **_: o
     return g.const(1, dtype or x.dtype, tuple(size))
 
 
-def fill(x: Node, value: Scalar | Node) -> Node:
-    if isinstance(value, Node):
-        return g.expand(convert(value, x.dtype), x.shape)
-    return g.const(value, x.dtype, x.shape)
+def fill(x: Node, value: Operand) -> Node:
+    return as_node(value, x.dtype, x.shape)
 
 
-def scalar_tensor(value: Scalar, *, dtype: DType | None = None, **_: object) -> Node:
-    return g.const(value, dtype or default_float())
+def scalar_tensor(value: Scalar | Number, *, dtype: DType | None = None, **_: object) -> Node:
+    return as_node(value, dtype or default_float())
 
 
 def arange_to(end: Scalar, *, dtype: DType | None = None, **kwargs: object) -> Node:

@@ -188,8 +188,8 @@ def batch_norm_no_training(
 
 def _training(
     x: Node, weight: Node | None, bias: Node | None, eps: float, like: Node | None
-) -> tuple[Node, Node, Node, Node]:
-    """(y, mean, rstd, unbiased variance) by the statistics of the batch. arXiv:1502.03167."""
+) -> tuple[Node, Node, Node]:
+    """(y, mean, unbiased variance) by the statistics of the batch. arXiv:1502.03167."""
     axes = _other_axes(x)
     if not x.size:
         raise NotLowered("batch norm over nothing")
@@ -200,7 +200,7 @@ def _training(
     y = _affine(unit, _along(weight, wide, (1,)), _along(bias, wide, (1,)))
     count = extent_of(x, axes)
     unbiased = mul(variance, count / (count - 1)) if count > 1 else div(mul(variance, 1.0), 0.0)
-    return convert(y, x.dtype), centre, scale, unbiased
+    return convert(y, x.dtype), centre, unbiased
 
 
 def _updated(running: Node, batch: Node, momentum: float) -> Node:
@@ -220,13 +220,13 @@ def batch_norm_functional(
     momentum: float,
     eps: float,
 ) -> Many:
-    """(y, mean, rstd, new running mean, new running variance)."""
+    """(y, -, -, new running mean, new running variance); the others serve backward passes."""
     if not training:
         y = _inference(x, weight, bias, running_mean, running_var, eps)
         return y, None, None, running_mean, running_var
-    y, centre, scale, unbiased = _training(x, weight, bias, eps, running_mean)
+    y, centre, unbiased = _training(x, weight, bias, eps, running_mean)
     means = _updated(running_mean, centre, momentum)
-    return y, centre, scale, means, _updated(running_var, unbiased, momentum)
+    return y, None, None, means, _updated(running_var, unbiased, momentum)
 
 
 def batch_norm_no_stats(
@@ -237,9 +237,8 @@ def batch_norm_no_stats(
     momentum: float,
     eps: float,
 ) -> Many:
-    """(y, mean, rstd) without running statistics."""
-    y, centre, scale, _ = _training(x, weight, bias, eps, None)
-    return y, centre, scale
+    """(y, -, -) without running statistics."""
+    return _training(x, weight, bias, eps, None)[0], None, None
 
 
 TABLE: Mapping[str, Callable[..., Node | Many]] = {

@@ -5,12 +5,13 @@ in-place writes), `functional` is free of mutation and speaks the operators that
 Shapes are static. What a program means is not decided here.
 """
 
+import io
 import linecache
 import logging
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +40,9 @@ def export(problem: Problem) -> Exported:
     value, an operator without a fake implementation, an exception in forward itself.
     """
     with _quiet(), problem.as_the_file_left_torch(), _refusals(problem):
-        written = torch.export.export(problem.module, tuple(problem.inputs), strict=False)
+        # On an error torch prints half a graph to stderr.
+        with redirect_stderr(io.StringIO()):
+            written = torch.export.export(problem.module, tuple(problem.inputs), strict=False)
         _forget_constants(written)
         functional = written.run_decompositions(decomposition_table())
     return Exported(written, functional)

@@ -17,13 +17,14 @@ from fusewright.context import Context
 from fusewright.errors import CaptureError, IRError
 from fusewright.ir import graph as g
 from fusewright.ir import index as ix
-from fusewright.ir.graph import Arg, Call, Device, Graph, Node, Origin, Shape, Verbatim
+from fusewright.ir.graph import Call, Device, Graph, Node, Origin, Shape, Verbatim
 from fusewright.problem import Problem
 
 from .export import export, user_frame
+from .numbers import FUNCTIONS, item
 from .operands import NotLowered, Number
 from .signature import ir_dtype, read_inputs, read_results
-from .table import LOWERINGS
+from .table import LOWERINGS, TAKE_NUMBERS
 
 Strides = tuple[int, ...]
 
@@ -65,13 +66,19 @@ def _without_unused(graph: Graph) -> Graph:
     return replace(graph, inputs=kept, origins=origins)
 
 
-# Checks that export leaves behind and that compute nothing.
+# Checks that export leaves behind and that compute nothing; what they guard is not captured.
 _NO_VALUE = (
     "aten._assert_tensor_metadata.default",
     "aten._assert_scalar.default",
+    "aten._assert_async.default",
+    "aten._assert_async.msg",
     "aten.sym_constrain_range.default",
     "aten.sym_constrain_range_for_size.default",
 )
+
+
+class _Unknown:
+    """A number that nothing here can compute; export makes some that only its checks use."""
 
 
 class _Walk:
@@ -102,13 +109,28 @@ class _Walk:
         if node.target is operator.getitem:
             return self._item(node)
         if str(node.target) in _NO_VALUE:
-            return None
+            return self._check_left_out(node)
         if not isinstance(node.target, torch._ops.OpOverload):
-            raise self._refused(node, f"{node.target} is no ATen operator")
+            return self._number(node)
         return self._call(node, node.target)
 
+    def _check_left_out(self, node: fx.Node) -> None:
+        """Checks of values are not repeated; torch's own of numbers and layouts need no word."""
+        if str(node.target).startswith("aten._assert_async"):
+            line = self._place(node)
+            self.context.warn(f"{line}: a check of values here is not repeated in the new file")
+
+    def _number(self, node: fx.Node) -> Any:
+        """Arithmetic on numbers that are known at run time only."""
+        args = [self.env[a] if isinstance(a, fx.Node) else a for a in node.args]
+        if isinstance(node.meta.get("val"), torch.Tensor) or node.kwargs:
+            raise self._refused(node, "it is no ATen operator")
+        if node.target not in FUNCTIONS or any(isinstance(a, _Unknown) for a in args):
+            return _Unknown()
+        return FUNCTIONS[node.target](*args)
+
     def _item(self, node: fx.Node) -> Any:
-        """Result number `position` of an operator; a Call not yet placed becomes an Extern."""
+        """Result number `position` of an operator with several."""
         source, position = node.args
         value = self.env[source][position]  # type: ignore[index]
         if value is None:
@@ -120,6 +142,8 @@ class _Walk:
         kwargs = {k: self._argument(node, v) for k, v in node.kwargs.items()}
         if op._schema.is_mutable:
             raise self._refused(node, "it writes to its arguments")
+        if str(op) == "aten._local_scalar_dense.default":
+            return item(*args)
         value = self._lowered(node, str(op), args, kwargs)
         self._note_origin(node, value)
         return value
@@ -128,6 +152,8 @@ class _Walk:
         """The lowering's result, an Extern call in place of what it does not give."""
         lowering = LOWERINGS.get(name)
         expected = _tensors(node.meta.get("val"))
+        if any(isinstance(a, Number) for a in _flat(args, kwargs)) and name not in TAKE_NUMBERS:
+            raise self._refused(node, "it needs a number that depends on the values of a tensor")
         if lowering is None or _opaque(args, kwargs, expected):
             return self._extern(node, name, args, kwargs)
         try:
@@ -161,6 +187,8 @@ class _Walk:
         results = _tensors(node.meta.get("val"))
         if not results:
             raise self._refused(node, "it has no tensor result")
+        if any(isinstance(a, Number) for a in _flat(args, kwargs)):
+            raise self._refused(node, "it needs a number that depends on the values of a tensor")
         for tensor in results:
             self._require_static(node, tensor)
         order = None
@@ -168,8 +196,8 @@ class _Walk:
             order, self.calls_in_order = self.calls_in_order, self.calls_in_order + 1
         call = Call(
             name,
-            tuple(self._extern_argument(node, a) for a in args),
-            tuple((k, self._extern_argument(node, v)) for k, v in kwargs.items()),
+            args,
+            tuple(kwargs.items()),
             tuple((tuple(t.shape), ir_dtype(t.dtype), tuple(t.stride())) for t in results),
             order,
             _operand_strides(node),
@@ -181,20 +209,13 @@ class _Walk:
         if not all(isinstance(n, int) for n in tensor.shape):
             raise self._refused(node, "its shape depends on the values of a tensor")
 
-    def _extern_argument(self, node: fx.Node, arg: Any) -> Arg:
-        if isinstance(arg, Number):
-            raise self._refused(node, "one of its numbers is computed from a tensor")
-        if isinstance(arg, tuple):
-            return tuple(self._extern_argument(node, a) for a in arg)
-        return arg
-
     # ---------------------------------------------------------------------------------- arguments
 
     def _argument(self, node: fx.Node, arg: Any) -> Any:
         """An FX argument as lowerings and calls take it; sequences become tuples."""
         match arg:
             case fx.Node():
-                return self.env[arg]
+                return self._known(node, self.env[arg])
             case tuple() | list():
                 return tuple(self._argument(node, a) for a in arg)
             case torch.dtype():
@@ -209,6 +230,11 @@ class _Walk:
                 return Verbatim(repr(arg))
             case _:
                 raise self._refused(node, f"an argument of type {type(arg).__name__}")
+
+    def _known(self, node: fx.Node, value: Any) -> Any:
+        if isinstance(value, _Unknown):
+            raise self._refused(node, "it needs a number that depends on the values of a tensor")
+        return value
 
     # --------------------------------------------------------------------------------- provenance
 
@@ -247,19 +273,18 @@ def _is_sequence(value: Any) -> bool:
     return isinstance(value, tuple | list)
 
 
-def _nodes(*values: Any) -> Iterable[Node]:
-    for v in values:
-        if isinstance(v, Node):
+def _flat(args: Any, kwargs: Mapping[str, Any]) -> Iterable[Any]:
+    """All arguments, tuples opened."""
+    for v in (*args, *kwargs.values()):
+        if isinstance(v, tuple):
+            yield from _flat(v, {})
+        else:
             yield v
-        elif isinstance(v, Number):
-            yield v.node
-        elif isinstance(v, tuple):
-            yield from _nodes(*v)
 
 
 def _opaque(args: Any, kwargs: Mapping[str, Any], results: list[torch.Tensor]) -> bool:
     """Whether a dtype that the IR cannot compute with takes part."""
-    operands = (n.dtype for n in _nodes(*args, *kwargs.values()))
+    operands = (n.dtype for n in _flat(args, kwargs) if isinstance(n, Node))
     return any(d.kind == "opaque" for d in (*operands, *(ir_dtype(t.dtype) for t in results)))
 
 

@@ -33,7 +33,7 @@ class Number:
 
 
 Operand = Node | Number | float | int | bool
-Values = Node | Scalar
+Values = Node | Number | Scalar
 
 _CATEGORY = {"bool": 0, "int": 1, "float": 2}
 _SIGNED = (INT8, INT16, INT32, INT64)
@@ -197,7 +197,7 @@ def _pair(op: str) -> Callable[[Values, Values], Node]:
 
 
 def _alike(x: Values, like: Node) -> Node:
-    return x if isinstance(x, Node) else g.const(x, like.dtype, like.shape)
+    return x if isinstance(x, Node) else as_node(x, like.dtype, like.shape)
 
 
 def _one(op: str) -> Callable[[Node], Node]:

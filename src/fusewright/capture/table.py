@@ -42,6 +42,15 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
     {name: lowering for family in _FAMILIES for name, lowering in family.items()}
 )
 
+# Operators that take a number known at run time only; the others need it when they are captured.
+TAKE_NUMBERS = frozenset(
+    (
+        *aten_pointwise.TABLE,
+        *(f"aten.{op}.default" for op in ("full", "full_like", "new_full", "scalar_tensor")),
+        "aten.fill.Scalar",
+    )
+)
+
 # Operators that neither decompose nor lower: ATen's own kernels are the better call, because the
 # parts would be slower (attention, recurrent layers, resampling) or draw other random numbers.
 KEPT_CALLS: tuple[str, ...] = (
