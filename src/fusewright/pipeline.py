@@ -28,13 +28,24 @@ from .options import Options
 from .problem import Problem
 from .rewrite import Rewrite, rewrite
 from .run.device import detected_target
+from .run.load import import_text
 from .schedule import schedule
 from .schedule.names import Names
 from .target.arch import Arch, arch
 from .version import VERSION
 
+__all__ = [
+    "STAGES",
+    "Compilation",
+    "Rewrite",
+    "compile_problem",
+    "import_text",
+    "input_buffers",
+    "write_output",
+]
+
 R = TypeVar("R")
-STAGES = ("capture", "interface", "rewrite", "schedule", "kernels", "module")
+STAGES = ("captured", "interface", "rewritten", "scheduled", "kernels", "emitted")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,12 +90,12 @@ def compile_problem(
     run = _Stages(Context(options), progress)
     target = arch(detected_target() if options.target == "auto" else options.target)
 
-    graph = run("capture", graph_text, lambda: check_graph(capture(problem, run.context)))
+    graph = run("captured", graph_text, lambda: check_graph(capture(problem, run.context)))
     facts = run("interface", repr, lambda: interface(problem, graph))
-    rewritten, rewrites = run("rewrite", _rewrite_text, lambda: rewrite(graph, run.context))
+    rewritten, rewrites = run("rewritten", _rewrite_text, lambda: rewrite(graph, run.context))
     check_graph(rewritten)
     program = run(
-        "schedule", program_text, lambda: check_program(schedule(rewritten, run.context, target))
+        "scheduled", program_text, lambda: check_program(schedule(rewritten, run.context, target))
     )
     kernels = run("kernels", str, lambda: translation_unit(program, target, segments(program)))
     emission = Emission(
@@ -100,7 +111,7 @@ def compile_problem(
         options=options,
         version=VERSION,
     )
-    text = run("module", str, lambda: module_text(emission))
+    text = run("emitted", str, lambda: module_text(emission))
     return Compilation(
         problem, run.context, target, graph, facts, rewritten, rewrites, program, kernels, text
     )

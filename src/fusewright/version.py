@@ -1,3 +1,3 @@
-"""The version, as a constant: emitted files name it, and must not depend on how it was installed."""
+"""The version, as a constant: emitted files name it, whether or not the package is installed."""
 
 VERSION = "0.1.0"

@@ -108,7 +108,7 @@ def _warn_once(refusal):
     """Say once why the reference forward runs."""
     if refusal not in _warned:
         _warned.add(refusal)
-        warnings.warn(f"the reference forward runs, not the kernels: {refusal}", stacklevel=4)
+        warnings.warn(f"the reference forward runs, not the kernels: {refusal}", stacklevel=6)
 '''
 
 OVERLAP = '''

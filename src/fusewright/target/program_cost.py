@@ -1,0 +1,73 @@
+"""What a scheduled program costs, from the IR alone: float operations and compulsory bytes."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from math import prod
+
+from ..ir import body as b
+from ..ir import index as ix
+from ..ir.kernel import Buffer, Kernel, LibraryArg, LibraryCall, Phase, Program, Step, Strided
+from ..ir.scalar import OPS
+
+
+def kernel_flops(kernel: Kernel) -> int:
+    """Float operations of a kernel; a transcendental counts about 10, a fold one per point."""
+    return kernel.row_count * sum(p.extent * _point_flops(p) for p in kernel.phases)
+
+
+def _point_flops(phase: Phase) -> int:
+    ops = sum(OPS[e.op].cost for e in b.walk(*phase.bodies) if isinstance(e, b.Apply))
+    return ops + len(phase.folds)
+
+
+def kernel_bytes(kernel: Kernel, buffers: Mapping[str, Buffer]) -> int:
+    """Bytes that a kernel must move: each buffer it touches once, or what it reads of it."""
+    touched: dict[str, int] = {}
+    for phase in kernel.phases:
+        loads = (e for e in b.loads(*phase.bodies))
+        for name, points in (
+            *((e.buffer, _points(e.offset, e.indirect, kernel, phase)) for e in loads),
+            *((s.buffer, _points(s.offset, (), kernel, phase)) for s in phase.stores),
+        ):
+            touched[name] = touched.get(name, 0) + points
+    return sum(
+        min(buffers[name].nbytes, points * buffers[name].dtype.bytes)
+        for name, points in touched.items()
+    )
+
+
+def _points(
+    offset: ix.Index, indirect: tuple[tuple[b.Expr, int], ...], kernel: Kernel, phase: Phase
+) -> int:
+    """How many elements an access can reach."""
+    if indirect:
+        return kernel.row_count * phase.extent
+    return prod(v.extent for v in ix.variables(offset))
+
+
+def call_bytes(call: LibraryCall, buffers: Mapping[str, Buffer]) -> int:
+    """Bytes of a call's operands and results, each once."""
+    operands = dict.fromkeys(strided_in((*call.args, *(v for _, v in call.kwargs))))
+    read = sum(prod(s.shape) * buffers[s.buffer].dtype.bytes for s in operands)
+    return read + sum(buffers[o].nbytes for o in call.outs if o)
+
+
+def strided_in(args: Iterable[LibraryArg]) -> Iterator[Strided]:
+    """Every tensor among (nested) arguments."""
+    for arg in args:
+        if isinstance(arg, Strided):
+            yield arg
+        elif isinstance(arg, tuple):
+            yield from strided_in(arg)
+
+
+def step_flops(step: Step) -> int:
+    """Float operations of a step; of a foreign op those the scheduler knows, if any."""
+    return kernel_flops(step) if isinstance(step, Kernel) else step.flops
+
+
+def step_bytes(step: Step, program: Program) -> int:
+    """Compulsory bytes of a step."""
+    buffers = {x.name: x for x in program.buffers}
+    if isinstance(step, Kernel):
+        return kernel_bytes(step, buffers)
+    return call_bytes(step, buffers)
