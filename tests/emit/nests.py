@@ -1,16 +1,23 @@
-"""Kernels built by hand, compiled for the CPU and run: shared by the tests of the printers."""
+"""Kernels built by hand, compiled and run: shared by the tests of the printers.
+
+CUDA kernels run on the CPU, through the fibers of simt.hpp.
+"""
 
 import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 
+from fusewright.emit.common import buffer_order
+from fusewright.emit.cuda import cuda_kernel
 from fusewright.emit.unit import entry_buffers, entry_name, segments, translation_unit
 from fusewright.ir import body as b
 from fusewright.ir import dtypes as dt
 from fusewright.ir import index as ix
-from fusewright.ir.kernel import Buffer, Kernel, Program, Strided, Tile
+from fusewright.ir.kernel import Buffer, Kernel, Phase, Program, Strided, Tile
 from fusewright.run.build import compile_cpp
 from fusewright.run.interpret import interpret_program
 
@@ -61,6 +68,75 @@ def program(buffers, *kernels) -> Program:
     return Program(tuple(buffers), tuple(kernels), outputs)
 
 
+@dataclass(frozen=True)
+class Case:
+    """A program of one kernel, its inputs, and the outputs that eager torch gives."""
+
+    program: Program
+    inputs: dict[str, torch.Tensor]
+    expected: tuple[torch.Tensor, ...]
+
+
+def run_together(cases: Sequence[Case], run: Callable) -> Iterator[tuple[Case, list[torch.Tensor]]]:
+    """Every case with its outputs; all of them in one translation unit, which saves time.
+
+    Fails when a kernel reports an error.
+    """
+    parts = [_numbered(c.program, n) for n, c in enumerate(cases)]
+    whole = Program(
+        tuple(x for p in parts for x in p.buffers),
+        tuple(s for p in parts for s in p.steps),
+        tuple(r for p in parts for r in p.returns),
+    )
+    inputs = {f"{k}_{n}": v for n, c in enumerate(cases) for k, v in c.inputs.items()}
+    codes, outputs = run(whole, inputs)
+    assert not any(codes)
+    rest = iter(outputs)
+    for c in cases:
+        yield c, [next(rest) for _ in c.program.returns]
+
+
+def check_together(cases: Sequence[Case], run: Callable, **tolerance) -> None:
+    """All cases against what they expect."""
+    for case, outputs in run_together(cases, run):
+        for y, e in zip(outputs, case.expected, strict=True):
+            torch.testing.assert_close(
+                y, e, equal_nan=True, **tolerance,
+                msg=lambda m, k=case.program.steps[0]: f"{k.name} {k.tile}: {m}",
+            )
+
+
+def _numbered(p: Program, n: int) -> Program:
+    """The program with `_n` after every buffer's and kernel's name."""
+
+    def load_of(e: b.Expr) -> b.Expr | None:
+        if not isinstance(e, b.Load):
+            return None
+        indirect = tuple((b.rebuild(x, load_of, {}), stride) for x, stride in e.indirect)
+        return replace(e, buffer=f"{e.buffer}_{n}", indirect=indirect)
+
+    def body(x):
+        return replace(x, body=b.rebuild(x.body, load_of, {}))
+
+    def stored(x):
+        return replace(body(x), buffer=f"{x.buffer}_{n}")
+
+    def phase(x: Phase) -> Phase:
+        keeps, folds = tuple(map(body, x.keeps)), tuple(map(body, x.folds))
+        return replace(x, keeps=keeps, folds=folds, stores=tuple(map(stored, x.stores)))
+
+    def named(names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(f"{x}_{n}" for x in names)
+
+    steps = tuple(
+        replace(k, name=f"{k.name}_{n}", phases=tuple(map(phase, k.phases)),
+                reads=named(k.reads), writes=named(k.writes))
+        for k in p.steps
+    )
+    buffers = tuple(replace(x, name=f"{x.name}_{n}") for x in p.buffers)
+    return Program(buffers, steps, tuple(replace(r, buffer=f"{r.buffer}_{n}") for r in p.returns))
+
+
 def run_on_cpu(p: Program, inputs: dict[str, torch.Tensor], cache: Path | None = None):
     """Compiles the program, runs it, and returns (codes of the segments, outputs in order)."""
     source = translation_unit(p, CPU, segments(p))
@@ -78,9 +154,77 @@ def run_on_cpu(p: Program, inputs: dict[str, torch.Tensor], cache: Path | None =
     return codes, [memory[r.buffer] for r in p.returns]
 
 
+SIMT = Path(__file__).with_name("simt.hpp")
+# What the PTX of device.cuh does, for a compiler that has none.
+PTX = {
+    'asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));': "y = simt::half_to_float(x.bits);",
+    'asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));': "y.bits = simt::float_to_half(x);",
+}
+CANARY = 64  # elements before and after each buffer that must stay as they are
+
+
+def run_on_simt(p: Program, inputs: dict[str, torch.Tensor]):
+    """Runs the CUDA kernels of the program on fibers; returns (codes of the kernels, outputs).
+
+    Fails when a kernel writes outside of its buffers; what it reads there is NaN or -1.
+    """
+    library = ctypes.CDLL(str(compile_cpp(simt_source(p), openmp=False, flags=("-O1", "-w"))))
+    memory = {x.name: _guarded_memory(x, inputs) for x in p.buffers}
+    before = {n: m.clone() for n, m in memory.items()}
+    codes = []
+    for k in p.steps:
+        pointers = [memory[n][CANARY:].data_ptr() for n in buffer_order(k)]
+        codes.append(getattr(library, f"run_{k.name}")(*map(ctypes.c_void_p, pointers)))
+    for n, m in memory.items():
+        for edge in (slice(None, CANARY), slice(-CANARY, None)):
+            assert _same_bits(m[edge], before[n][edge]), f"{n} is written out of bounds"
+    shapes = {x.name: x.shape for x in p.buffers}
+    return codes, [memory[r.buffer][CANARY:-CANARY].view(shapes[r.buffer]) for r in p.returns]
+
+
+def simt_source(p: Program) -> str:
+    """The device code of the program with a C function per kernel that runs its whole grid."""
+    source = SIMT.read_text() + translation_unit(p, CUDA, segments(p))
+    for ptx, cpp in PTX.items():
+        source = source.replace(ptx, cpp)
+    for k in p.steps:
+        text = cuda_kernel(k, {x.name: x for x in p.buffers})
+        names = [f"p{n}" for n in range(len(buffer_order(k)))]
+        params = ", ".join(f"void* {n}" for n in names)
+        args = ", ".join(f"simt::Pointer{{{n}}}" for n in names)
+        source += (
+            f'extern "C" int run_{k.name}({params}) {{\n'
+            f"    return simt::launch({text.grid.blocks}, {text.grid.threads}, "
+            f"[=] {{ {text.name}({args}); }});\n}}\n"
+        )
+    return source
+
+
+def _guarded_memory(x: Buffer, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    dtype = getattr(torch, x.dtype.name)
+    poison = float("nan") if x.dtype.is_float else True if x.dtype == dt.BOOL else -1
+    memory = torch.full((x.size + 2 * CANARY,), poison, dtype=dtype)
+    if x.role == "input":
+        memory[CANARY:-CANARY] = inputs[x.name].reshape(-1)
+    return memory
+
+
+def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
+
+
 def check_on_cpu(p: Program, inputs: dict[str, torch.Tensor], **tolerance) -> None:
     """The compiled program against the interpreter."""
     codes, actual = run_on_cpu(p, inputs)
+    expected = interpret_program(p, inputs).outputs
+    assert not any(codes)
+    for a, e in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, e, equal_nan=True, **tolerance)
+
+
+def check_on_simt(p: Program, inputs: dict[str, torch.Tensor], **tolerance) -> None:
+    """The CUDA kernels, run on fibers, against the interpreter."""
+    codes, actual = run_on_simt(p, inputs)
     expected = interpret_program(p, inputs).outputs
     assert not any(codes)
     for a, e in zip(actual, expected, strict=True):

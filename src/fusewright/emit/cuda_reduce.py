@@ -109,7 +109,7 @@ def row_reduce(kernel: Kernel, env: Env, out: Writer) -> Launch:
         row_axis=VectorAxis(None, 1),
     )
     with positions(kernel.rows, flat, env, out):
-        _Reduction(kernel, grid, out).write(env)
+        _Reduction(kernel, grid, out, env.names.fresh("col_at")).write(env)
     return Launch(-(-rows // per_block), threads)
 
 
@@ -164,7 +164,7 @@ def column_reduce(kernel: Kernel, env: Env, out: Writer) -> Launch:
         block = "blockIdx.x" if blocks == 1 else f"blockIdx.x / {blocks}"
         out.line(f"const int {flat} = {block};")
     with positions(outer, flat, env, out):
-        _Reduction(kernel, grid, out).write(env)
+        _Reduction(kernel, grid, out, env.names.fresh("col_at")).write(env)
     return Launch(blocks * total, threads)
 
 
@@ -230,11 +230,15 @@ class KeptRegisters:
 
 @dataclass(frozen=True, slots=True)
 class _Reduction:
-    """Writes the phases of a reduction, one after the other."""
+    """Writes the phases of a reduction, one after the other.
+
+    `flat` is the name of the row-major position in columns of several axes.
+    """
 
     kernel: Kernel
     grid: Threads
     out: Writer
+    flat: str
     kept: dict[str, KeptRegisters] = field(default_factory=dict)
 
     def write(self, env: Env) -> None:
@@ -282,6 +286,8 @@ class _Reduction:
     def _columns(self, phase: Phase, env: Env) -> Env:
         split = self.grid.split(phase)
         unroll = self._is_unrolled(phase, split)
+        if split.chunks <= 1:  # no loop, so no scope of its own: names of its own
+            env = env.with_variables({v: env.names.fresh(v.name) for v in phase.cols})
         for k in phase.keeps:
             self._declare_keep(k, phase, split, env)
         here = env.with_refs({n: k.here for n, k in self.kept.items()})
@@ -330,13 +336,15 @@ class _Reduction:
     def _chunk(self, split: Split, phase: Phase, start: str, env: Env) -> Iterator[None]:
         """The statements of one chunk: its position, guarded by the end of the columns."""
         flat, out = self._flat(phase, env), self.out
+        if split.chunks <= 1 and len(phase.cols) > 1:
+            flat = env.names.fresh(flat)
         bound = f"{flat} < {split.extent}" if split.ragged else ""
         here = out.declared(flat, f"const {index_type(split.extent)} {flat} = {start};")
         with here, guard(bound, out), positions(phase.cols, flat, env, out):
             yield
 
     def _flat(self, phase: Phase, env: Env) -> str:
-        return env.variables[phase.cols[0]] if len(phase.cols) == 1 else "column"
+        return env.variables[phase.cols[0]] if len(phase.cols) == 1 else self.flat
 
     def _unrolled(
         self, phase: Phase, split: Split, accs: Sequence[Registers], env: Env

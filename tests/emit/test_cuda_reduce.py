@@ -1,0 +1,45 @@
+"""Row and column reductions as CUDA, run on the CPU through fibers: many tiles, ragged sizes."""
+
+import pytest
+
+from emit.kernels import all_folds, norm, softmax
+from emit.nests import check_together, run_on_simt
+from fusewright.ir.kernel import Tile
+
+# threads, vector, items, lanes
+TILES = {
+    "row_reduce": [
+        Tile(64, 1, 1, 1),
+        Tile(64, 2, 2, 8),
+        Tile(64, 4, 3, 32),
+        Tile(64, 4, 2, 64),
+        Tile(128, 1, 4, 128),
+    ],
+    "column_reduce": [
+        Tile(64, 1, 1, 1),
+        Tile(64, 4, 2, 2),
+        Tile(64, 2, 3, 8),
+        Tile(32, 1, 16, 1),
+        Tile(128, 4, 1, 16),
+    ],
+}
+ANCHORS = tuple(TILES)
+
+
+@pytest.mark.parametrize("anchor", ANCHORS)
+def test_softmax(anchor):
+    sizes = [(5, 40), (36, 77), (3, 260), (1, 1)]
+    cases = [softmax(anchor, r, c, t) for t in TILES[anchor] for r, c in sizes]
+    check_together(cases, run_on_simt, rtol=2e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("anchor", ANCHORS)
+def test_special_values_and_types_in_every_fold(anchor):
+    cases = [c for t in TILES[anchor] for c in all_folds(anchor, t)]
+    check_together(cases, run_on_simt)
+
+
+@pytest.mark.parametrize("anchor", ANCHORS)
+def test_rows_and_columns_of_several_axes(anchor):
+    cases = [norm(anchor, t) for t in TILES[anchor]]
+    check_together(cases, run_on_simt, rtol=1e-5, atol=1e-5)
