@@ -1,11 +1,13 @@
-"""What the user may choose, as one frozen record; the only reader of environment variables.
+"""What the user may choose, as one frozen record; the only user of environment variables.
 
 No defaults of single stages and nothing about a machine or a problem lives here.
 """
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from fusewright.errors import UsageError
@@ -85,3 +87,11 @@ def _debug_level(text: str) -> int:
     if not text.isdecimal():
         raise UsageError(f"FUSEWRIGHT_DEBUG: {text!r} is not an integer of at least 0")
     return int(text)
+
+
+def add_interpreter_to_path() -> None:
+    """Let this process and its children find what is installed beside the interpreter: ninja."""
+    folders = os.get_exec_path()
+    own = str(Path(sys.executable).parent)
+    if own not in folders:
+        os.environ["PATH"] = os.pathsep.join([*folders, own])

@@ -1,0 +1,105 @@
+"""What follows the writing of a file: is it right, and is it fast, on the device it is for.
+
+Verdicts and times are made in `run`; here it is decided whether they can be had on this machine.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fusewright.errors import BuildError, FusewrightError
+from fusewright.ir.kernel import Kernel
+from fusewright.pipeline import Compilation
+from fusewright.run.bench import BenchReport, bench
+from fusewright.run.build import find_compiler, find_nvcc
+from fusewright.run.device import detected_target
+from fusewright.run.verify import VerifyReport, verify
+
+from . import console
+
+# A glance after writing, not a benchmark: `fusewright bench` takes longer and compares with more.
+ROUNDS = 15
+SECONDS = 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was found out about a written file; `skipped` says why nothing or not all was."""
+
+    verified: VerifyReport | None = None
+    timed: BenchReport | None = None
+    skipped: str = ""
+
+    @property
+    def rejected(self) -> bool:
+        return self.verified is not None and self.verified.verdict == "reject"
+
+    def to_json(self) -> dict[str, Any]:
+        """`verify` and `bench` objects, null where there are none."""
+        return {
+            "verify": self.verified.to_json() if self.verified else None,
+            "bench": self.timed.to_json() if self.timed else None,
+            "not_checked": self.skipped or None,
+        }
+
+
+def check_output(c: Compilation, output: Path, told: Mapping[str, Any]) -> Checked:
+    """Verify the file and, unless it is rejected, time it against eager.
+
+    Raises BuildError when the file's kernels cannot be compiled here for want of a compiler.
+    """
+    device = c.arch.kind
+    if why := missing_device(c):
+        return Checked(skipped=why)
+    _require_compiler(c, output)
+    reference = c.problem.path
+    assert reference is not None
+    with console.progress("verify") as tell:
+        precision = c.context.options.precision
+        verified = verify(reference, output, device=device, precision=precision, progress=tell)
+    if verified.verdict == "reject":
+        return Checked(verified, skipped="not timed, because it was rejected")
+    try:
+        with console.progress("bench") as tell:
+            timed = bench(
+                reference,
+                output,
+                device=device,
+                baselines=("eager",),
+                rounds=ROUNDS,
+                seconds=SECONDS,
+                floor=told,
+                imports=False,
+                progress=tell,
+            )
+    except FusewrightError as error:
+        return Checked(verified, skipped=f"not timed: {error}")
+    return Checked(verified, timed)
+
+
+def missing_device(c: Compilation) -> str:
+    """Why the file cannot run here; empty when it can."""
+    here = detected_target()
+    if c.arch.kind == "cpu" or here == c.arch.name or (c.arch.name == "cuda" and here != "cpu"):
+        return ""
+    found = "no CUDA device" if here == "cpu" else f"a {here} device"
+    return (
+        f"not checked: the file is for {c.arch.name} and this machine has {found}; it is complete, "
+        "run `fusewright verify` and `fusewright bench` where such a device is"
+    )
+
+
+def _require_compiler(c: Compilation, output: Path) -> None:
+    if not any(isinstance(step, Kernel) for step in c.program.steps):
+        return
+    if find_compiler() is None:
+        raise BuildError(
+            f"{output} is written but not checked: no C++ compiler was found; install g++ or "
+            "clang++ (Debian: apt install g++), or leave the check out with --no-check"
+        )
+    if c.arch.kind == "cuda" and find_nvcc() is None:
+        raise BuildError(
+            f"{output} is written but not checked: no nvcc was found; install the CUDA toolkit "
+            "12.0 or later, or leave the check out with --no-check"
+        )
