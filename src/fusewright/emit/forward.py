@@ -2,6 +2,7 @@
 
 Guards live in `guards`, the file around it in `module`. Nothing is scheduled here: steps run in the
 program's order, each buffer is allocated before its first writer and dropped after its last reader.
+Words like @device@ are local names that `module` chooses, apart from the user's parameters.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -131,10 +132,10 @@ def _unit_lines(plan: ForwardPlan, unit: Unit, allocated: set[str], depth: int) 
     for b in fresh:
         lines += _allocation(plan, b, depth)
     pointers = [f"{plan.names[b.name]}.data_ptr()" for b in buffers]
-    stream = ["stream"] if plan.cuda else []
-    head = f"status = library.{entry_name(number)}("
+    stream = ["@stream@"] if plan.cuda else []
+    head = f"@status@ = @library@.{entry_name(number)}("
     lines += bracketed(head, [*pointers, *stream], ")", depth)
-    return [*lines, f"{'    ' * depth}_check(library, status)"]
+    return [*lines, f"{'    ' * depth}_check(@library@, @status@)"]
 
 
 def _origins(texts: Iterable[str], depth: int) -> list[str]:
@@ -144,7 +145,7 @@ def _origins(texts: Iterable[str], depth: int) -> list[str]:
 
 
 def _allocation(plan: ForwardPlan, b: Buffer, depth: int) -> list[str]:
-    options = [f"dtype=torch.{b.dtype.name}", "device=device"]
+    options = [f"dtype=torch.{b.dtype.name}", "device=@device@"]
     if b.strides == ix.row_major(b.shape):
         function, sizes = "torch.empty", [tuple_text(map(str, b.shape))]
     else:
@@ -160,14 +161,14 @@ def _torch_entry(
     given = [plan.names[b.name] for b in buffers if b not in fresh]
     new = ", ".join(plan.names[b.name] for b in fresh)
     target = f"{new} = " if new else ""
-    return bracketed(f"{target}library.{wrapper_name(number)}(", given, ")", depth)
+    return bracketed(f"{target}@library@.{wrapper_name(number)}(", given, ")", depth)
 
 
 def call_lines(plan: ForwardPlan, call: LibraryCall, depth: int) -> list[str]:
     """A library call and, where its result is not laid out as the program says, its view."""
     named = {s.buffer: plan.named(s.buffer) for s in strided_in(call)}
-    args = [argument_code(a, named) for a in call.args]
-    args += [f"{k}={argument_code(v, named)}" for k, v in call.kwargs]
+    args = [argument_code(a, named, "@device@") for a in call.args]
+    args += [f"{k}={argument_code(v, named, '@device@')}" for k, v in call.kwargs]
     if call.extern:
         return _extern_lines(plan, call, args, depth)
     (name,) = call.outs

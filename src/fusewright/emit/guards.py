@@ -109,33 +109,35 @@ def admitted_lines(e: Emission, head: str) -> list[str]:
     lines = [
         f"    def _admitted({head}):",
         '        """The tensors to compute with; None where the kernels do not apply."""',
-        "        modules = list(self.modules())",
-        "        refusal = _changed_module(modules)",
+        "        @modules@ = list(self.modules())",
+        "        @refusal@ = _changed_module(@modules@)",
     ]
     if e.interface.parameters is None:
         lines += [
-            f"        if refusal is None and (kwargs or len(args) != {e.interface.count}):",
-            '            refusal = "forward is called with other arguments"',
+            f"        if @refusal@ is None and (kwargs or len(args) != {e.interface.count}):",
+            '            @refusal@ = "forward is called with other arguments"',
         ]
     for condition in e.interface.conditions:
-        lines += bracketed("if refusal is None and not (", [condition.text], "):", 2)
-        lines += _assigned("refusal", string(condition.refusal))
-    lines.append("        if refusal is None:")
+        lines += bracketed("if @refusal@ is None and not (", [condition.text], "):", 2)
+        lines += _assigned("@refusal@", string(condition.refusal))
+    lines.append("        if @refusal@ is None:")
     texts = dict(e.interface.tensors)
     reads = [texts[s.name] for s in e.tensors if s.name in texts]
-    lines += _tuple_lines("tensors", [*reads, *(["*_held(modules)"] if e.interface.held else [])])
-    lines.append("            refusal = _changed_tensor(tensors)")
+    lines += _tuple_lines(
+        "@tensors@", [*reads, *(["*_held(@modules@)"] if e.interface.held else [])]
+    )
+    lines.append("            @refusal@ = _changed_tensor(@tensors@)")
     if e.program.updates:
         written = tuple_text(str(k) for k in _written_positions(e))
         lines += [
-            "        if refusal is None:",
-            f"            refusal = _overlap(tensors, {written})",
+            "        if @refusal@ is None:",
+            f"            @refusal@ = _overlap(@tensors@, {written})",
         ]
     return [
         *lines,
-        "        if refusal is None:",
-        "            return tensors",
-        "        _warn_once(refusal)",
+        "        if @refusal@ is None:",
+        "            return @tensors@",
+        "        _warn_once(@refusal@)",
         "        return None",
     ]
 

@@ -22,6 +22,9 @@ from .unit import entry_buffers, entry_name
 
 __all__ = ["Emission", "module_text"]
 
+# Local names of the emitted forward, and names that must keep their meaning there.
+OWN = ("tensors", "device", "library", "stream", "status", "modules", "refusal")
+GLOBAL = ("self", "args", "kwargs", "torch", "Model", "map", "list", "type", "len")
 RULE = "# " + "-" * 98
 
 
@@ -136,8 +139,8 @@ def class_lines(e: Emission) -> list[str]:
         '    """`Model` with the kernels above: same parameters, random numbers, results."""',
         "",
         f"    def forward({head}):",
-        f"        tensors = self._admitted({call})",
-        "        if tensors is None:",
+        f"        @tensors@ = self._admitted({call})",
+        "        if @tensors@ is None:",
         f"            return super().forward({call})",
         *(f"        {line}" for line in _binding_lines(e, names)),
     ]
@@ -145,11 +148,18 @@ def class_lines(e: Emission) -> list[str]:
         e.graph, e.program, e.buffers, names.buffers, names.given, e.cuda, e.torch_binding
     )
     if e.cuda:
-        lines.append("        with torch.cuda.device(device):")
+        lines.append("        with torch.cuda.device(@device@):")
         if e.segments and not e.torch_binding:
-            lines.append("            stream = torch.cuda.current_stream(device).cuda_stream")
+            lines.append("            @stream@ = torch.cuda.current_stream(@device@).cuda_stream")
     lines += forward_lines(plan, 3 if e.cuda else 2)
-    return [*lines, "", *admitted_lines(e, head)]
+    return _with_own_names(e, [*lines, "", *admitted_lines(e, head)])
+
+
+def _with_own_names(e: Emission, lines: list[str]) -> list[str]:
+    """The lines with every `@name@` replaced by a local name that is no parameter's."""
+    fresh = PythonNames(p.name for p in e.interface.parameters or ())
+    own = {f"@{name}@": fresh.fresh(name) for name in OWN}
+    return [re.sub(r"@[a-z]+@", lambda m: own.get(m[0], m[0]), line) for line in lines]
 
 
 def _signature(e: Emission) -> tuple[str, str]:
@@ -171,8 +181,7 @@ class _LocalNames:
 
 def _local_names(e: Emission) -> _LocalNames:
     parameters = [p.name for p in e.interface.parameters or ()]
-    own = ("self", "tensors", "library", "device", "stream", "args", "kwargs", "torch", "Model")
-    fresh = PythonNames([*own, *parameters])
+    fresh = PythonNames([*OWN, *(f"{name}_" for name in OWN), *GLOBAL, *parameters])
     texts = dict(e.interface.tensors)
     names: dict[str, str] = {}
     for s in e.graph.inputs:
@@ -195,17 +204,17 @@ def _may_copy(e: Emission) -> bool:
 def _binding_lines(e: Emission, names: _LocalNames) -> list[str]:
     """Local names for the tensors, the constants and the kernels."""
     tensors = [names.buffers[e.buffers[s.name]] for s in e.tensors]
-    lines = [f"{_targets(tensors)} = tensors"] if tensors else []
+    lines = [f"{_targets(tensors)} = @tensors@"] if tensors else []
     device = f"{tensors[0]}.device" if tensors else f'torch.device("{e.arch.kind}")'
-    lines.append(f"device = {device}")
+    lines.append(f"@device@ = {device}")
     if _may_copy(e):
         lines += [f"{given} = {names.buffers[b]}" for b, given in names.given.items()]
-        lines.append(f"{_targets(tensors)} = map(_aligned, tensors)")
+        lines.append(f"{_targets(tensors)} = map(_aligned, @tensors@)")
     made = [names.buffers[e.buffers[s.name]] for s in e.graph.inputs if s.literal is not None]
     if made:
-        lines.append(f"{_targets(made)} = _constants(device)")
+        lines.append(f"{_targets(made)} = _constants(@device@)")
     if e.segments:
-        lines.append("library = _library()")
+        lines.append("@library@ = _library()")
     return lines
 
 
