@@ -43,7 +43,12 @@ GRIDS = {
     ],
     "column_reduce": [
         dict(threads=t, lanes=w, items=n, vector=1)
-        for t, w, n in itertools.product((128, 256, 512), (1, 2, 4, 8), (8, 16))
+        for t, w, n in itertools.product((256, 512, 1024), (2, 4, 8, 16), (8, 16, 32))
+    ]
+    + [
+        dict(threads=t, lanes=w, items=n, vector=4)
+        for t, w, n in itertools.product((256, 512), (8, 16, 32), (2, 4, 8))
+        if 32 * w <= 2 * t
     ],
 }
 

@@ -4,7 +4,7 @@ No statement of a kernel's body is printed here.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from fusewright.ir.body import Apply, Checked, Expr, walk
 from fusewright.ir.index import Var
@@ -113,7 +113,7 @@ def header(kernel: Kernel, buffers: Buffers) -> list[str]:
         *([f"From {', '.join(kernel.origins)}."] if kernel.origins else []),
         f"Reads {_shapes(kernel.reads, buffers)}; writes {_shapes(kernel.writes, buffers)}.",
         f"Moves {bytes_text(moved.read)} in, {bytes_text(moved.written)} out. "
-        f"Tile: threads={t.threads} vector={t.vector} items={t.items} lanes={t.lanes}.",
+        f"Tile: {', '.join(f'{f.name}={getattr(t, f.name)}' for f in fields(t))}.",
     ]
     return [part for line in lines for part in wrap(f"// {line}")]
 

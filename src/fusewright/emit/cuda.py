@@ -14,6 +14,10 @@ from .common import Buffers, function_name, header, kernel_env, parameters, sign
 from .ctext import Writer
 from .cuda_loops import MAX_GRID, Launch, elementwise
 from .cuda_reduce import column_reduce, row_reduce
+from .cuda_stream import column_stream
+
+# A block gets more shared memory than this only after its kernel asked for it.
+STATIC_SHARED_BYTES = 48 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +28,17 @@ class KernelText:
     name: str
     grid: Launch
 
-    def launch(self, arguments: Sequence[str]) -> str:
-        """The host statement that launches it on `stream` with the given pointers."""
-        return (
-            f"{self.name}<<<{self.grid.blocks}, {self.grid.threads}, 0, stream>>>"
-            f"({', '.join(arguments)});"
-        )
+    def launch(self, arguments: Sequence[str]) -> list[str]:
+        """The host statements that launch it on `stream` with the given pointers."""
+        grid = self.grid
+        lines = []
+        if grid.shared > STATIC_SHARED_BYTES:
+            lines.append(
+                f"cudaFuncSetAttribute({self.name}, cudaFuncAttributeMaxDynamicSharedMemorySize, "
+                f"{grid.shared});"
+            )
+        launch = f"{self.name}<<<{grid.blocks}, {grid.threads}, {grid.shared}, stream>>>"
+        return [*lines, f"{launch}({', '.join(arguments)});"]
 
 
 def cuda_kernel(kernel: Kernel, buffers: Buffers) -> KernelText:
@@ -46,6 +55,8 @@ def cuda_kernel(kernel: Kernel, buffers: Buffers) -> KernelText:
             grid = row_reduce(kernel, env, body)
         case "column_reduce":
             grid = column_reduce(kernel, env, body)
+        case "column_stream":
+            grid = column_stream(kernel, env, body)
     if grid.blocks > MAX_GRID:
         raise IRError(f"{kernel.name}: {grid.blocks} blocks exceed the grid; enlarge the tile")
     out = Writer()

@@ -5,26 +5,28 @@ Reductions live in `cuda_reduce`, memory accesses in `cuda_access`, scalar bodie
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from fusewright.ir import index as ix
+from fusewright.ir.body import Expr, Ref, rebuild
 from fusewright.ir.index import Index, Var
-from fusewright.ir.kernel import Kernel
+from fusewright.ir.kernel import Kernel, Store
 
 from .cindex import is_wide
-from .cstyle import Env, name_value
-from .ctext import Text, Writer
+from .cstyle import Env
+from .ctext import Writer
 from .cuda_access import (
     VectorAxis,
     declare_fetches,
     guard,
     loaded,
+    nothing,
     plan_fetches,
-    store_values,
     unrolled,
     usable_width,
     write_fetches,
+    write_lanes,
 )
 
 MAX_GRID = 2**31 - 1
@@ -32,10 +34,11 @@ MAX_GRID = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """The grid of a kernel: blocks and threads per block, one-dimensional."""
+    """The grid of a kernel: blocks, threads per block, bytes of dynamic shared memory per block."""
 
     blocks: int
     threads: int
+    shared: int = 0
 
 
 def index_type(extent: int) -> str:
@@ -91,9 +94,8 @@ def elementwise(kernel: Kernel, env: Env, out: Writer) -> Launch:
     kind = index_type(points)
     out.line(f"const {kind} {first} = {_thread_position(per_block, width, points)};")
     bound = f"{flat} < {points}" if points % per_block else ""
-    stores = [s for p in kernel.phases for s in p.stores]
-    keeps = [k for p in kernel.phases for k in p.keeps]
-    fetches = plan_fetches([x.body for x in (*keeps, *stores)], axis, env)
+    stores = inlined_keeps(kernel)
+    fetches = plan_fetches([s.body for s in stores], axis, env)
     slot = "[item]" if items > 1 else ""
 
     def here() -> None:
@@ -113,7 +115,7 @@ def elementwise(kernel: Kernel, env: Env, out: Writer) -> Launch:
             if early and items == 1:
                 write_fetches(fetches, axis, "", env, out, declare=True)
             inside = env.with_loaded(loaded(fetches, slot)) if early else env
-            store_values(stores, axis, inside, out, lambda e: keep_refs(kernel, e, out))
+            write_lanes([], nothing, stores, axis, inside, out)
     return Launch(-(-points // per_block), threads)
 
 
@@ -122,10 +124,16 @@ def _thread_position(per_block: int, width: int, points: int) -> str:
     return f"{text} * {width}" if width > 1 else text
 
 
-def keep_refs(kernel: Kernel, env: Env, out: Writer) -> dict[str, Text]:
-    """Names the kept values of a pointwise kernel."""
-    refs: dict[str, Text] = {}
+def inlined_keeps(kernel: Kernel) -> list[Store]:
+    """The stores of a pointwise kernel, kept values written out: one point needs no memory."""
+    known: dict[str, Expr] = {}
+
+    def change(e: Expr) -> Expr | None:
+        return known.get(e.name) if isinstance(e, Ref) else None
+
+    stores = []
     for phase in kernel.phases:
         for k in phase.keeps:
-            refs[k.name] = name_value(k.name, k.body, env.with_refs(refs), out)
-    return refs
+            known[k.name] = rebuild(k.body, change, {})
+        stores += [replace(s, body=rebuild(s.body, change, {})) for s in phase.stores]
+    return stores

@@ -112,15 +112,13 @@ def _cuda_entry(
     buffers = entry_buffers(program, segment)
     params, names = entry_parameters(segment, buffers, "cuda")
     out = Writer()
-    head = signature(
-        f'extern "C" int {entry_name(number)}', [*params, "cudaStream_t stream"], " {"
-    )
+    head = signature(f'extern "C" int {entry_name(number)}', [*params, "cudaStream_t stream"], " {")
     out.extend(head)
     out.depth = 1
     out.line("cudaError_t error = cudaSuccess;")
     for kernel in segment:
         if texts[kernel.name].grid.blocks:
-            out.line(texts[kernel.name].launch([names[b] for b in buffer_order(kernel)]))
+            out.extend(texts[kernel.name].launch([names[b] for b in buffer_order(kernel)]))
             out.line("if ((error = cudaGetLastError()) != cudaSuccess) return (int)error;")
     out.line("return (int)error;")
     out.depth = 0

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, TypeAlias
 
-from .body import Expr
+from .body import Expr, Guarded, Load, loads, walk
 from .dtypes import INT64, DType
-from .index import Index, Var
+from .index import Index, Var, coefficient, variables
 from .nodes import Arg as Arg
 from .nodes import Shape
 
@@ -104,7 +104,7 @@ class Phase:
         return tuple(x.body for x in (*self.keeps, *self.folds, *self.stores))
 
 
-AnchorName = Literal["elementwise", "row_reduce", "column_reduce"]
+AnchorName = Literal["elementwise", "row_reduce", "column_reduce", "column_stream"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +113,15 @@ class Tile:
 
     `threads` per block (CUDA) ; `vector` elements per memory access along the fastest axis;
     `items` vectors per thread in flight; `lanes` threads that share one row (row_reduce) or that
-    split the reduced axis (column_reduce).
+    split the reduced axis (column_reduce). column_stream: `items` columns per chunk of shared
+    memory, `stages` chunks in flight.
     """
 
     threads: int = 256
     vector: int = 1
     items: int = 1
     lanes: int = 1
+    stages: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,26 @@ class Kernel:
     @property
     def row_count(self) -> int:
         return prod(v.extent for v in self.rows)
+
+
+def streamed_load(kernel_rows: tuple[Var, ...], phases: tuple[Phase, ...]) -> Load | None:
+    """The one load of a column reduction that walks whole planes of contiguous memory, if any.
+
+    Its offset is `plane + k * n + j` for the only column variable k and the innermost row j of
+    extent n, so consecutive k are consecutive memory whatever n's alignment. Phases after the first
+    must only store, once per row.
+    """
+    first, rest = phases[0], phases[1:]
+    plain = not first.keeps and not first.stores and first.folds and len(first.cols) == 1
+    if not kernel_rows or not plain or any(p.cols or p.folds or p.keeps for p in rest):
+        return None
+    (k,), j = first.cols, kernel_rows[-1]
+    moving = [e for e in loads(*first.bodies) if k in variables(e.offset)]
+    if len(moving) != 1 or any(isinstance(e, Guarded) for e in walk(*first.bodies)):
+        return None
+    offset = moving[0].offset
+    whole = coefficient(offset, k) == j.extent and coefficient(offset, j) == 1
+    return moving[0] if whole and not moving[0].indirect else None
 
 
 @dataclass(frozen=True, slots=True)

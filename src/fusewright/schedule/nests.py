@@ -293,7 +293,7 @@ def build_kernel(
     phases = _keep_values(phases, arch)
     rows, phases = _collapsed(cluster.rows, phases, buffers)
     final = tuple(phases)
-    anchor = tile.choose_anchor(rows, final, buffers)
+    anchor = tile.choose_anchor(rows, final, buffers, arch)
     read = dict.fromkeys(e.buffer for p in final for e in b.loads(*p.bodies))
     written = dict.fromkeys(s.buffer for p in final for s in p.stores)
     lines = (origins[m.sink].text for m in cluster.members if m.sink in origins)

@@ -9,8 +9,11 @@ from math import gcd, prod
 from ..ir import body as b
 from ..ir import index as ix
 from ..ir.index import Index, Var
-from ..ir.kernel import AnchorName, Buffer, Phase, Tile
+from ..ir.kernel import AnchorName, Buffer, Phase, Tile, streamed_load
 from ..target.arch import Arch
+
+# Shared memory of one chunk of a stream: three of them fit a multiprocessor.
+STAGE_BYTES = 72 << 10
 
 Accesses = tuple[tuple[str, Index], ...]
 
@@ -25,7 +28,7 @@ def accesses(phases: tuple[Phase, ...]) -> Accesses:
 
 
 def choose_anchor(
-    rows: tuple[Var, ...], phases: tuple[Phase, ...], buffers: Mapping[str, Buffer]
+    rows: tuple[Var, ...], phases: tuple[Phase, ...], buffers: Mapping[str, Buffer], arch: Arch
 ) -> AnchorName:
     """Which way the nest is walked: along contiguous cols, else along the rows."""
     if not any(p.cols for p in phases):
@@ -40,8 +43,37 @@ def choose_anchor(
             along_rows += moved * bool(rows and ix.coefficient(offset, rows[-1]) == 1)
     shortest = min(p.extent for p in phases if p.cols)
     if along_rows and (along_rows > along_cols or shortest < 4):
-        return "column_reduce"
+        streams = _stream_tile(rows, phases, buffers, arch) is not None
+        return "column_stream" if streams else "column_reduce"
     return "row_reduce"
+
+
+def _stream_tile(
+    rows: tuple[Var, ...], phases: tuple[Phase, ...], buffers: Mapping[str, Buffer], arch: Arch
+) -> Tile | None:
+    """The tile of a column_stream where it pays: planes for most multiprocessors, rows that no
+    vector access divides (aligned ones reach the same rate without shared memory)."""
+    load = streamed_load(rows, phases)
+    if load is None or arch.name != "cuda:sm_90a":
+        return None
+    inner, planes = rows[-1].extent, prod(v.extent for v in rows[:-1])
+    row_bytes, columns = inner * load.dtype.bytes, phases[0].extent
+    items = arch.vector_bytes // gcd(arch.vector_bytes, row_bytes)
+    start = ix.substitute(load.offset, {rows[-1]: ix.const(0), phases[0].cols[0]: ix.const(0)})
+    constant, terms = ix.parts(start)
+    aligned = arch.vector_bytes // load.dtype.bytes
+    if any(c % aligned for c in (constant, *(c for c, _ in terms))) or row_bytes % 16 == 0:
+        return None
+    while items * 2 * row_bytes <= STAGE_BYTES // 2 and columns % (items * 2) == 0:
+        items *= 2
+    if planes < arch.units * 7 // 8 or columns % items or items * row_bytes > STAGE_BYTES:
+        return None
+    stages = min(4, 3 * STAGE_BYTES // (items * row_bytes))
+    threads = min(512, _power_of_two_at_least(inner))
+    held = items * -(-inner // threads) * len(phases[0].folds)
+    # One accumulator per item: long float sums would lose accuracy that column_reduce keeps.
+    short = columns // items <= 2048 or not any(f.kind == "sum" for f in phases[0].folds)
+    return Tile(threads, 1, items, 1, stages) if held <= 64 and short else None
 
 
 def vector_width(
@@ -88,6 +120,8 @@ def choose_tile(
         return Tile(threads=1)
     if anchor == "elementwise":
         return _elementwise(rows, phases, buffers, arch)
+    if anchor == "column_stream" and (tile := _stream_tile(rows, phases, buffers, arch)):
+        return tile
     if anchor == "row_reduce":
         return _row_reduce(rows, phases, buffers, arch)
     return _column_reduce(rows, phases, buffers, arch)
@@ -146,10 +180,12 @@ def _column_reduce(
     resident = arch.units * arch.threads
     while vector > 1 and count // vector * 32 < resident:
         vector //= 2
-    lanes = _power_of_two_at_most(resident // max(count // vector, 1))
-    lanes = max(1, min(lanes, 32, _power_of_two_at_most(extent // 8)))
-    items = max(1, min(16 // vector, extent // lanes))
-    return Tile(256 if lanes <= 8 else 32 * lanes, vector, items, lanes)
+    items = max(1, min(16 // vector, extent))
+    # Groups fill the target, and several of them keep more rows in flight than one could.
+    filling = _power_of_two_at_most(resident // max(count // vector, 1))
+    deep = min(8, _power_of_two_at_most(extent // (8 * items)))
+    lanes = max(1, min(max(filling, deep), 32, _power_of_two_at_most(extent // 8)))
+    return Tile(256 if lanes < 8 else max(1024, 32 * lanes), vector, items, lanes)
 
 
 def registers_suffice(extent: int, kept: int, arch: Arch) -> bool:

@@ -351,3 +351,57 @@ FW_DEVICE T fw_fold_groups(const T (&x)[GROUPS][N], int at) {
     return y;
 }
 //@end
+
+//@function stream
+// A contiguous source of `count` chunks of BYTES (a multiple of 16, as is its address), brought to
+// shared memory by the bulk copy engine (PTX cp.async.bulk, sm_90): STAGES chunks are in flight,
+// each with an mbarrier that counts its bytes. All threads of the block wait for a chunk, read it,
+// and release it; then the first thread asks for the chunk STAGES ahead into the same place.
+template <int STAGES, int BYTES> struct fw_stream {
+    static constexpr int STRIDE = (BYTES + 127) / 128 * 128;
+    const char* source;
+    int count;
+    unsigned memory, full;
+
+    FW_DEVICE fw_stream(const void* from, int chunks) : source((const char*)from), count(chunks) {
+        extern __shared__ __align__(128) char stage_memory[];
+        __shared__ __align__(8) unsigned long long stage_full[STAGES];
+        memory = (unsigned)__cvta_generic_to_shared(stage_memory);
+        full = (unsigned)__cvta_generic_to_shared(stage_full);
+        if (threadIdx.x == 0) {
+            for (int s = 0; s < STAGES; s++)
+                asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(full + 8 * s));
+            asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+            for (int s = 0; s < STAGES && s < count; s++) copy(s);
+        }
+        __syncthreads();
+    }
+    FW_DEVICE void copy(int chunk) {
+        unsigned barrier = full + 8 * (chunk % STAGES);
+        unsigned target = memory + STRIDE * (chunk % STAGES);
+        asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(barrier), "r"(BYTES)
+                     : "memory");
+        asm volatile(
+            "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
+            "[%3];" ::"r"(target),
+            "l"(source + (long long)chunk * BYTES), "r"(BYTES), "r"(barrier)
+            : "memory");
+    }
+    template <class T> FW_DEVICE const T* wait(int chunk) {
+        extern __shared__ __align__(128) char stage_memory[];
+        unsigned parity = chunk / STAGES & 1, done = 0;
+        while (!done)
+            asm volatile(
+                "{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2; "
+                "selp.u32 %0, 1, 0, p; }"
+                : "=r"(done)
+                : "r"(full + 8 * (chunk % STAGES)), "r"(parity)
+                : "memory");
+        return (const T*)(stage_memory + STRIDE * (chunk % STAGES));
+    }
+    FW_DEVICE void release(int chunk) {
+        __syncthreads();
+        if (threadIdx.x == 0 && chunk + STAGES < count) copy(chunk + STAGES);
+    }
+};
+//@end
