@@ -30,7 +30,8 @@ def optimize(
     problem = problem_from_module(module, example_inputs)
     chosen = _options(_target_of(problem) if target == "auto" else target, options)
     compilation = compile_problem(problem, chosen, source=MODEL_GIVEN)
-    emitted = import_text(compilation.module_text, compilation.title, {"Model": type(module)})
+    given = {**compilation.given, "Model": type(module)}
+    emitted = import_text(compilation.module_text, compilation.title, given)
     new = emitted.ModelNew.__new__(emitted.ModelNew)
     new.__dict__.update(module.__dict__)
     return new

@@ -17,9 +17,9 @@ from .context import Context
 from .emit.emission import Emission
 from .emit.module import module_text
 from .emit.unit import segments, translation_unit
-from .errors import OutputError
+from .errors import CaptureError, OutputError
 from .ir.check import check_graph, check_program
-from .ir.graph import Graph
+from .ir.graph import Graph, Leaf, Tree, Verbatim
 from .ir.interface import Interface
 from .ir.kernel import Program
 from .ir.program_text import program_text
@@ -71,6 +71,12 @@ class Compilation:
         return problem_title(self.problem)
 
     @property
+    def given(self) -> dict[str, Any]:
+        """What the emitted file finds in the user's own: the classes that forward returns."""
+        names = [kind.partition(".")[0] for kind in result_classes(self.graph.result)]
+        return {name: self.problem.namespace[name] for name in names}
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         return (*self.problem.warnings, *self.context.warnings)
 
@@ -91,6 +97,7 @@ def compile_problem(
     target = arch(detected_target() if options.target == "auto" else options.target)
 
     graph = run("captured", graph_text, lambda: check_graph(capture(problem, run.context)))
+    _check_result_classes(problem, graph)
     facts = run("interface", repr, lambda: interface(problem, graph))
     rewritten, rewrites = run("rewritten", _rewrite_text, lambda: rewrite(graph, run.context))
     check_graph(rewritten)
@@ -135,6 +142,24 @@ class _Stages:
         if self.context.options.debug > 1:
             print(entry.text(), file=sys.stderr)
         return result
+
+
+def result_classes(result: Tree | Leaf | Verbatim) -> tuple[str, ...]:
+    """Names of the classes in the structure that forward returns, as its file calls them."""
+    if not isinstance(result, Tree):
+        return ()
+    own = () if result.kind in ("tuple", "list", "dict") else (result.kind,)
+    inner = (name for child in result.children for name in result_classes(child))
+    return tuple(dict.fromkeys((*own, *inner)))
+
+
+def _check_result_classes(problem: Problem, graph: Graph) -> None:
+    for name in result_classes(graph.result):
+        if name.partition(".")[0] not in problem.namespace:
+            raise CaptureError(
+                f"forward returns a {name}, which the model's file does not know by that name: "
+                "import or define the class at its top level"
+            )
 
 
 def input_buffers(graph: Graph) -> dict[str, str]:

@@ -99,14 +99,20 @@ def _sources(e: Emission) -> list[str]:
 
 
 def _flags(e: Emission) -> list[str]:
+    cuda = [*support.CUDA_FLAGS, f"-gencode={e.arch.gencode}"]
+    flags = [string(f) for f in (cuda if e.cuda else support.CPU_FLAGS) if _keeps(e, f)]
     if e.cuda:
-        flags = [*support.CUDA_FLAGS, f"-gencode={e.arch.gencode}"]
-        return bracketed("extra_cuda_cflags=[", [string(f) for f in flags], "],", 2)
+        return bracketed("extra_cuda_cflags=[", flags, "],", 2)
     links = [string(f) for f in support.CPU_LINK_FLAGS]
     return [
-        *bracketed("extra_cflags=[", [string(f) for f in support.CPU_FLAGS], "],", 2),
+        *bracketed("extra_cflags=[", flags, "],", 2),
         *bracketed("extra_ldflags=[", links, "],", 2),
     ]
+
+
+def _keeps(e: Emission, flag: str) -> bool:
+    """With torch's headers the language standard is torch's to choose."""
+    return not (e.torch_binding and flag.startswith("-std="))
 
 
 def _entry_types(e: Emission) -> list[str]:
