@@ -99,6 +99,15 @@ def view_dtype(x: Node, dtype: DType) -> Node:
     return x
 
 
+def as_strided(
+    x: Node, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None
+) -> Node:
+    """Positions in the storage of x, which the caller knows to be row-major."""
+    shape = tuple(size)
+    offset = ix.flatten(ix.axes(shape), stride) + (storage_offset or 0)
+    return g.view(x, shape, ix.unflatten(offset, x.shape))
+
+
 # ------------------------------------------------------------------------------------- selections
 
 
@@ -385,6 +394,7 @@ TABLE: Mapping[str, Callable[..., Node | Many]] = {
     **{f"aten.squeeze.{o}": squeeze for o in ("default", "dim", "dims")},
     "aten.expand.default": expand,
     "aten.expand_as.default": expand_as,
+    "aten.as_strided.default": as_strided,
     "aten.slice.Tensor": slice_,
     "aten.select.int": select,
     "aten.narrow.default": narrow,

@@ -19,33 +19,42 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 
+from fusewright.context import Context
 from fusewright.errors import CaptureError
 from fusewright.problem import Problem
 
+from .structure import Structure, watched
 from .table import KEPT_CALLS, LOWERINGS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Exported:
-    """The same forward pass as eager writes it and without mutation."""
+    """The same forward pass as eager writes it and without mutation.
+
+    Both return a flat tuple of tensors; `structure` is what forward returns, Leaf(k) the k-th.
+    """
 
     written: ExportedProgram
     functional: ExportedProgram
+    structure: Structure
 
 
-def export(problem: Problem) -> Exported:
+def export(problem: Problem, context: Context) -> Exported:
     """Export the module in its current mode (a fresh nn.Module is in training mode).
 
+    Plain attributes that forward assigns are put back, with a warning: no file repeats that.
     Raises CaptureError with the user's line for what torch.export refuses: a branch on a tensor's
     value, an operator without a fake implementation, an exception in forward itself.
     """
     with _quiet(), problem.as_the_file_left_torch(), _refusals(problem):
         # On an error torch prints half a graph to stderr.
-        with redirect_stderr(io.StringIO()):
+        with watched(problem.module) as watch, redirect_stderr(io.StringIO()):
             written = torch.export.export(problem.module, tuple(problem.inputs), strict=False)
         _forget_constants(written)
         functional = written.run_decompositions(decomposition_table())
-    return Exported(written, functional)
+    for name in watch.assigned:
+        context.warn(f"forward assigns self.{name}: the new file leaves it as it is")
+    return Exported(written, functional, watch.structure)
 
 
 def decomposition_table() -> dict[Any, Callable[..., Any]]:
@@ -103,6 +112,8 @@ def _refusals(problem: Problem) -> Iterator[None]:
     """Turns whatever export raises into a CaptureError that names the user's line."""
     try:
         yield
+    except CaptureError as error:
+        raise CaptureError(f"{problem.path or type(problem.module).__name__}: {error}") from error
     except Exception as error:
         place = user_frame(problem, traceback.extract_tb(error.__traceback__))
         where = str(problem.path or type(problem.module).__name__)

@@ -5,7 +5,6 @@ What the operators mean is in the `aten_*` modules; how inputs and outputs are n
 """
 
 import operator
-import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,17 +15,16 @@ from torch import fx
 from fusewright.context import Context
 from fusewright.errors import CaptureError, IRError
 from fusewright.ir import graph as g
-from fusewright.ir import index as ix
-from fusewright.ir.graph import Call, Device, Graph, Node, Origin, Shape, Verbatim
+from fusewright.ir.graph import Call, Device, Graph, Node, Origin, Verbatim
 from fusewright.problem import Problem
 
-from .export import export, user_frame
+from .export import export
+from .layout import operand_strides, owns_its_storage
 from .numbers import FUNCTIONS, item
 from .operands import NotLowered, Number
+from .provenance import origin_of
 from .signature import ir_dtype, read_inputs, read_results
 from .table import LOWERINGS, TAKE_NUMBERS
-
-Strides = tuple[int, ...]
 
 
 def capture(problem: Problem, context: Context) -> Graph:
@@ -35,7 +33,7 @@ def capture(problem: Problem, context: Context) -> Graph:
     The module is taken in its current mode; under fake tensors nothing is allocated. Raises
     CaptureError, naming operator and source line, for what cannot be captured.
     """
-    exported = export(problem)
+    exported = export(problem, context)
     inputs = read_inputs(problem, exported.functional)
     walk = _Walk(problem, context, inputs.values)
     returned = walk.run(exported.functional.graph)
@@ -154,6 +152,8 @@ class _Walk:
         expected = _tensors(node.meta.get("val"))
         if any(isinstance(a, Number) for a in _flat(args, kwargs)) and name not in TAKE_NUMBERS:
             raise self._refused(node, "it needs a number that depends on the values of a tensor")
+        if name.startswith("aten.as_strided"):
+            self._require_own_storage(node)
         if lowering is None or _opaque(args, kwargs, expected):
             return self._extern(node, name, args, kwargs)
         try:
@@ -185,6 +185,9 @@ class _Walk:
     def _extern(self, node: fx.Node, name: str, args: Any, kwargs: Any) -> Any:
         """The call as it stands; a tuple for operators with several results."""
         results = _tensors(node.meta.get("val"))
+        if name == "aten.native_dropout.default" and _only_first_used(node):
+            # Eager calls aten.dropout, which on a CPU rounds otherwise than its native form.
+            name, args, results = "aten.dropout.default", (args[0], args[1], True), results[:1]
         if not results:
             raise self._refused(node, "it has no tensor result")
         if any(isinstance(a, Number) for a in _flat(args, kwargs)):
@@ -200,10 +203,15 @@ class _Walk:
             tuple(kwargs.items()),
             tuple((tuple(t.shape), ir_dtype(t.dtype), tuple(t.stride())) for t in results),
             order,
-            _operand_strides(node),
+            operand_strides(node),
         )
         nodes = tuple(g.extern(call, k) for k in range(len(results)))
         return nodes[0] if isinstance(node.meta["val"], torch.Tensor) else nodes
+
+    def _require_own_storage(self, node: fx.Node) -> None:
+        source = node.args[0]
+        if isinstance(source, fx.Node) and not owns_its_storage(source.meta["val"]):
+            raise self._refused(node, "it reads the storage that a view shares with its base")
 
     def _require_static(self, node: fx.Node, tensor: torch.Tensor) -> None:
         if not all(isinstance(n, int) for n in tensor.shape):
@@ -269,6 +277,11 @@ def _tensors(value: Any) -> list[torch.Tensor]:
     return [v for v in value if isinstance(v, torch.Tensor)] if _is_sequence(value) else []
 
 
+def _only_first_used(node: fx.Node) -> bool:
+    """Whether the other results of the operator are never taken."""
+    return all(u.target is operator.getitem and u.args[1] == 0 for u in node.users)
+
+
 def _is_sequence(value: Any) -> bool:
     return isinstance(value, tuple | list)
 
@@ -288,31 +301,6 @@ def _opaque(args: Any, kwargs: Mapping[str, Any], results: list[torch.Tensor]) -
     return any(d.kind == "opaque" for d in (*operands, *(ir_dtype(t.dtype) for t in results)))
 
 
-def _operand_strides(node: fx.Node) -> tuple[Strides, ...]:
-    """Eager's strides of the tensor operands, in order; () when all are row-major."""
-    operands = list(_fx_nodes((node.args, tuple(node.kwargs.values()))))
-    tensors = [n.meta["val"] for n in operands if isinstance(n.meta.get("val"), torch.Tensor)]
-    if all(_row_major(t.shape, t.stride()) for t in tensors):
-        return ()
-    return tuple(tuple(t.stride()) for t in tensors)
-
-
-def _fx_nodes(args: Any) -> Iterable[fx.Node]:
-    if isinstance(args, fx.Node):
-        yield args
-    elif _is_sequence(args):
-        for a in args:
-            yield from _fx_nodes(a)
-
-
-def _row_major(shape: Shape, strides: Strides) -> bool:
-    """Whether the strides are those of a contiguous tensor, axes of one element aside."""
-    if 0 in shape:
-        return True
-    wanted = ix.row_major(tuple(shape))
-    return all(n == 1 or s == w for n, s, w in zip(shape, strides, wanted, strict=True))
-
-
 def draws_random_numbers(op: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> bool:
     """Whether this call advances the random generator."""
     if name.startswith("aten.scaled_dot_product_attention"):
@@ -321,26 +309,3 @@ def draws_random_numbers(op: Any, name: str, args: tuple[Any, ...], kwargs: Any)
         _, _, _, _, layers, dropout, train, *_ = args
         return bool(train and dropout > 0 and layers > 1)
     return torch.Tag.nondeterministic_seeded in op.tags
-
-
-def origin_of(problem: Problem, node: fx.Node) -> Origin:
-    """Module path and source line of an FX node, as well as torch remembers them."""
-    stack = node.meta.get("nn_module_stack") or {}
-    module = str(list(stack.values())[-1][0]) if stack else ""
-    module = module.removeprefix("L['self']").removeprefix(".")
-    frame = user_frame(problem, _frames(node.meta.get("stack_trace") or ""))
-    if frame is None:
-        return Origin(module)
-    return Origin(module, frame.lineno or 0, (frame.line or "").strip())
-
-
-def _frames(trace: str) -> list[traceback.FrameSummary]:
-    """The frames of a printed stack trace, outermost first."""
-    lines = [line.strip() for line in trace.splitlines()]
-    frames = []
-    for line, code in zip(lines, [*lines[1:], ""], strict=True):
-        if line.startswith('File "'):
-            filename, _, rest = line.removeprefix('File "').partition('", line ')
-            number = rest.partition(",")[0]
-            frames.append(traceback.FrameSummary(filename, int(number), "", line=code))
-    return frames

@@ -5,7 +5,7 @@ output is an input that was written in place.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
-from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec, OutputKind
+from torch.export.graph_signature import InputKind, InputSpec, OutputKind
 from torch.utils import _pytree as pytree
 
 from fusewright.errors import CaptureError
@@ -219,25 +219,25 @@ class Results:
 def read_results(exported: Exported, inputs: Inputs, returned: Iterable[Any]) -> Results:
     """Sort what the functional program returns into outputs and mutations.
 
-    `returned` are the nodes (or Python values) of its output, in order.
+    `returned` are the nodes of its output, in order.
     """
     program = exported.functional
     mutations: list[g.Mutation] = []
-    users: list[Any] = []
+    users: list[Node] = []
     for spec, value in zip(program.graph_signature.output_specs, returned, strict=True):
         if spec.kind is OutputKind.USER_OUTPUT:
-            users.append(spec.arg.value if isinstance(spec.arg, ConstantArgument) else value)
+            users.append(value)
         elif spec.kind in _MUTATIONS:
             mutations.append(_mutation(program, spec.target or "", inputs, value))
         else:
             raise CaptureError(f"{spec.target}: output of kind {spec.kind.name}")
-    originals = _user_outputs(exported.written)
-    leaves, outputs, strides, aliases = _leaves(users, originals, inputs)
-    spec_tree = program.call_spec.out_spec
-    if spec_tree is None:
-        raise CaptureError("torch.export gives no structure for the outputs of forward")
-    structure = _tree(spec_tree, iter(leaves))
-    return Results(tuple(outputs), tuple(strides), structure, tuple(mutations), tuple(aliases))
+    tensors = [_written_in_place(n) for n in _user_outputs(exported.written)]
+    distinct = list(dict.fromkeys(tensors))
+    outputs = tuple(users[tensors.index(t)] for t in distinct)
+    strides = tuple(tuple(t.meta["val"].stride()) for t in distinct)
+    position = [distinct.index(t) for t in tensors]
+    structure = _renumbered(exported.structure, position)
+    return Results(outputs, strides, structure, tuple(mutations), _aliases(distinct, inputs))
 
 
 _MUTATIONS = tuple(kind for kind in OutputKind if kind.name.endswith("_MUTATION"))
@@ -260,31 +260,6 @@ def _user_outputs(program: ExportedProgram) -> list[Any]:
     return [value for spec, value in kept if spec.kind is OutputKind.USER_OUTPUT]
 
 
-def _leaves(
-    users: list[Any], originals: list[Any], inputs: Inputs
-) -> tuple[list[Leaf | Verbatim], list[Node], list[tuple[int, ...]], list[tuple[int, str]]]:
-    """Leaves of the result, the distinct output tensors, their strides, those that are inputs."""
-    leaves: list[Leaf | Verbatim] = []
-    outputs: list[Node] = []
-    strides: list[tuple[int, ...]] = []
-    aliases: list[tuple[int, str]] = []
-    seen: dict[Any, int] = {}
-    for value, original in zip(users, originals, strict=True):
-        if not isinstance(value, Node):
-            leaves.append(Verbatim(_spelled(value)))
-            continue
-        tensor = _written_in_place(original)
-        if tensor not in seen:
-            seen[tensor] = len(outputs)
-            outputs.append(value)
-            strides.append(tuple(original.meta["val"].stride()))
-            source = inputs.values.get(tensor.name) if tensor.op == "placeholder" else None
-            if isinstance(source, g.Input):
-                aliases.append((seen[tensor], source.name))
-        leaves.append(Leaf(seen[tensor]))
-    return leaves, outputs, strides, aliases
-
-
 def _written_in_place(node: fx.Node) -> fx.Node:
     """The node whose tensor object `node` returns: in-place operators return their argument."""
     while node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
@@ -296,61 +271,23 @@ def _written_in_place(node: fx.Node) -> fx.Node:
     return node
 
 
-def _spelled(value: Any) -> str:
-    if value is None or isinstance(value, bool | int | str):
-        return repr(value)
-    if isinstance(value, float):
-        return repr(value) if value - value == 0 else f'float("{value}")'
-    raise CaptureError(f"forward returns a {type(value).__name__}, which cannot be captured")
+def _aliases(tensors: Iterable[fx.Node], inputs: Inputs) -> tuple[tuple[int, str], ...]:
+    """(position, name) of the outputs that are inputs."""
+    found = []
+    for k, tensor in enumerate(tensors):
+        source = inputs.values.get(tensor.name) if tensor.op == "placeholder" else None
+        if isinstance(source, g.Input):
+            found.append((k, source.name))
+    return tuple(found)
 
 
-def _tree(spec: pytree.TreeSpec, leaves: Iterator[Leaf | Verbatim]) -> Tree | Leaf | Verbatim:
-    """The structure of the result, leaves taken in order."""
-    if spec.is_leaf():
-        return next(leaves)
-    children = tuple(_tree(child, leaves) for child in _children(spec))
-    kind, context = spec.type, spec.context
-    if kind in (tuple, list):
-        return Tree(kind.__name__, ("",) * len(children), children)
-    if kind is dict:
-        return Tree("dict", tuple(_dict_key(k) for k in context), children)
-    if _is_namedtuple(context):
-        return Tree(_class_name(context), tuple(context._fields), children)
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _dataclass_tree(kind, context, children)
-    raise CaptureError(
-        f"forward returns a {getattr(kind, '__name__', kind)}: return tuples, lists, dicts, named "
-        "tuples or dataclasses registered with torch.export.register_dataclass"
-    )
-
-
-def _children(spec: pytree.TreeSpec) -> Iterable[pytree.TreeSpec]:
-    """torch 2.10 made the children a method."""
-    children: Any = getattr(spec, "children", None)
-    found: Any = children() if callable(children) else spec.children_specs
-    return found
-
-
-def _dict_key(key: Any) -> int | str:
-    if isinstance(key, int | str):
-        return key
-    raise CaptureError(f"forward returns a dict with the key {key!r}: keys are strings or integers")
-
-
-def _is_namedtuple(context: Any) -> bool:
-    return isinstance(context, type) and issubclass(context, tuple) and hasattr(context, "_fields")
-
-
-def _class_name(cls: type) -> str:
-    return cls.__qualname__
-
-
-def _dataclass_tree(
-    cls: type, context: Any, children: tuple[Tree | Leaf | Verbatim, ...]
-) -> Tree:
-    """torch flattens the fields that are not None, in order; the others are named apart."""
-    present, absent = context
-    given = dict(zip(present, children, strict=True))
-    given |= {name: Verbatim("None") for name in absent}
-    names = tuple(f.name for f in dataclasses.fields(cls) if f.name in given)
-    return Tree(_class_name(cls), names, tuple(given[n] for n in names))
+def _renumbered(
+    structure: Tree | Leaf | Verbatim, position: Sequence[int]
+) -> Tree | Leaf | Verbatim:
+    """Leaf(k) becomes Leaf(position[k])."""
+    if isinstance(structure, Leaf):
+        return Leaf(position[structure.position])
+    if isinstance(structure, Verbatim):
+        return structure
+    children = tuple(_renumbered(c, position) for c in structure.children)
+    return dataclasses.replace(structure, children=children)

@@ -12,6 +12,7 @@ from fusewright.ir.graph import Node
 
 from . import (
     aten_activation,
+    aten_choice,
     aten_contract,
     aten_gather,
     aten_misc,
@@ -27,6 +28,7 @@ Lowering = Callable[..., Node | tuple[Node | None, ...]]
 
 _FAMILIES = (
     aten_pointwise.TABLE,
+    aten_choice.TABLE,
     aten_activation.TABLE,
     aten_reduce.TABLE,
     aten_view.TABLE,
@@ -46,6 +48,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
 TAKE_NUMBERS = frozenset(
     (
         *aten_pointwise.TABLE,
+        *aten_choice.TABLE,
         *(f"aten.{op}.default" for op in ("full", "full_like", "new_full", "scalar_tensor")),
         "aten.fill.Scalar",
     )

@@ -4,7 +4,7 @@ Written for clarity and for exactness, not for speed: every stage's result is co
 through it. Nothing is optimised or decided here. Large graphs are walked iteratively.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from math import prod
@@ -84,9 +84,16 @@ def interpret_nodes(
     input and for an index out of bounds, IndexError for a gather outside its source.
     """
     machine = _Machine(inputs, as_float64, _device(inputs.values()))
-    for node in topological(nodes):
+    for node in topological((*_in_order(nodes), *nodes)):
         machine.run(node)
     return [machine.values[n] for n in nodes]
+
+
+def _in_order(nodes: Sequence[Node]) -> list[Node]:
+    """The calls that draw random numbers, in the order in which they must."""
+    calls = [n for n in topological(nodes) if isinstance(n, Extern)]
+    ordered = [(n.call.order, n) for n in calls if n.call.order is not None]
+    return [n for _, n in sorted(ordered, key=lambda pair: pair[0])]
 
 
 def _device(tensors: Iterable[Tensor]) -> torch.device:
@@ -162,15 +169,16 @@ class _Machine:
     def _extern(self, node: Extern) -> Tensor:
         call = node.call
         if call not in self.calls:
-            args = [self._argument(a) for a in call.args]
-            kwargs = {k: self._argument(v) for k, v in call.kwargs}
+            strides = iter(call.operand_strides)
+            args = [self._argument(a, strides) for a in call.args]
+            kwargs = {k: self._argument(v, strides) for k, v in call.kwargs}
             self.calls[call] = tensors_in(resolve(f"torch.ops.{call.op}")(*args, **kwargs))
         return self.calls[call][node.position].to(self.dtype(node.dtype))
 
-    def _argument(self, arg: Arg) -> Any:
+    def _argument(self, arg: Arg, strides: Iterator[tuple[int, ...]]) -> Any:
         match arg:
             case Node():
-                return self.values[arg].contiguous()
+                return laid_out(self.values[arg], next(strides, None))
             case DType():
                 return self.dtype(arg)
             case Device():
@@ -178,9 +186,20 @@ class _Machine:
             case Verbatim():
                 return resolve(arg.text)
             case tuple():
-                return [self._argument(a) for a in arg]
+                return [self._argument(a, strides) for a in arg]
             case _:
                 return arg
+
+
+def laid_out(x: Tensor, strides: tuple[int, ...] | None) -> Tensor:
+    """x with these strides (0 where it is broadcast), row-major for None."""
+    if strides is None:
+        return x.contiguous()
+    cut = (slice(0, 1) if s == 0 and n > 1 else slice(None) for s, n in zip(strides, x.shape))
+    core = x[tuple(cut)]
+    return torch.empty_strided(core.shape, strides, dtype=x.dtype, device=x.device).copy_(
+        core
+    ).expand(x.shape)
 
 
 def resolve(text: str) -> Any:
