@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from fusewright.emit.vecmath import HEADER, parse_blocks, vecmath_source
+from fusewright.emit.vecmath import HEADER, parse_blocks, select, vecmath_source
 from fusewright.errors import IRError
 
 FLAGS = ["-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math"]
@@ -323,7 +323,7 @@ def test_nothing_selected_is_no_text():
 
 
 def test_unknown_function_is_refused_by_name():
-    with pytest.raises(IRError, match="no function cbrt"):
+    with pytest.raises(IRError, match="no skeleton defines the helper fw_cbrt"):
         vecmath_source(["exp", "cbrt"])
 
 
@@ -339,3 +339,16 @@ def test_unknown_function_is_refused_by_name():
 def test_malformed_markers_are_refused(text):
     with pytest.raises(IRError, match="'a'"):
         parse_blocks(text)
+
+
+def test_float_overloads_stand_alone():
+    """What a kernel in float embeds compiles without any overload for double."""
+    blocks = parse_blocks(HEADER.read_text(encoding="utf-8"))
+    text = select(blocks, [block.name for block in blocks], double=False)
+    assert "double fw_exp(" not in text and "//@" not in text
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        pytest.skip("needs a C++ compiler")
+    command = [compiler, "-std=c++17", "-fsyntax-only", "-x", "c++", "-"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

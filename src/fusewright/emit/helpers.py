@@ -8,13 +8,13 @@ in `skeletons/`; the format of those files is described in `vecmath`.
 import re
 from pathlib import Path
 
-from fusewright.errors import IRError
-
 from . import vecmath
 from .vecmath import Block
 
 SKELETONS = Path(__file__).parent / "skeletons"
 _CALL = re.compile(r"\bfw_(\w+)\b")
+# A buffer of doubles or a conversion to double: how double values come into a kernel.
+_DOUBLE = re.compile(r"\bdouble\*|\(double\)")
 
 
 def cpu_helpers(text: str) -> str:
@@ -32,13 +32,9 @@ def _read(name: str) -> str:
 
 
 def _select(blocks: tuple[Block, ...], text: str) -> str:
-    """The blocks that `text` calls and those they need, `base` always, in file order."""
-    wanted = set(_CALL.findall(text))
-    missing = sorted(wanted - {block.name for block in blocks})
-    if missing:
-        raise IRError(f"no skeleton defines the helper fw_{', fw_'.join(missing)}")
-    wanted.add("base")
-    for block in reversed(blocks):
-        if block.name in wanted:
-            wanted.update(block.needs)
-    return "".join(f"{block.text}\n\n" for block in blocks if block.name in wanted)
+    """The blocks that `text` calls and those they need, `base` always, in file order.
+
+    Overloads for double only where a kernel computes in double: plain accumulators need none.
+    """
+    called = {*_CALL.findall(text), "base"}
+    return vecmath.select(blocks, called, double=_DOUBLE.search(text) is not None)

@@ -25,6 +25,7 @@
 //@function bits needs base
 FW_INLINE uint32_t fw_to_bits(float x) { uint32_t u; std::memcpy(&u, &x, 4); return u; }
 FW_INLINE float fw_from_bits(uint32_t u) { float x; std::memcpy(&x, &u, 4); return x; }
+//@double
 FW_INLINE uint64_t fw_to_bits(double x) { uint64_t u; std::memcpy(&u, &x, 8); return u; }
 FW_INLINE double fw_from_bits(uint64_t u) { double x; std::memcpy(&x, &u, 8); return x; }
 //@end
@@ -39,42 +40,50 @@ template <class T, class... C> FW_INLINE T fw_poly(T x, T c, C... rest) {
 
 //@function abs needs base
 FW_INLINE float fw_abs(float x) { return __builtin_fabsf(x); }
+//@double
 FW_INLINE double fw_abs(double x) { return __builtin_fabs(x); }
 //@end
 
 //@function copysign needs base
 FW_INLINE float fw_copysign(float x, float sign) { return __builtin_copysignf(x, sign); }
+//@double
 FW_INLINE double fw_copysign(double x, double sign) { return __builtin_copysign(x, sign); }
 //@end
 
 //@function floor needs base
 FW_INLINE float fw_floor(float x) { return __builtin_floorf(x); }
+//@double
 FW_INLINE double fw_floor(double x) { return __builtin_floor(x); }
 //@end
 
 //@function ceil needs base
 FW_INLINE float fw_ceil(float x) { return __builtin_ceilf(x); }
+//@double
 FW_INLINE double fw_ceil(double x) { return __builtin_ceil(x); }
 //@end
 
 //@function trunc needs base
 FW_INLINE float fw_trunc(float x) { return __builtin_truncf(x); }
+//@double
 FW_INLINE double fw_trunc(double x) { return __builtin_trunc(x); }
 //@end
 
 //@function round needs base
 // Halves to even, as torch.round does.
 FW_INLINE float fw_round(float x) { return __builtin_nearbyintf(x); }
+//@double
 FW_INLINE double fw_round(double x) { return __builtin_nearbyint(x); }
 //@end
 
 //@function sqrt needs base
 FW_INLINE float fw_sqrt(float x) { return __builtin_sqrtf(x); }
+//@double
 FW_INLINE double fw_sqrt(double x) { return __builtin_sqrt(x); }
 //@end
 
 //@function rsqrt needs base
 FW_INLINE float fw_rsqrt(float x) { return 1.0f / __builtin_sqrtf(x); }
+//@double
 FW_INLINE double fw_rsqrt(double x) { return 1.0 / __builtin_sqrt(x); }
 //@end
 
@@ -84,12 +93,14 @@ FW_INLINE float fw_hypot(float x, float y) {
     float r = (float)__builtin_sqrt((double)x * x + (double)y * y);
     return fw_abs(x) == FW_INF || fw_abs(y) == FW_INF ? FW_INF : r;
 }
+//@double
 FW_INLINE double fw_hypot(double x, double y) { return std::hypot(x, y); }
 //@end
 
 //@function power_of_two needs bits
 // 2^n for exponents n of normal numbers.
 FW_INLINE float fw_power_of_two(int32_t n) { return fw_from_bits((uint32_t)(n + 127) << 23); }
+//@double
 FW_INLINE double fw_power_of_two(int64_t n) { return fw_from_bits((uint64_t)(n + 1023) << 52); }
 //@end
 
@@ -100,6 +111,7 @@ FW_INLINE float fw_scale(float p, int32_t n) {
     int32_t half = n >> 1;
     return p * fw_power_of_two(half) * fw_power_of_two(n - half);
 }
+//@double
 // The same for n in [-2044, 2046]. AVX2 has no arithmetic shift of 64 bits: halve n + 4096.
 FW_INLINE double fw_scale(double p, int64_t n) {
     int64_t half = (int64_t)((uint64_t)(n + 4096) >> 1) - 2048;
@@ -118,6 +130,7 @@ FW_INLINE float fw_exp_parts(float x, int32_t& n) {
     float r = x - whole * 0.693359375f;
     return r + whole * 2.12194442e-4f;
 }
+//@double
 FW_INLINE double fw_exp_parts(double x, int64_t& n) {
     double sum = x * 1.4426950408889634 + 6755399441055744.0;
     double whole = sum - 6755399441055744.0;
@@ -125,10 +138,12 @@ FW_INLINE double fw_exp_parts(double x, int64_t& n) {
     double r = x - whole * 0.6931471803691238;
     return r - whole * 1.9082149292705877e-10;
 }
+//@float
 FW_INLINE float fw_exp_poly(float r) {
     return r * r * fw_poly(r, 0.49999994f, 0.166665211f, 0.0416682661f, 0.00836867653f,
         0.00138207222f) + r + 1.0f;
 }
+//@double
 // (exp(r) - 1 - r) / r^2.
 FW_INLINE double fw_exp_tail(double r) {
     return fw_poly(r, 0.50000000000000011, 0.16666666666666671, 0.041666666666648269,
@@ -150,6 +165,7 @@ FW_INLINE float fw_scaled_exp(float x, int32_t shift) {
 
 //@function exp needs scaled_exp
 FW_INLINE float fw_exp(float x) { return fw_scaled_exp(x, 0); }
+//@double
 FW_INLINE double fw_exp(double x) {
     int64_t n;
     x = x > 720.0 ? 720.0 : x;
@@ -168,6 +184,7 @@ FW_INLINE float fw_exp2(float x) {
     return fw_scale(r * fw_poly(r, 0.693147242f, 0.240226552f, 0.0555026159f, 0.00961736217f,
         0.00134233362f, 0.000156833717f) + 1.0f, n);
 }
+//@double
 FW_INLINE double fw_exp2(double x) { return std::exp2(x); }
 //@end
 
@@ -184,6 +201,7 @@ FW_INLINE float fw_expm1(float x) {
     float result = 2.0f * (half * q + (half * r + (half - 0.5f)));
     return fw_abs(x) < 5.9604645e-8f ? x : result;
 }
+//@double
 FW_INLINE double fw_expm1(double x) {
     int64_t n;
     double y = x > 710.0 ? 710.0 : x;
@@ -205,6 +223,7 @@ FW_INLINE float fw_sigmoid(float x) {
     float s = x < 0.0f ? e : 1.0f;
     return s - s * (e / (1.0f + e));
 }
+//@double
 FW_INLINE double fw_sigmoid(double x) {
     double e = fw_exp(-fw_abs(x));
     double s = x < 0.0 ? e : 1.0;
@@ -224,6 +243,7 @@ FW_INLINE float fw_tanh(float x) {
     float far = 1.0f - 2.0f / (p * fw_power_of_two(n) + 1.0f);
     return a < 0.6f ? near : fw_copysign(far, x);
 }
+//@double
 FW_INLINE double fw_tanh(double x) {
     double a = fw_abs(x);
     double e = fw_expm1(2.0 * (a > 20.0 ? 20.0 : a));
@@ -241,6 +261,7 @@ FW_INLINE float fw_sinh(float x) {
     float far = e - 0.25f / e;
     return fw_abs(x) < 1.0f ? near : fw_copysign(far, x);
 }
+//@double
 FW_INLINE double fw_sinh(double x) { return std::sinh(x); }
 //@end
 
@@ -249,6 +270,7 @@ FW_INLINE float fw_cosh(float x) {
     float e = fw_scaled_exp(fw_abs(x), -1);
     return e + 0.25f / e;
 }
+//@double
 FW_INLINE double fw_cosh(double x) { return std::cosh(x); }
 //@end
 
@@ -281,6 +303,7 @@ FW_INLINE float fw_log(float x) {
     float r = f + (fw_log_tail(f) - e * 2.12194442e-4f);
     return fw_log_edge(x, e * 0.693359375f + r);
 }
+//@double
 // log(1 + f) = f - (f^2/2 - s (f^2/2 + R)), s = f / (2 + f), R = s^2 P(s^2) (the odd series of
 // 2 atanh(s)). Integers become doubles by way of 2^52, since AVX2 converts no 64-bit ones.
 FW_INLINE double fw_log(double x) {
@@ -310,6 +333,7 @@ FW_INLINE float fw_log2(float x) {
     float r = f * 1.44269502f + (f * 1.925963e-8f + fw_log_tail(f) * 1.44269502f);
     return fw_log_edge(x, e + r);
 }
+//@double
 FW_INLINE double fw_log2(double x) { return std::log2(x); }
 //@end
 
@@ -320,6 +344,7 @@ FW_INLINE float fw_log10(float x) {
     float tail = fw_log_tail(f) * 0.434294492f + (e * 4.605039e-6f - f * 1.010305e-8f);
     return fw_log_edge(x, e * 0.301025391f + (f * 0.434294492f + tail));
 }
+//@double
 FW_INLINE double fw_log10(double x) { return std::log10(x); }
 //@end
 
@@ -335,6 +360,7 @@ FW_INLINE float fw_log1p(float x) {
     r = fw_log_edge(1.0f + x, e * 0.693359375f + r);
     return x == 0.0f ? x : r;
 }
+//@double
 FW_INLINE double fw_log1p(double x) { return std::log1p(x); }
 //@end
 
@@ -361,6 +387,7 @@ FW_INLINE float fw_pow(float x, float y) {
     p = x < 0.0f && a < FW_INF && whole != y ? FW_NAN : p;
     return y == 0.0f ? 1.0f : p;
 }
+//@double
 FW_INLINE double fw_pow(double x, double y) { return std::pow(x, y); }
 //@end
 
@@ -385,6 +412,7 @@ FW_INLINE float fw_erf(float x) {
     float far = fw_copysign(1.0f - q * q, x);
     return a < 1.2f ? fw_erf_near(x) : far;
 }
+//@double
 FW_INLINE double fw_erf(double x) { return std::erf(x); }
 //@end
 
@@ -405,10 +433,11 @@ FW_INLINE float fw_erfc(float x) {
     p = x < 0.0f ? 2.0f - p : p;
     return a < 0.5f ? 1.0f - fw_erf_near(x) : p;
 }
+//@double
 FW_INLINE double fw_erfc(double x) { return std::erfc(x); }
 //@end
 
-//@function trig_parts needs bits poly
+//@function trig_parts needs bits.double poly
 // x = (q + 4k) pi/2 + r, |r| <= pi/4 (a little more by rounding): returns r, and q modulo 2^32.
 // Holds for every float, after M. Payne and R. Hanek, "Radian reduction for trigonometric
 // functions", SIGNUM Newsletter 18 (1983): 1/(2 pi) is a sum of parts so short that their products
@@ -447,6 +476,7 @@ FW_INLINE float fw_sin(float x) {
     float v = (q & 1u) != 0u ? fw_cos_poly(r) : fw_sin_poly(r);
     return fw_from_bits(fw_to_bits(v) ^ (q & 2u) << 30);
 }
+//@double
 FW_INLINE double fw_sin(double x) { return std::sin(x); }
 //@end
 
@@ -457,6 +487,7 @@ FW_INLINE float fw_cos(float x) {
     float v = (q & 1u) != 0u ? fw_sin_poly(r) : fw_cos_poly(r);
     return fw_from_bits(fw_to_bits(v) ^ ((q + 1u) & 2u) << 30);
 }
+//@double
 FW_INLINE double fw_cos(double x) { return std::cos(x); }
 //@end
 
@@ -469,6 +500,7 @@ FW_INLINE float fw_tan(float x) {
     float c = fw_cos_poly(r);
     return (odd ? -c : s) / (odd ? s : c);
 }
+//@double
 FW_INLINE double fw_tan(double x) { return std::tan(x); }
 //@end
 
@@ -483,6 +515,7 @@ FW_INLINE float fw_asin(float x) {
     float far = 1.57079637f - (2.0f * p + 4.371139e-8f);
     return fw_copysign(a > 0.5f ? far : p, x);
 }
+//@double
 FW_INLINE double fw_asin(double x) { return std::asin(x); }
 //@end
 
@@ -497,6 +530,7 @@ FW_INLINE float fw_acos(float x) {
     float far = x < 0.0f ? 3.14159274f - (2.0f * p + 8.742278e-8f) : 2.0f * p;
     return a > 0.5f ? far : middle;
 }
+//@double
 FW_INLINE double fw_acos(double x) { return std::acos(x); }
 //@end
 
@@ -516,6 +550,7 @@ FW_INLINE float fw_atan(float x) {
     float far = 1.57079637f - (p + 4.371139e-8f);
     return fw_copysign(a > 1.0f ? far : p, x);
 }
+//@double
 FW_INLINE double fw_atan(double x) { return std::atan(x); }
 //@end
 
@@ -530,6 +565,7 @@ FW_INLINE float fw_atan2(float y, float x) {
     p = (fw_to_bits(x) >> 31) != 0u ? 3.14159274f - (p + 8.742278e-8f) : p;
     return fw_copysign(p, y);
 }
+//@double
 FW_INLINE double fw_atan2(double y, double x) { return std::atan2(y, x); }
 //@end
 
@@ -542,6 +578,7 @@ FW_INLINE float fw_asinh(float x) {
     float r = fw_log1p(large ? a : a + z / (1.0f + __builtin_sqrtf(1.0f + z)));
     return fw_copysign(large ? r + 0.693147182f : r, x);
 }
+//@double
 FW_INLINE double fw_asinh(double x) { return std::asinh(x); }
 //@end
 
@@ -553,6 +590,7 @@ FW_INLINE float fw_acosh(float x) {
     r = large ? r + 0.693147182f : r;
     return x < 1.0f ? FW_NAN : r;
 }
+//@double
 FW_INLINE double fw_acosh(double x) { return std::acosh(x); }
 //@end
 
@@ -561,10 +599,11 @@ FW_INLINE float fw_atanh(float x) {
     float a = fw_abs(x);
     return fw_copysign(0.5f * fw_log1p(2.0f * a / (1.0f - a)), x);
 }
+//@double
 FW_INLINE double fw_atanh(double x) { return std::atanh(x); }
 //@end
 
-//@function fmod_float needs abs copysign
+//@function fmod_float needs abs.double copysign
 // fmod, exact; the name `fmod` is that of the operation on all types, in scalar.hpp.
 // One step takes some 51 leading bits of the quotient off it; the fused multiply-add is then exact.
 FW_INLINE double fw_fmod_step(double r, double b, double inverse) {
@@ -603,6 +642,7 @@ FW_INLINE float fw_erfinv(float x) {
     float r = (w < 5.0f ? near : far) * x;
     return a == 1.0f ? fw_copysign(FW_INF, x) : r;
 }
+//@double
 // The same start (a coarser one far out), then Halley's iteration on erf, or on erfc near 1.
 FW_INLINE double fw_erfinv(double x) {
     double a = fw_abs(x);
@@ -645,5 +685,6 @@ static inline float fw_digamma(float x) { return (float)fw_digamma((double)x); }
 
 //@function lgamma needs base
 FW_INLINE float fw_lgamma(float x) { return (float)std::lgamma((double)x); }
+//@double
 FW_INLINE double fw_lgamma(double x) { return std::lgamma(x); }
 //@end
