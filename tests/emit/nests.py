@@ -158,6 +158,7 @@ SIMT = Path(__file__).with_name("simt.hpp")
 # What the PTX of device.cuh does, for a compiler that has none.
 PTX = {
     'asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));': "y = simt::half_to_float(x.bits);",
+    'asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(y));': "r = 1.0f / y;",
     'asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));': "y.bits = simt::float_to_half(x);",
 }
 CANARY = 64  # elements before and after each buffer that must stay as they are

@@ -32,9 +32,9 @@ def is_wide(lo: int, hi: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class IndexPrinter:
-    """`names` gives the text of each variable, `wide_type` the 64-bit type.
+    """`names` gives the text of each variable (and of whole expressions that were named before).
 
-    A variable is an `int` when its extent fits, else `wide_type`.
+    `wide_type` is the 64-bit type. A variable is an `int` when its extent fits, else `wide_type`.
     """
 
     names: Mapping[Index, str]
@@ -42,11 +42,11 @@ class IndexPrinter:
 
     def text(self, x: Index) -> Text:
         """`x` as C."""
+        if x in self.names:
+            return Text(self.names[x])
         match x:
             case Var():
-                if x not in self.names:
-                    raise IRError(f"index variable {x.name} is used outside of its loop")
-                return Text(self.names[x])
+                raise IRError(f"index variable {x.name} is used outside of its loop")
             case Linear():
                 return self._linear(x)
             case Div():

@@ -13,7 +13,7 @@ from fusewright.ir.kernel import Fold, Phase
 
 from .cindex import is_wide
 from .common import fold_identity
-from .cstyle import Env, evaluate
+from .cstyle import Env
 from .ctext import Text, Writer, c_type
 from .spell import compute_c_type, convert
 
@@ -107,9 +107,10 @@ def declare_scalar(acc: Accumulator, out: Writer) -> None:
         out.line(f"{acc.at_type} {acc.total}_at = {acc.last_position};")
 
 
-def fold_values(phase: Phase, accs: Sequence[Accumulator], env: Env, out: Writer) -> None:
-    """Evaluates the bodies of the folds at one point and adds them to the lane's accumulators."""
-    values = evaluate([f.body for f in phase.folds], env, out)
+def fold_values(
+    phase: Phase, accs: Sequence[Accumulator], values: Sequence[Text], env: Env, out: Writer
+) -> None:
+    """Adds the values of the folds' bodies at one point to the lane's accumulators."""
     for acc, body, value in zip(accs, phase.folds, values, strict=True):
         value = convert(value, body.body.dtype, acc.dtype, "cpu")
         target = f"{acc.lanes}[lane]"

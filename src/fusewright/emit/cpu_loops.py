@@ -12,7 +12,7 @@ from fusewright.ir.kernel import Kernel, Phase, Store
 
 from .common import has_checks, kernel_cost, loop_type
 from .cstyle import Env, evaluate, name_value
-from .ctext import Writer
+from .ctext import Text, Writer
 
 # Below this many operations a second thread costs more than it gives.
 PARALLEL_COST = 1 << 17
@@ -105,7 +105,11 @@ def elementwise_body(phases: Sequence[Phase], env: Env, out: Writer) -> None:
 
 def write_stores(stores: Sequence[Store], env: Env, out: Writer) -> None:
     """Writes `buffer[offset] = body;` for each store, their values computed together."""
-    values = evaluate([s.body for s in stores], env, out)
+    assign_stores(stores, evaluate([s.body for s in stores], env, out), env, out)
+
+
+def assign_stores(stores: Sequence[Store], values: Sequence[Text], env: Env, out: Writer) -> None:
+    """Writes `buffer[offset] = value;` for each store."""
     for store, value in zip(stores, values, strict=True):
         at = env.index.text(store.offset).code
         out.line(f"{env.pointers[store.buffer]}[{at}] = {value.code};")

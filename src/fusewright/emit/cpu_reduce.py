@@ -24,8 +24,8 @@ from .cpu_folds import (
     fold_values,
     result,
 )
-from .cpu_loops import is_parallel, nest, parallel_for, simd_pragma, write_stores
-from .cstyle import Env, name_value
+from .cpu_loops import assign_stores, is_parallel, nest, parallel_for, simd_pragma, write_stores
+from .cstyle import Env, evaluate, name_value
 from .ctext import Text, Writer, c_type
 
 # Lanes of a row reduction: enough independent additions to hide their latency in any vector width.
@@ -153,11 +153,13 @@ def write_point(phase: Phase, accs: Sequence[Accumulator], env: Env, out: Writer
     """One point of the columns: keeps, then folds, then stores."""
     local = env
     for keep in phase.keeps:
-        value = name_value(keep.name, keep.body, local, out)
+        value = name_value(f"{keep.name}_here", keep.body, local, out)
         out.line(f"{env.refs[keep.name].code} = {value.code};")
         local = local.with_refs({keep.name: value})
-    fold_values(phase, accs, local, out)
-    write_stores(phase.stores, local, out)
+    folds = len(phase.folds)
+    values = evaluate([x.body for x in (*phase.folds, *phase.stores)], local, out)
+    fold_values(phase, accs, values[:folds], local, out)
+    assign_stores(phase.stores, values[folds:], local, out)
 
 
 # --------------------------------------------------------------------------------------------- rows

@@ -5,7 +5,7 @@ often, or a long one, gets a name. What stands under a guard is evaluated only u
 same code prints C++ and CUDA C++; loops, vectors and accumulators belong to the anchors' modules.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fusewright.errors import IRError
@@ -23,7 +23,8 @@ from fusewright.ir.body import (
     walk,
 )
 from fusewright.ir.dtypes import INT64
-from fusewright.ir.index import Index, const
+from fusewright.ir.index import Div, Extremum, Index, Mod, children, const
+from fusewright.ir.index import walk as walk_index
 
 from .cindex import IndexPrinter, is_wide
 from .ctext import ADD, MUL, UNARY, Names, Text, Writer, c_type, call, literal, ternary
@@ -31,6 +32,8 @@ from .spell import DialectName, apply_op, c_type_of_int64, convert
 
 # A value whose text is longer than this gets a name even if it is used once.
 INLINE_LIMIT = 64
+# A repeated part of an index expression that is longer than this gets a name.
+NAMED_INDEX = 12
 # Two branches of a guard longer than this become an if statement.
 TERNARY_LIMIT = 72
 
@@ -145,7 +148,7 @@ class _Scope:
         return self.env.refs[e.name]
 
     def _coord(self, e: Coord) -> Text:
-        text, x = self.env.index.text(e.index), e.index
+        text, x = self._index(e.index), e.index
         if e.dtype == INT64:
             # An int where 64 bits are not needed: arithmetic with int64 operands widens it.
             return text if is_wide(x.lo, x.hi) else Text(f"({c_type_of_int64(self.env.dialect)})"
@@ -159,8 +162,23 @@ class _Scope:
     def _load(self, e: Load) -> Text:
         terms = [self._indirect(x, stride) for x, stride in e.indirect]
         if not terms or e.offset != const(0):
-            terms.append(self.env.index.text(e.offset).at(ADD))
+            terms.append(self._index(e.offset).at(ADD))
         return Text(f"{self.env.pointers[e.buffer]}[{' + '.join(terms)}]")
+
+    def _index(self, x: Index) -> Text:
+        """An index expression; parts of it that are long and repeated are named before."""
+        self._name_repeated(x)
+        return self.env.index.text(x)
+
+    def _name_repeated(self, x: Index) -> None:
+        if len(self.env.index.text(x).code) <= INLINE_LIMIT:
+            return
+        for part in reversed(list(repeated_parts(x))):
+            text = self.env.index.text(part)
+            if part not in self.env.variables and len(text.code) > NAMED_INDEX:
+                name = self.env.names.fresh("at_1")
+                self.out.line(f"const {self.env.index.type_of(part)} {name} = {text.code};")
+                self.env = self.env.with_variables({part: name})
 
     def _indirect(self, x: Expr, stride: int) -> str:
         text = self.known[x]
@@ -170,6 +188,8 @@ class _Scope:
 
     def _guarded(self, e: Guarded) -> Text:
         """A ternary when both branches are plain expressions, else an if statement."""
+        for c in e.conds:
+            self._name_repeated(c.x)
         cond = self.env.index.conds(e.conds)
         then, other = self._branch(e.x), self._branch(e.otherwise)
         plain = not then.lines and not other.lines
@@ -210,6 +230,17 @@ def _deserves_name(e: Expr, text: Text, uses: int) -> bool:
     if isinstance(e, Lit | Ref) or text.code.isidentifier():
         return False
     return uses > 1 or len(text.code) > INLINE_LIMIT
+
+
+def repeated_parts(x: Index) -> Iterator[Index]:
+    """Divisions, remainders and extrema used more than once in `x`, users before operands."""
+    uses: dict[Index, int] = {}
+    for part in walk_index(x):
+        for child in children(part):
+            uses[child] = uses.get(child, 0) + 1
+    for part in walk_index(x):
+        if uses.get(part, 0) > 1 and isinstance(part, Div | Mod | Extremum):
+            yield part
 
 
 def _count_uses(roots: Iterable[Expr]) -> dict[Expr, int]:

@@ -150,7 +150,9 @@ def round_to_float32(value: float) -> float:
 
 def _shortest_float32(value: float) -> str:
     digits = (f"{value:.{p}g}" for p in range(1, 10))
-    return next(d for d in digits if round_to_float32(float(d)) == value)
+    shortest = next(d for d in digits if round_to_float32(float(d)) == value)
+    plain = abs(value) < 2**24 and value == int(value)
+    return str(int(value)) if plain and value else shortest
 
 
 # ----------------------------------------------------------------------------------- line building
@@ -235,10 +237,15 @@ def _best_break(line: str, start: int, width: int) -> int | None:
     depth, found = 0, []
     for at, c in enumerate(line[: width + 1]):
         depth += (c in "([{") - (c in ")]}")
-        if c == " " and at > start and at <= width:
+        if c == " " and at > start and not _in_type(line, at):
             found.append((depth, -at))
     late = [f for f in found if -f[1] > (start + width) // 2] or found
     return -min(late)[1] if late else None
+
+
+def _in_type(line: str, at: int) -> bool:
+    """Whether the space at `at` is inside of a type's name."""
+    return line[:at].endswith(("long", "unsigned", "signed")) and line[at + 1 : at + 2].isalpha()
 
 
 def comment(text: str) -> list[str]:

@@ -6,7 +6,7 @@ single loads per lane otherwise. All fetches of a chunk are issued before the fi
 many bytes are in flight.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
@@ -214,38 +214,45 @@ def lane_loop(axis: VectorAxis, env: Env, out: Writer, body: Callable[[Env], obj
         body(env.with_variables({axis.axis: name}))
 
 
-def store_values(
+def write_lanes(
+    bodies: Sequence[Expr],
+    use: Callable[[Sequence[Text], Env], object],
     stores: Sequence[Store],
     axis: VectorAxis,
     env: Env,
     out: Writer,
-    before: Callable[[Env], Mapping[str, Text]] | None = None,
 ) -> None:
-    """One pass over the lanes: what `before` writes, then the stores' values.
+    """One pass over the lanes: `bodies` go to `use`, the stores' values to their buffers.
 
-    `before` returns references for the stores' bodies. Aligned neighbours are collected and
-    written by one access.
+    All are computed together, so that what they share is computed once. Aligned neighbours are
+    collected and written by one access.
     """
-    packed = {s: env.names.fresh(f"{env.pointers[s.buffer]}_out")
-              for s in stores if axis.kind(s.offset) == "vector"}
+    packed = {
+        s: env.names.fresh(f"{env.pointers[s.buffer]}_vec")
+        for s in stores
+        if axis.kind(s.offset) == "vector"
+    }
     for s, name in packed.items():
         out.line(f"fw_vec<{c_type(s.body.dtype, 'cuda')}, {axis.width}> {name};")
 
     def one(lane_env: Env) -> None:
-        refs = before(lane_env) if before else {}
-        inner = lane_env.with_refs(refs)
-        values = evaluate([s.body for s in stores], inner, out)
-        for s, value in zip(stores, values, strict=True):
+        values = evaluate([*bodies, *(s.body for s in stores)], lane_env, out)
+        use(values[: len(bodies)], lane_env)
+        for s, value in zip(stores, values[len(bodies) :], strict=True):
             if s in packed:
                 out.line(f"{packed[s]}[v] = {value.code};")
             else:
-                at = inner.index.text(s.offset).code
+                at = lane_env.index.text(s.offset).code
                 out.line(f"{env.pointers[s.buffer]}[{at}] = {value.code};")
 
     lane_loop(axis, env, out, one)
     for s, name in packed.items():
         target = address(env.pointers[s.buffer], env.index.text(s.offset))
         out.line(f"fw_store<{axis.width}>({target}, {name});")
+
+
+def nothing(values: Sequence[Text], env: Env) -> None:
+    """For `write_lanes` without bodies."""
 
 
 def usable_width(wanted: int, extent: int) -> int:

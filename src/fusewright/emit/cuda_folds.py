@@ -95,12 +95,20 @@ def declare(acc: Registers, out: Writer) -> None:
 
 def _typed(acc: Registers) -> str:
     """The identity as an argument that deduces the accumulator's type."""
-    return acc.identity if acc.is_arg or acc.dtype.is_float else f"({acc.c_type}){acc.identity}"
+    if acc.is_arg or acc.dtype.kind != "int":
+        return acc.identity
+    return f"({acc.c_type}){acc.identity}"
 
 
 def update(phase: Phase, accs: Sequence[Registers], env: Env, out: Writer) -> None:
     """Evaluates the bodies of the folds at one point and folds them in."""
-    values = evaluate([f.body for f in phase.folds], env, out)
+    fold_values(phase, accs, evaluate([f.body for f in phase.folds], env, out), env, out)
+
+
+def fold_values(
+    phase: Phase, accs: Sequence[Registers], values: Sequence[Text], env: Env, out: Writer
+) -> None:
+    """Folds the values of the bodies at one point in."""
     for acc, fold, value in zip(accs, phase.folds, values, strict=True):
         value = convert(value, fold.body.dtype, acc.dtype, "cuda")
         out.line(_update_text(acc, value, env))

@@ -16,7 +16,7 @@ from fusewright.ir.body import Expr, Load, Ref, walk
 from fusewright.ir.index import Var, variables
 from fusewright.ir.kernel import Keep, Kernel, Phase
 
-from .cstyle import Env, name_value
+from .cstyle import Env, evaluate, name_value
 from .ctext import Text, Writer
 from .cuda_access import (
     Fetch,
@@ -26,17 +26,23 @@ from .cuda_access import (
     guard,
     lane_loop,
     loaded,
+    nothing,
     plan_fetches,
-    store_values,
     unrolled,
     usable_width,
     write_fetches,
+    write_lanes,
 )
-from .cuda_folds import Registers, declare, fold_columns, fold_row, registers, update
+from .cuda_folds import Registers, declare, fold_columns, fold_row, fold_values, registers
 from .cuda_loops import Launch, block_position, index_type, positions
 
 # Registers (32-bit) that fetches of one thread may hold before the first of them is used.
 FETCH_REGISTERS = 64
+# Registers of a multiprocessor; what a thread needs besides values and accumulators; and what
+# independent accumulators may take before the items of a chunk share one.
+FILE_REGISTERS = 1 << 16
+OTHER_REGISTERS = 24
+ACCUMULATOR_REGISTERS = 32
 SHARED_BYTES = 48 << 10
 
 
@@ -264,7 +270,9 @@ class _Reduction:
                 fetches = plan_fetches([s.body for s in phase.stores], axis, env)
                 fetches = fetches if axis.width > 1 else ()
                 write_fetches(fetches, axis, "", env, out, declare=True)
-                store_values(phase.stores, axis, env.with_loaded(loaded(fetches, "")), out)
+                write_lanes(
+                    (), nothing, phase.stores, axis, env.with_loaded(loaded(fetches, "")), out
+                )
         return env
 
     def _single_value(self, name: str, body: Expr, env: Env) -> Text:
@@ -292,14 +300,15 @@ class _Reduction:
             self._declare_keep(k, phase, split, env)
         here = env.with_refs({n: k.here for n, k in self.kept.items()})
         here = self._fetch_fixed(phase, split, env, here)
-        items = 1 if unroll else self.grid.items
-        accs = registers(phase, items, split.axis.width, env)
+        items = 1 if unroll else self._items(phase, split, here)
+        many = items * _fold_cost(phase, split) > ACCUMULATOR_REGISTERS
+        accs = registers(phase, 1 if many else items, split.axis.width, env)
         for acc in accs:
             declare(acc, self.out)
         if unroll:
             self._unrolled(phase, split, accs, here)
         else:
-            self._looped(phase, split, accs, here)
+            self._looped(phase, split, items, accs, here)
         return env.with_refs(self._fold(accs, env)) if accs else env
 
     def _declare_keep(self, keep: Keep, phase: Phase, split: Split, env: Env) -> None:
@@ -307,6 +316,14 @@ class _Reduction:
         kept = KeptRegisters(name, phase.cols, split.chunks, split.axis.width)
         self.kept[keep.name] = kept
         self.out.line(f"{env.c_type(keep.body)} {name}{kept.dims};")
+
+    def _items(self, phase: Phase, split: Split, env: Env) -> int:
+        """Chunks taken together: the tile's, or as many as the fetched values leave registers."""
+        one = Split(split.axis, split.step, split.step, split.scale)
+        cost = _fetch_cost(plan_fetches(phase.bodies, split.axis, env), one)
+        free = FILE_REGISTERS // self.grid.threads - OTHER_REGISTERS
+        free -= min(_fold_cost(phase, split) * self.grid.items, ACCUMULATOR_REGISTERS)
+        return max(1, min(self.grid.items, free // max(cost, 1)))
 
     def _fold(self, accs: Sequence[Registers], env: Env) -> Mapping[str, Text]:
         g = self.grid
@@ -367,9 +384,14 @@ class _Reduction:
             self._point(phase, split, accs, env.with_loaded(loaded(fetches, slot)))
 
     def _looped(
-        self, phase: Phase, split: Split, accs: Sequence[Registers], env: Env
+        self,
+        phase: Phase,
+        split: Split,
+        items: int,
+        accs: Sequence[Registers],
+        env: Env,
     ) -> None:
-        out, items = self.out, self.grid.items
+        out = self.out
         flat, kind = self._flat(phase, env), index_type(split.extent)
         base = env.names.fresh(f"{flat}_base")
         first = _scaled(self.grid.number, split.scale)
@@ -395,25 +417,28 @@ class _Reduction:
     def _point(
         self, phase: Phase, split: Split, accs: Sequence[Registers], env: Env
     ) -> None:
-        """The points of one chunk, lane by lane: keeps, then folds, then stores."""
-        out = self.out
+        """The points of one chunk, lane by lane: keeps, then folds and stores."""
+        axis, out = split.axis, self.out
+        bodies = [f.body for f in phase.folds]
 
-        def values(lane_env: Env) -> dict[str, Text]:
-            refs: dict[str, Text] = {}
-            for k in phase.keeps:
-                refs[k.name] = name_value(k.name, k.body, lane_env.with_refs(refs), out)
-                out.line(f"{self.kept[k.name].here.code} = {refs[k.name].code};")
-            update(phase, accs, lane_env.with_refs(refs), out)
-            return refs
+        def fold(values: Sequence[Text], lane_env: Env) -> None:
+            fold_values(phase, accs, values, lane_env, out)
 
+        if phase.keeps:
+            lane_loop(axis, env, out, lambda lane_env: self._keep(phase, lane_env))
         if phase.stores and self.grid.live:
-            if phase.keeps or accs:
-                lane_loop(split.axis, env, out, values)
-                env = env.with_refs({k.name: self.kept[k.name].here for k in phase.keeps})
+            if bodies:
+                write_lanes(bodies, fold, (), axis, env, out)
             with guard(self.grid.live, out):
-                store_values(phase.stores, split.axis, env, out)
-        else:
-            store_values(phase.stores, split.axis, env, out, values)
+                write_lanes((), nothing, phase.stores, axis, env, out)
+        elif bodies or phase.stores:
+            write_lanes(bodies, fold, phase.stores, axis, env, out)
+
+    def _keep(self, phase: Phase, env: Env) -> None:
+        """The registers of the kept values of one point."""
+        for k in phase.keeps:
+            value = evaluate([k.body], env, self.out)[0]
+            self.out.line(f"{self.kept[k.name].here.code} = {value.code};")
 
 
 def _scaled(number: str, scale: int) -> str:
@@ -422,6 +447,13 @@ def _scaled(number: str, scale: int) -> str:
 
 def _conjunction(*conditions: str) -> str:
     return " && ".join(c for c in conditions if c)
+
+
+def _fold_cost(phase: Phase, split: Split) -> int:
+    """32-bit registers of one accumulator of each fold, for all lanes of a vector."""
+    return split.axis.width * sum(
+        -(-f.dtype.bytes // 4) + (1 if f.position is not None else 0) for f in phase.folds
+    )
 
 
 def _fetch_cost(fetches: Sequence[Fetch], split: Split) -> int:

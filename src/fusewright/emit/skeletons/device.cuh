@@ -126,8 +126,16 @@ template <class T> FW_DEVICE T fw_sign(T x) { return (T)((T(0) < x) - (x < T(0))
 //@end
 
 //@function sigmoid
-// The quotient is exact to an ulp in both tails: exp(-x) is never subtracted from anything.
-FW_DEVICE float fw_sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+// With e = exp(-|x|) nothing overflows, both tails keep their accuracy, and 1 + e in (1, 2] needs
+// none of the special cases of a division: the approximate reciprocal and one Newton step.
+FW_DEVICE float fw_sigmoid(float x) {
+    const float e = expf(-fabsf(x));
+    const float y = 1.0f + e;
+    float r;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(y));
+    r = fmaf(fmaf(-y, r, 1.0f), r, r);
+    return x < 0.0f ? e * r : r;
+}
 FW_DEVICE double fw_sigmoid(double x) { return 1.0 / (1.0 + exp(-x)); }
 //@end
 
@@ -261,11 +269,15 @@ struct fw_op_prod { template <class T> static FW_DEVICE T of(T a, T b) { return 
 //@end
 
 //@function op_max needs maximum
-struct fw_op_max { template <class T> static FW_DEVICE T of(T a, T b) { return fw_maximum(a, b); } };
+struct fw_op_max {
+    template <class T> static FW_DEVICE T of(T a, T b) { return fw_maximum(a, b); }
+};
 //@end
 
 //@function op_min needs minimum
-struct fw_op_min { template <class T> static FW_DEVICE T of(T a, T b) { return fw_minimum(a, b); } };
+struct fw_op_min {
+    template <class T> static FW_DEVICE T of(T a, T b) { return fw_minimum(a, b); }
+};
 //@end
 
 //@function op_any
@@ -277,11 +289,15 @@ struct fw_op_all { template <class T> static FW_DEVICE T of(T a, T b) { return a
 //@end
 
 //@function op_argmax needs argmax
-struct fw_op_argmax { template <class T> static FW_DEVICE T of(T a, T b) { return fw_argmax(a, b); } };
+struct fw_op_argmax {
+    template <class T> static FW_DEVICE T of(T a, T b) { return fw_argmax(a, b); }
+};
 //@end
 
 //@function op_argmin needs argmin
-struct fw_op_argmin { template <class T> static FW_DEVICE T of(T a, T b) { return fw_argmin(a, b); } };
+struct fw_op_argmin {
+    template <class T> static FW_DEVICE T of(T a, T b) { return fw_argmin(a, b); }
+};
 //@end
 
 //@function fill
