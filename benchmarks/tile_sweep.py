@@ -41,6 +41,8 @@ GRIDS = {
         dict(lanes=w, threads=max(w, 128), items=n)
         for w, n in itertools.product((32, 64, 128, 256, 512, 1024), (2, 4))
     ],
+    "column_stream": [dict(threads=256), dict(threads=1024)],
+    "contraction": [],
     "column_reduce": [
         dict(threads=t, lanes=w, items=n, vector=1)
         for t, w, n in itertools.product((256, 512, 1024), (2, 4, 8, 16), (8, 16, 32))

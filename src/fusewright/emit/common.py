@@ -20,8 +20,9 @@ Buffers = Mapping[str, Buffer]
 
 
 def buffer_order(kernel: Kernel) -> tuple[str, ...]:
-    """The kernel's buffers in parameter order: reads, then what it only writes."""
-    return tuple(dict.fromkeys((*kernel.reads, *kernel.writes)))
+    """The kernel's buffers in parameter order: reads, what it only writes, its workspace."""
+    workspace = (kernel.workspace,) if kernel.workspace else ()
+    return tuple(dict.fromkeys((*kernel.reads, *kernel.writes, *workspace)))
 
 
 def kernel_env(kernel: Kernel, dialect: DialectName) -> Env:
@@ -37,7 +38,7 @@ def parameters(kernel: Kernel, buffers: Buffers, env: Env) -> list[str]:
     """Typed restrict pointers, const for what is only read."""
     out = []
     for name in buffer_order(kernel):
-        const = "" if name in kernel.writes else "const "
+        const = "" if name in kernel.writes or name == kernel.workspace else "const "
         kind = c_type(buffers[name].dtype, env.dialect)
         out.append(f"{const}{kind}* __restrict__ {env.pointers[name]}")
     return out

@@ -57,6 +57,8 @@ def cuda_kernel(kernel: Kernel, buffers: Buffers) -> KernelText:
             grid = column_reduce(kernel, env, body)
         case "column_stream":
             grid = column_stream(kernel, env, body)
+        case _:
+            raise IRError(f"{kernel.name}: {kernel.anchor} is not printed here")
     if grid.blocks > MAX_GRID:
         raise IRError(f"{kernel.name}: {grid.blocks} blocks exceed the grid; enlarge the tile")
     out = Writer()

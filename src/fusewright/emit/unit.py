@@ -14,6 +14,7 @@ from .common import buffer_order, function_name, has_checks, signature
 from .cpu import cpu_kernel
 from .ctext import Names, Writer, c_type
 from .cuda import KernelText, cuda_kernel
+from .cuda_contract import ContractionText, contraction, skeleton_text
 from .helpers import cpu_helpers, cuda_helpers
 from .spell import DialectName
 
@@ -86,7 +87,7 @@ def entry_parameters(
     """Typed pointers of an entry point, and the name of each buffer in it."""
     fresh = Names(function_name(k) for k in segment)
     names = {b.name: fresh.fresh(b.name) for b in buffers}
-    written = {b for k in segment for b in k.writes}
+    written = {b for k in segment for b in (*k.writes, k.workspace)}
     params = [
         f"{'' if b.name in written else 'const '}{c_type(b.dtype, dialect)}* {names[b.name]}"
         for b in buffers
@@ -96,18 +97,32 @@ def entry_parameters(
 
 def _cuda_unit(program: Program, segments: Sequence[Segment]) -> str:
     buffers = {b.name: b for b in program.buffers}
-    texts = {k.name: cuda_kernel(k, buffers) for s in segments for k in s}
-    device = "\n".join(texts[k.name].device for s in segments for k in s)
-    entries = "\n".join(_cuda_entry(program, s, n, texts) for n, s in enumerate(segments))
+    kernels = [k for s in segments for k in s]
+    texts = {
+        k.name: contraction(k, buffers) if k.anchor == "contraction" else cuda_kernel(k, buffers)
+        for k in kernels
+    }
+    device = "\n".join(texts[k.name].device for k in kernels)
+    products = [t for t in texts.values() if isinstance(t, ContractionText)]
+    entries = "\n".join(
+        (
+            *(t.host for t in products),
+            *(_cuda_entry(program, s, n, texts) for n, s in enumerate(segments)),
+        )
+    )
+    skeleton = f"{skeleton_text()}\n" if products else ""
     return (
-        f"// ---- device code\n\n{cuda_helpers(device)}{device}\n"
+        f"{skeleton}// ---- device code\n\n{cuda_helpers(device)}{device}\n"
         f"// ---- host code: launches on the caller's stream\n\n"
         f"#ifndef __CUDACC_RTC__\n{entries}#endif\n"
     )
 
 
 def _cuda_entry(
-    program: Program, segment: Segment, number: int, texts: Mapping[str, KernelText]
+    program: Program,
+    segment: Segment,
+    number: int,
+    texts: Mapping[str, KernelText | ContractionText],
 ) -> str:
     buffers = entry_buffers(program, segment)
     params, names = entry_parameters(segment, buffers, "cuda")
@@ -117,8 +132,11 @@ def _cuda_entry(
     out.depth = 1
     out.line("cudaError_t error = cudaSuccess;")
     for kernel in segment:
-        if texts[kernel.name].grid.blocks:
-            out.extend(texts[kernel.name].launch([names[b] for b in buffer_order(kernel)]))
+        text, arguments = texts[kernel.name], [names[b] for b in buffer_order(kernel)]
+        if isinstance(text, ContractionText):
+            out.extend(text.launch(arguments))
+        elif text.grid.blocks:
+            out.extend(text.launch(arguments))
             out.line("if ((error = cudaGetLastError()) != cudaSuccess) return (int)error;")
     out.line("return (int)error;")
     out.depth = 0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from . import index as ix
 from .dtypes import DType
-from .index import Conds, Index
+from .index import Conds, Index, Var
 from .keyed import Keyed
 
 Scalar = float | int | bool
@@ -119,6 +119,22 @@ class Checked(Expr):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Dot(Expr):
+    """`sum over k of x * y`, where `k` is a variable of x and y alone: a contraction's element.
+
+    Only kernels of anchor "contraction" have one.
+    """
+
+    k: Var
+    x: Load
+    y: Load
+
+    @property
+    def operands(self) -> tuple[Expr, ...]:
+        return (self.x, self.y)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Ref(Expr):
     """The value named `name`: a reduction of an earlier phase, or a value kept on chip."""
 
@@ -153,6 +169,10 @@ def _with_operands(e: Expr, xs: tuple[Expr, ...]) -> Expr:
             return Guarded(e.dtype, e.conds, *xs)
         case Checked():
             return Checked(e.dtype, xs[0], e.extent)
+        case Dot():
+            x, y = xs
+            assert isinstance(x, Load) and isinstance(y, Load)
+            return Dot(e.dtype, e.k, x, y)
         case _:
             return e
 

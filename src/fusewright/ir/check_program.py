@@ -170,7 +170,8 @@ def _check_body(
     names: Mapping[str, tuple[DType, tuple[Var, ...] | None]],
     stored: Mapping[str, int],
 ) -> None:
-    loops = (*kernel.rows, *phase.cols)
+    summed = (e.k for e in b.walk(root) if isinstance(e, b.Dot))
+    loops = (*kernel.rows, *phase.cols, *summed)
     points = kernel.row_count * phase.extent
     for e, guards in _guarded_walk(root):
         _check_types(kernel.name, e)

@@ -257,7 +257,6 @@ def insert_expanded(x: Node, axes: Iterable[int], shape: Shape) -> Node:
 # ------------------------------------------------------------------------------------- whole graph
 
 Path = tuple[int | str, ...]
-Baked = Scalar | str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,8 +325,6 @@ class Graph:
     structure around them. `mutations` are applied after every read of the old value. `origins` maps
     nodes to the user's source and is metadata: it never decides what is computed. `aliases` maps
     the position of an output to the name of the input that eager returns as that very tensor.
-    `baked` are the arguments of forward that are no tensors, by path: the graph holds for these
-    values only.
     """
 
     inputs: tuple[InputSpec, ...]
@@ -336,7 +333,6 @@ class Graph:
     result: Tree | Leaf | Verbatim
     mutations: tuple[Mutation, ...] = ()
     aliases: tuple[tuple[int, str], ...] = ()
-    baked: tuple[tuple[Path, Baked], ...] = ()
     origins: Mapping[Node, Origin] = field(default_factory=dict)
 
     @property

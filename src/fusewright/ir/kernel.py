@@ -104,7 +104,9 @@ class Phase:
         return tuple(x.body for x in (*self.keeps, *self.folds, *self.stores))
 
 
-AnchorName = Literal["elementwise", "row_reduce", "column_reduce", "column_stream"]
+AnchorName = Literal[
+    "elementwise", "row_reduce", "column_reduce", "column_stream", "contraction"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,8 @@ class Tile:
 class Kernel:
     """A loop nest. `reads` and `writes` name its buffers in parameter order.
 
-    `covers` are the level-1 operations it computes, `origins` the user's source lines.
+    `covers` are the level-1 operations it computes, `origins` the user's source lines. `workspace`
+    names a buffer of bytes that the kernel uses as it likes ("": none).
     """
 
     name: str
@@ -140,6 +143,7 @@ class Kernel:
     tile: Tile
     covers: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    workspace: str = ""
 
     @property
     def row_count(self) -> int:

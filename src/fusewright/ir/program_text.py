@@ -128,6 +128,8 @@ def expr_text(e: b.Expr, xs: Sequence[str], buffers: Mapping[str, Buffer]) -> st
             return f"({xs[0]} if {conds_text(e.conds)} else {xs[1]})"
         case b.Checked():
             return f"checked({_bare(xs[0])}, {e.extent})"
+        case b.Dot():
+            return f"sum({e.k}) {xs[0]} * {xs[1]}"
         case b.Ref():
             return e.name
         case _:

@@ -22,6 +22,7 @@ from fusewright.ir.body import (
     Choose,
     Convert,
     Coord,
+    Dot,
     Expr,
     Guarded,
     Lit,
@@ -317,8 +318,18 @@ class _Point:
                 return self._checked(e, xs[0], guards)
             case Load():
                 return self._load(e, xs, guards)
+            case Dot():
+                return self._dot(e)
             case _:
                 raise IRError(f"no meaning is known for {type(e).__name__}")
+
+    def _dot(self, e: Dot) -> Tensor:
+        total = torch.zeros((1, 1), dtype=torch_dtype(e.dtype), device=self._device)
+        for k in range(e.k.extent):
+            at = torch.tensor([[k]], device=self._device)
+            inner = _Point(self.rows, {**self.env, e.k: at}, self.shape)
+            total = total + inner.value(e.x) * inner.value(e.y)
+        return total
 
     def _typed(self, e: Expr, value: Tensor) -> Tensor:
         if value.dtype != torch_dtype(e.dtype):
@@ -379,6 +390,8 @@ class _Point:
 
 def _operands(task: _Task) -> tuple[_Task, ...]:
     e, guards = task
+    if isinstance(e, Dot):  # evaluated whole: its operands have a variable of their own
+        return ()
     if isinstance(e, Guarded):
         inside: _Guards = (*guards, (e.conds, True))
         return ((e.x, inside), (e.otherwise, (*guards, (e.conds, False))))

@@ -12,6 +12,7 @@ from ..ir import graph as g
 from ..ir.kernel import Buffer, Kernel, LibraryCall, Program, Step, Strided, WhyNot
 from ..target.arch import Arch
 from . import library
+from .contraction import use_tensor_cores
 from .fuse import Cluster, Fusion, describe, fuse
 from .lower import Lowering
 from .names import Names
@@ -38,7 +39,8 @@ def schedule(graph: g.Graph, context: Context, arch: Arch) -> Program:
         graph = _without(graph, plan)
         plan = make_plan(graph)
     fusion = _fused(plan, arch)
-    return _Assembly(plan, fusion, arch).program(refused)
+    program = _Assembly(plan, fusion, arch).program(refused)
+    return use_tensor_cores(program, arch, context.options)
 
 
 def _without(graph: g.Graph, plan: Plan) -> g.Graph:

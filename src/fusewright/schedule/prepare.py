@@ -107,7 +107,8 @@ def chunk_count(node: g.Reduce, arch: Arch) -> int:
         have = rows * COLUMN_LANES
     else:
         wanted, at_least, have = arch.units, CHUNK_MINIMUM, rows
-    if have >= wanted:
+    # Three quarters of the target busy is better than a second kernel.
+    if 4 * have >= 3 * wanted:
         return 1
     # Four waves of chunks even out blocks that start late.
     target = -(-(wanted if walks_rows else 4 * wanted) // have)

@@ -69,7 +69,7 @@ def _stream_tile(
     if planes < arch.units * 7 // 8 or columns % items or items * row_bytes > STAGE_BYTES:
         return None
     stages = min(4, 3 * STAGE_BYTES // (items * row_bytes))
-    threads = min(512, _power_of_two_at_least(inner))
+    threads = min(1024, _power_of_two_at_least(inner))
     held = items * -(-inner // threads) * len(phases[0].folds)
     # One accumulator per item: long float sums would lose accuracy that column_reduce keeps.
     short = columns // items <= 2048 or not any(f.kind == "sum" for f in phases[0].folds)

@@ -15,8 +15,10 @@ def kernel_flops(kernel: Kernel) -> int:
 
 
 def _point_flops(phase: Phase) -> int:
-    ops = sum(OPS[e.op].cost for e in b.walk(*phase.bodies) if isinstance(e, b.Apply))
-    return ops + len(phase.folds)
+    inner = tuple(b.walk(*phase.bodies))
+    ops = sum(OPS[e.op].cost for e in inner if isinstance(e, b.Apply))
+    products = sum(2 * e.k.extent for e in inner if isinstance(e, b.Dot))
+    return ops + products + len(phase.folds)
 
 
 def kernel_bytes(kernel: Kernel, buffers: Mapping[str, Buffer]) -> int:

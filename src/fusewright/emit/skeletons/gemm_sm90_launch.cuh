@@ -1,0 +1,207 @@
+// Host side of the Hopper matrix product: workspace, tensor maps and the sequence of launches.
+#pragma once
+#include <cudaTypedefs.h>
+
+#include "gemm_sm90_prepare.cuh"
+
+namespace gemm90 {
+
+// D[i, j] = sum_k S[i, k] P[j, k] for `batches` pairs. One of an operand's strides is 1 (k_stride: it
+// is K-major); a batch stride of 0 shares one matrix among all batches.
+struct Problem {
+    Matrix stream, planes;
+    int rows, columns, depth, batches;
+};
+
+// Offsets into the workspace, and what the launches need to know; computed the same way every time.
+struct Plan {
+    int stream_batches, plane_batches, padded_columns, padded_depth;
+    int partial_slabs, partial_extent;
+    bool align_stream;
+    int64_t stream_pitch;
+    size_t exponent_at, stat_at, planes_at, partial_at, stream_at, bytes;
+};
+
+inline size_t round_up(size_t x, size_t to) { return (x + to - 1) / to * to; }
+
+inline bool addressable(const Matrix& m) {
+    const int64_t pitch = m.k_stride == 1 ? m.row_stride : m.k_stride;
+    return reinterpret_cast<uintptr_t>(m.data) % 16 == 0 && pitch % 4 == 0 && m.batch % 4 == 0;
+}
+
+template <class Epilogue>
+inline Plan plan_of(const Problem& p) {
+    Plan q = {};
+    q.stream_batches = p.stream.batch == 0 ? 1 : p.batches;
+    q.plane_batches = p.planes.batch == 0 ? 1 : p.batches;
+    q.padded_columns = int(round_up(p.columns, kColumns));
+    q.padded_depth = int(round_up(p.depth, kChunk));
+    if (Epilogue::kPartialWords > 0) {
+        const bool rows = Finish<Epilogue>::kFoldsRows;
+        q.partial_slabs = rows ? int(round_up(p.rows, kFoldRows)) / kFoldRows
+                               : q.padded_columns / kColumns;
+        q.partial_extent = rows ? p.columns : p.rows;
+    }
+    q.align_stream = !addressable(p.stream);
+    const int inner = p.stream.k_stride == 1 ? p.depth : p.rows;
+    q.stream_pitch = int64_t(round_up(inner, 4));
+    const int64_t outer = p.stream.k_stride == 1 ? p.rows : p.depth;
+    size_t at = 256;  // the flag
+    const auto take = [&at](size_t bytes) {
+        const size_t start = at;
+        at = round_up(at + bytes, 256);
+        return start;
+    };
+    q.exponent_at = take(size_t(q.stream_batches) * p.rows * 4);
+    q.stat_at = take(size_t(q.plane_batches) * q.padded_columns * sizeof(PlaneStat));
+    q.planes_at = take(size_t(q.plane_batches) * Safe::kPlanes * p.columns * q.padded_depth * 2);
+    q.partial_at = take(size_t(p.batches) * q.partial_slabs * Epilogue::kPartialWords *
+                        q.partial_extent * 4);
+    q.stream_at = take(q.align_stream ? size_t(q.stream_batches) * q.stream_pitch * outer * 4 : 0);
+    q.bytes = at;
+    return q;
+}
+
+// cuTensorMapEncodeTiled without linking the driver library.
+inline cudaError_t encoder(PFN_cuTensorMapEncodeTiled_v12000* function) {
+    void* entry = nullptr;
+    cudaDriverEntryPointQueryResult found;
+#if CUDART_VERSION >= 12050
+    const cudaError_t status = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000,
+                                                                cudaEnableDefault, &found);
+#else
+    const cudaError_t status =
+        cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &entry, cudaEnableDefault, &found);
+#endif
+    if (status != cudaSuccess) return status;
+    if (found != cudaDriverEntryPointSuccess) return cudaErrorNotSupported;
+    *function = reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(entry);
+    return cudaSuccess;
+}
+
+// A 3-D map: (inner, outer, batch), strides in bytes, boxes of 128 bytes x `box_outer` x 1.
+inline cudaError_t make_map(PFN_cuTensorMapEncodeTiled_v12000 encode, CUtensorMap* map, const void* data,
+                            bool wide, int64_t inner, int64_t outer, int64_t batches, int64_t pitch,
+                            int64_t batch_pitch, int box_outer) {
+    const cuuint64_t sizes[3] = {cuuint64_t(inner), cuuint64_t(outer), cuuint64_t(batches)};
+    const cuuint64_t strides[2] = {cuuint64_t(pitch), cuuint64_t(batch_pitch)};
+    const cuuint32_t box[3] = {wide ? 32u : 64u, cuuint32_t(box_outer), 1u};
+    const cuuint32_t steps[3] = {1, 1, 1};
+    const CUresult status = encode(
+        map, wide ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_UINT16, 3,
+        const_cast<void*>(data), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+        CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    return status == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+template <class Scheme, bool kMajorK, class Epilogue>
+inline cudaError_t launch_product(PFN_cuTensorMapEncodeTiled_v12000 encode, const Problem& p,
+                                  const Plan& q, const Matrix& stream, const Args& args,
+                                  const uint16_t* planes, const Epilogue& hole, int grid,
+                                  cudaStream_t queue) {
+    CUtensorMap stream_map, plane_map;
+    const int64_t pitch = (kMajorK ? stream.row_stride : stream.k_stride) * 4;
+    const int64_t outer = kMajorK ? p.rows : p.depth;
+    cudaError_t status = make_map(encode, &stream_map, stream.data, true, kMajorK ? p.depth : p.rows,
+                                  outer, q.stream_batches, pitch,
+                                  q.stream_batches > 1 ? stream.batch * 4 : pitch * outer,
+                                  kMajorK ? kRows : kChunk);
+    if (status != cudaSuccess) return status;
+    status = make_map(encode, &plane_map, planes, false, q.padded_depth, p.columns,
+                      int64_t(q.plane_batches) * Scheme::kPlanes, int64_t(q.padded_depth) * 2,
+                      int64_t(q.padded_depth) * 2 * p.columns, kColumns / kCluster);
+    if (status != cudaSuccess) return status;
+    const auto kernel = gemm_kernel<Scheme, kMajorK, Epilogue>;
+    status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  Layout<Scheme>::kBytes);
+    if (status != cudaSuccess) return status;
+    kernel<<<grid, kThreads, Layout<Scheme>::kBytes, queue>>>(stream_map, plane_map, args, hole);
+    return cudaGetLastError();
+}
+
+template <int kPlanes>
+inline cudaError_t launch_prepare(const Prepare& a, cudaStream_t queue) {
+    const bool along_k = a.planes_source.k_stride == 1;
+    const int threads = along_k && a.depth > 4096 ? 1024 : 256;
+    const int split = a.plane_batches * (along_k ? a.padded_columns : a.padded_columns / 32);
+    const int64_t per_row = a.stream_source.k_stride == 1 ? 32 : 1;
+    const int64_t samples = int64_t(a.rows) * a.stream_batches * per_row;
+    const int blocks = split + (kPlanes == 2 ? int((samples + threads - 1) / threads) : 0);
+    if (along_k) {
+        prepare_kernel<kPlanes, true><<<blocks, threads, 0, queue>>>(a, split);
+    } else {
+        prepare_kernel<kPlanes, false><<<blocks, threads, 0, queue>>>(a, split);
+    }
+    return cudaGetLastError();
+}
+
+// Bytes of device memory that `run` needs; 256-byte aligned.
+template <class Epilogue>
+inline size_t workspace_bytes(const Problem& p) {
+    return plan_of<Epilogue>(p).bytes;
+}
+
+// Enqueues the whole product. `kSafeOnly` skips the fp16 attempt. Returns the first CUDA error.
+template <bool kMajorK, class Epilogue>
+inline cudaError_t run_major(const Problem& p, const Epilogue& hole, void* workspace, bool safe_only,
+                             cudaStream_t queue) {
+    const Plan q = plan_of<Epilogue>(p);
+    uint8_t* space = static_cast<uint8_t*>(workspace);
+    int device = 0, units = 0;
+    PFN_cuTensorMapEncodeTiled_v12000 encode = nullptr;
+    cudaError_t status = cudaGetDevice(&device);
+    if (status == cudaSuccess)
+        status = cudaDeviceGetAttribute(&units, cudaDevAttrMultiProcessorCount, device);
+    if (status == cudaSuccess) status = encoder(&encode);
+    if (status != cudaSuccess) return status;
+
+    Matrix stream = p.stream;
+    if (q.align_stream) {
+        float* copy = reinterpret_cast<float*>(space + q.stream_at);
+        const int inner = kMajorK ? p.depth : p.rows, outer = kMajorK ? p.rows : p.depth;
+        const dim3 grid((inner + 255) / 256, min(outer, 4096), q.stream_batches);
+        align_kernel<<<grid, 256, 0, queue>>>(p.stream, copy, p.rows, p.depth, q.stream_pitch,
+                                              q.stream_pitch * outer);
+        if ((status = cudaGetLastError()) != cudaSuccess) return status;
+        stream = {copy, kMajorK ? q.stream_pitch : 1, kMajorK ? 1 : q.stream_pitch,
+                  q.stream_batches > 1 ? q.stream_pitch * outer : 0};
+    }
+    uint16_t* planes = reinterpret_cast<uint16_t*>(space + q.planes_at);
+    PlaneStat* stat = reinterpret_cast<PlaneStat*>(space + q.stat_at);
+    int* exponent = reinterpret_cast<int*>(space + q.exponent_at);
+    int* flag = reinterpret_cast<int*>(space);
+    const Prepare prepare = {p.planes, stream, p.columns, q.padded_columns, p.depth, q.padded_depth,
+                             q.plane_batches, p.rows, q.stream_batches, kMajorK, planes, stat,
+                             exponent, flag};
+    const int row_blocks = (p.rows + kCluster * kRows - 1) / (kCluster * kRows);
+    const int column_tiles = q.padded_columns / kColumns;
+    const Args args = {p.rows, p.columns, q.padded_depth / kChunk, p.batches, row_blocks, column_tiles,
+                       p.stream.batch != 0, p.planes.batch != 0, q.padded_columns, exponent, stat, flag,
+                       reinterpret_cast<float*>(space + q.partial_at), q.partial_slabs,
+                       q.partial_extent};
+    const int64_t tiles = int64_t(p.batches) * row_blocks * column_tiles;
+    const int grid = int(min(tiles, int64_t(units / kCluster))) * kCluster;
+    status = launch_prepare<2>(prepare, queue);
+    if (status == cudaSuccess && !safe_only)
+        status = launch_product<Fast, kMajorK>(encode, p, q, stream, args, planes, hole, grid, queue);
+    if (status == cudaSuccess && safe_only) status = cudaMemsetAsync(flag, 1, 4, queue);
+    if (status == cudaSuccess) status = launch_prepare<3>(prepare, queue);
+    if (status == cudaSuccess)
+        status = launch_product<Safe, kMajorK>(encode, p, q, stream, args, planes, hole, grid, queue);
+    if constexpr (Epilogue::kPartialWords > 0) {
+        if (status != cudaSuccess) return status;
+        fold_kernel<<<dim3((q.partial_extent + 7) / 8, p.batches), 1024, 0, queue>>>(args, hole);
+        status = cudaGetLastError();
+    }
+    return status;
+}
+
+template <class Epilogue>
+inline cudaError_t run(const Problem& p, const Epilogue& hole, void* workspace, bool safe_only,
+                       cudaStream_t queue) {
+    return p.stream.k_stride == 1 ? run_major<true>(p, hole, workspace, safe_only, queue)
+                                  : run_major<false>(p, hole, workspace, safe_only, queue);
+}
+
+}  // namespace gemm90

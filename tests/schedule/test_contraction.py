@@ -1,0 +1,102 @@
+"""Products with their epilogue inside: the same values, and a reason where the library stays."""
+
+import pytest
+import torch
+
+from fusewright.context import Context
+from fusewright.emit.unit import segments, translation_unit
+from fusewright.ir import graph as g
+from fusewright.ir.check import check_program
+from fusewright.ir.kernel import Kernel, LibraryCall
+from fusewright.options import Options
+from fusewright.run.interpret import interpret_graph, interpret_program
+from fusewright.schedule import contraction, schedule
+from fusewright.target.arch import arch
+from schedule.graphs import graph_of, linear, matmul, scalar, softmax, tensor
+
+SM90 = arch("cuda:sm_90a")
+x, w, bias = tensor("x", 6, 10), tensor("w", 7, 10, role="param"), tensor("bias", 7, role="param")
+hidden = linear(x, w, bias)
+sigmoid = g.unary("sigmoid", hidden)
+HOSTED = {
+    "pointwise epilogue": [g.binary("add", g.binary("mul", sigmoid, scalar(2.0, (6, 7))), hidden)],
+    "row sum": [g.reduce("sum", sigmoid, (1,))],
+    "row maximum and what follows": [g.unary("exp", g.reduce("max", hidden, (1,)))],
+    "column minimum": [g.reduce("min", sigmoid, (0,))],
+    "stored with bias": [hidden],
+    "residual": [g.binary("add", matmul(x, g.permute(w, (1, 0))), tensor("r", 6, 7))],
+}
+KEPT_APART = {
+    "softmax of the product": [softmax(hidden)],
+    "product read at two places": [
+        g.binary(
+            "add",
+            hidden,
+            g.view(hidden, (6, 7), (hidden.axes[0], g.ix.as_index(6) - hidden.axes[1])),
+        )
+    ],
+    "product returned too": [
+        matmul(x, g.permute(w, (1, 0))),
+        g.unary("exp", matmul(x, g.permute(w, (1, 0)))),
+    ],
+}
+
+
+@pytest.fixture
+def always(monkeypatch):
+    """The skeleton wins whatever the shape."""
+    monkeypatch.setattr(contraction, "refusal", lambda product: None)
+
+
+def check_values(graph, program):
+    check_program(program)
+    torch.manual_seed(0)
+    inputs = {s.name: torch.randn(s.node.shape) for s in graph.inputs}
+    expected = interpret_graph(graph, inputs).outputs
+    for e, o in zip(expected, interpret_program(program, inputs).outputs, strict=True):
+        torch.testing.assert_close(o, e, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", HOSTED)
+def test_the_epilogue_moves_into_the_product(name, always):
+    graph = graph_of(*HOSTED[name])
+    program = schedule(graph, Context(), SM90)
+    assert [s.anchor for s in program.steps if isinstance(s, Kernel)] == ["contraction"]
+    assert not any(isinstance(s, LibraryCall) for s in program.steps)
+    check_values(graph, program)
+    text = translation_unit(program, SM90, segments(program))
+    assert "gemm90::run_major" in text and "_hole" in text
+
+
+@pytest.mark.parametrize("name", KEPT_APART)
+def test_a_reader_that_does_not_fit_reads_the_stored_product(name, always):
+    graph = graph_of(*KEPT_APART[name])
+    program = schedule(graph, Context(), SM90)
+    anchors = [s.anchor for s in program.steps if isinstance(s, Kernel)]
+    assert anchors.count("contraction") == 1
+    check_values(graph, program)
+
+
+def test_small_products_stay_with_the_library_and_say_why():
+    program = schedule(graph_of(hidden), Context(), SM90)
+    assert [type(s) for s in program.steps] == [LibraryCall]
+    assert any("tensor cores" in w.what and "us" in w.reason for w in program.why_not)
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda:sm_80", "cuda"])
+def test_other_targets_keep_the_library(target, always):
+    program = schedule(graph_of(hidden), Context(), arch(target))
+    assert [type(s) for s in program.steps] == [LibraryCall]
+
+
+def test_ieee_precision_forbids_split_products(always):
+    program = schedule(graph_of(hidden), Context(Options(precision="ieee")), SM90)
+    assert [type(s) for s in program.steps] == [LibraryCall]
+
+
+@pytest.mark.parametrize("shape", [(1024, 8192, 8192), (128, 32768, 32768), (4096, 4096, 4096)])
+def test_large_products_are_taken_from_the_library(shape):
+    m, n, k = shape
+    a, b = tensor("a", m, k), tensor("b", n, k, role="param")
+    program = schedule(graph_of(matmul(a, g.permute(b, (1, 0)))), Context(), SM90)
+    assert [s.anchor for s in program.steps if isinstance(s, Kernel)] == ["contraction"]
