@@ -67,7 +67,8 @@ def verdict_lines(found: VerifyReport) -> Iterator[Text]:
     yield line
     for check in found.checks:
         if check.outcome in ("fail", "warn"):
-            yield Text(f"  {check.outcome}: {check.name}: {check.detail}", style="yellow")
+            style = "red" if check.outcome == "fail" else "yellow"
+            yield Text(f"  {check.outcome}: {check.name}: {check.detail}", style=style)
 
 
 def times_line(found: BenchReport) -> Text:
