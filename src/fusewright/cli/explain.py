@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fusewright.ir import graph as g
-from fusewright.ir.kernel import WhyNot
+from fusewright.ir.kernel import Kernel, WhyNot
 from fusewright.ir.text import type_text
 from fusewright.pipeline import Compilation
 from fusewright.rewrite import Rewrite
@@ -268,10 +268,17 @@ def _program(c: Compilation, width: int) -> Iterator[RenderableType]:
     yield from program_lines(rows, width, details=True)
     yield Text(
         f"{' ' * INDENT}Floors at {quantity(max(c.arch.copy_rate, c.arch.read_rate), 'B/s')} and "
-        f"{quantity(c.arch.float_rate, 'FLOP/s')} ({c.arch.name}); a launch costs about "
+        f"{quantity(c.arch.float_rate, 'FLOP/s')}{_product_rate(c)} ({c.arch.name}); a launch "
+        f"costs about "
         f"{duration(c.arch.launch)} more.",
         style="dim",
     )
+
+
+def _product_rate(c: Compilation) -> str:
+    if not any(isinstance(s, Kernel) and s.anchor == "contraction" for s in c.program.steps):
+        return ""
+    return f", split products at {quantity(c.arch.product_rate, 'FLOP/s')}"
 
 
 STYLES = {"kernel": "bold", "library": "bold magenta", "extern": "bold yellow"}

@@ -1,6 +1,6 @@
 """Numbers for people, and the least time a step of a program can take. No layout, no printing."""
 
-from fusewright.ir.kernel import LibraryCall, Program, Step
+from fusewright.ir.kernel import Kernel, LibraryCall, Program, Step
 from fusewright.target.arch import Arch
 
 _SCALES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -41,7 +41,8 @@ def floor_seconds(step: Step, flops: float, moved: float, arch: Arch, program: P
     traffic = moved / max(arch.copy_rate, arch.read_rate)
     if isinstance(step, LibraryCall) and _may_use_tensor_cores(step, arch, program):
         return traffic
-    return max(traffic, flops / arch.float_rate)
+    product = isinstance(step, Kernel) and step.anchor == "contraction"
+    return max(traffic, flops / (arch.product_rate if product else arch.float_rate))
 
 
 def _may_use_tensor_cores(call: LibraryCall, arch: Arch, program: Program) -> bool:

@@ -14,7 +14,8 @@ class Arch:
     resident threads per unit; `vector_bytes` of the widest useful memory access; `registers` 32-bit
     values a thread may keep between phases; `copy_rate` (read + write) and `read_rate` in bytes/s;
     `float_rate` of float32 multiply-adds outside tensor cores in FLOP/s; `launch` seconds per
-    kernel; `in_flight` bytes per unit that hide memory latency. Rates for sm_90a are measured
+    kernel; `in_flight` bytes per unit that hide memory latency; `product_rate` FLOP/s of float32
+    products on tensor cores, three 16-bit products each (0: none is emitted). Rates for sm_90a are measured
     (benchmarks/results); those of the generic entries are the datasheet's, times 0.9.
     """
 
@@ -30,6 +31,7 @@ class Arch:
     launch: float
     in_flight: int
     gencode: str = ""
+    product_rate: float = 0.0
 
 
 ARCHS = (
@@ -47,6 +49,7 @@ ARCHS = (
         3e-6,
         32768,
         gencode="arch=compute_90a,code=sm_90a",
+        product_rate=262e12,
     ),
     Arch(
         "cuda:sm_80",
