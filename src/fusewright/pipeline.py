@@ -148,7 +148,8 @@ def result_classes(result: Tree | Leaf | Verbatim) -> tuple[str, ...]:
     """Names of the classes in the structure that forward returns, as its file calls them."""
     if not isinstance(result, Tree):
         return ()
-    own = () if result.kind in ("tuple", "list", "dict") else (result.kind,)
+    builtin = result.kind in ("tuple", "list", "dict") or result.kind.startswith("torch.")
+    own = () if builtin else (result.kind,)
     inner = (name for child in result.children for name in result_classes(child))
     return tuple(dict.fromkeys((*own, *inner)))
 
