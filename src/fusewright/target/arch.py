@@ -15,8 +15,8 @@ class Arch:
     values a thread may keep between phases; `copy_rate` (read + write) and `read_rate` in bytes/s;
     `float_rate` of float32 multiply-adds outside tensor cores in FLOP/s; `launch` seconds per
     kernel; `in_flight` bytes per unit that hide memory latency; `product_rate` FLOP/s of float32
-    products on tensor cores, three 16-bit products each (0: none is emitted). Rates for sm_90a are measured
-    (benchmarks/results); those of the generic entries are the datasheet's, times 0.9.
+    products on tensor cores, three 16-bit products each (0: none is emitted). Rates for sm_90a are
+    measured (benchmarks/results); those of the generic entries are the datasheet's, times 0.9.
     """
 
     name: str
