@@ -4,6 +4,7 @@ import pytest
 
 from emit.kernels import all_folds, norm, softmax
 from emit.nests import check_together, run_on_simt
+from fusewright.emit.cuda import cuda_kernel
 from fusewright.ir.kernel import Tile
 
 # threads, vector, items, lanes
@@ -43,3 +44,11 @@ def test_special_values_and_types_in_every_fold(anchor):
 def test_rows_and_columns_of_several_axes(anchor):
     cases = [norm(anchor, t) for t in TILES[anchor]]
     check_together(cases, run_on_simt, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("anchor", ANCHORS)
+def test_values_that_exceed_the_registers_are_computed_again(anchor):
+    case = softmax(anchor, 33, 600, Tile(64, 1, 2, 1))
+    text = cuda_kernel(case.program.steps[0], {b.name: b for b in case.program.buffers}).device
+    assert "power[" not in text
+    check_together([case], run_on_simt, rtol=2e-6, atol=1e-9)

@@ -5,13 +5,12 @@ Reductions live in `cuda_reduce`, memory accesses in `cuda_access`, scalar bodie
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 from fusewright.ir import index as ix
-from fusewright.ir.body import Expr, Ref, rebuild
 from fusewright.ir.index import Index, Var
-from fusewright.ir.kernel import Kernel, Store
+from fusewright.ir.kernel import Kernel
 
 from .cindex import is_wide
 from .cstyle import Env
@@ -28,6 +27,7 @@ from .cuda_access import (
     write_fetches,
     write_lanes,
 )
+from .keeps import without_keeps
 
 MAX_GRID = 2**31 - 1
 
@@ -94,7 +94,8 @@ def elementwise(kernel: Kernel, env: Env, out: Writer) -> Launch:
     kind = index_type(points)
     out.line(f"const {kind} {first} = {_thread_position(per_block, width, points)};")
     bound = f"{flat} < {points}" if points % per_block else ""
-    stores = inlined_keeps(kernel)
+    phases = without_keeps(kernel, lambda phase, keep: True).phases
+    stores = [s for p in phases for s in p.stores]
     fetches = plan_fetches([s.body for s in stores], axis, env)
     slot = "[item]" if items > 1 else ""
 
@@ -122,18 +123,3 @@ def elementwise(kernel: Kernel, env: Env, out: Writer) -> Launch:
 def _thread_position(per_block: int, width: int, points: int) -> str:
     text = f"{block_position(per_block, points)} + threadIdx.x"
     return f"{text} * {width}" if width > 1 else text
-
-
-def inlined_keeps(kernel: Kernel) -> list[Store]:
-    """The stores of a pointwise kernel, kept values written out: one point needs no memory."""
-    known: dict[str, Expr] = {}
-
-    def change(e: Expr) -> Expr | None:
-        return known.get(e.name) if isinstance(e, Ref) else None
-
-    stores = []
-    for phase in kernel.phases:
-        for k in phase.keeps:
-            known[k.name] = rebuild(k.body, change, {})
-        stores += [replace(s, body=rebuild(s.body, change, {})) for s in phase.stores]
-    return stores
