@@ -27,7 +27,7 @@ from .ir.text import graph_text
 from .options import Options
 from .problem import Problem
 from .rewrite import Rewrite, rewrite
-from .run.device import detected_target
+from .run.device import detected_target, moved
 from .run.load import import_text
 from .schedule import schedule
 from .schedule.names import Names
@@ -95,6 +95,7 @@ def compile_problem(
     """
     run = _Stages(Context(options), progress)
     target = arch(detected_target() if options.target == "auto" else options.target)
+    problem = moved(problem) if target.kind == "cuda" else problem
 
     graph = run("captured", graph_text, lambda: check_graph(capture(problem, run.context)))
     _check_result_classes(problem, graph)

@@ -47,7 +47,7 @@ class ForwardPlan:
         return strided_code(s, self.named(s.buffer))
 
 
-def forward_lines(plan: ForwardPlan, depth: int) -> list[str]:
+def forward_lines(plan: ForwardPlan, depth: int = 2) -> list[str]:
     """The statements after the guards, up to and including the return."""
     units = _units(plan.program)
     lines: list[str] = []

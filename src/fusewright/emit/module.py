@@ -148,16 +148,12 @@ def class_lines(e: Emission) -> list[str]:
         f"        @tensors@ = self._admitted({call})",
         "        if @tensors@ is None:",
         f"            return super().forward({call})",
-        *(f"        {line}" for line in _binding_lines(e, names)),
+        *(f"        {line}" for line in _binding_lines(e, names, call)),
     ]
     plan = ForwardPlan(
         e.graph, e.program, e.buffers, names.buffers, names.given, e.cuda, e.torch_binding
     )
-    if e.cuda:
-        lines.append("        with torch.cuda.device(@device@):")
-        if e.segments and not e.torch_binding:
-            lines.append("            @stream@ = torch.cuda.current_stream(@device@).cuda_stream")
-    lines += forward_lines(plan, 3 if e.cuda else 2)
+    lines += forward_lines(plan)
     return _with_own_names(e, [*lines, "", *admitted_lines(e, head)])
 
 
@@ -207,12 +203,19 @@ def _may_copy(e: Emission) -> bool:
     return e.cuda and bool(e.segments) and bool(e.tensors)
 
 
-def _binding_lines(e: Emission, names: _LocalNames) -> list[str]:
+def _binding_lines(e: Emission, names: _LocalNames, call: str) -> list[str]:
     """Local names for the tensors, the constants and the kernels."""
     tensors = [names.buffers[e.buffers[s.name]] for s in e.tensors]
-    lines = [f"{_targets(tensors)} = @tensors@"] if tensors else []
-    device = f"{tensors[0]}.device" if tensors else f'torch.device("{e.arch.kind}")'
-    lines.append(f"@device@ = {device}")
+    lines: list[str] = []
+    lines.append(f"@device@ = {_device_text(e)}")
+    if e.cuda and tensors:
+        lines += [
+            "if @device@.index != torch.cuda.current_device():",
+            "    with torch.cuda.device(@device@):",
+            f"        return ModelNew.forward(self, {call})",
+        ]
+    if tensors:
+        lines.append(f"{_targets(tensors)} = @tensors@")
     if _may_copy(e):
         lines += [f"{given} = {names.buffers[b]}" for b, given in names.given.items()]
         lines.append(f"{_targets(tensors)} = map(_aligned, @tensors@)")
@@ -221,7 +224,17 @@ def _binding_lines(e: Emission, names: _LocalNames) -> list[str]:
         lines.append(f"{_targets(made)} = _constants(@device@)")
     if e.segments:
         lines.append("@library@ = _library()")
+        if e.cuda and not e.torch_binding:
+            lines.append("@stream@ = torch._C._cuda_getCurrentRawStream(@device@.index)")
     return lines
+
+
+def _device_text(e: Emission) -> str:
+    """The device of the tensors; of no tensors, the target's current one."""
+    if e.tensors:
+        return "@tensors@[0].device"
+    index = ", torch.cuda.current_device()" if e.cuda else ""
+    return f'torch.device("{e.arch.kind}"{index})'
 
 
 def _targets(names: list[str]) -> str:
