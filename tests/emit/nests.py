@@ -77,17 +77,22 @@ class Case:
     expected: tuple[torch.Tensor, ...]
 
 
+def merged(cases: Sequence[Case]) -> Program:
+    """One program of all cases' kernels; names get the number of their case."""
+    parts = [_numbered(c.program, n) for n, c in enumerate(cases)]
+    return Program(
+        tuple(x for p in parts for x in p.buffers),
+        tuple(s for p in parts for s in p.steps),
+        tuple(r for p in parts for r in p.returns),
+    )
+
+
 def run_together(cases: Sequence[Case], run: Callable) -> Iterator[tuple[Case, list[torch.Tensor]]]:
     """Every case with its outputs; all of them in one translation unit, which saves time.
 
     Fails when a kernel reports an error.
     """
-    parts = [_numbered(c.program, n) for n, c in enumerate(cases)]
-    whole = Program(
-        tuple(x for p in parts for x in p.buffers),
-        tuple(s for p in parts for s in p.steps),
-        tuple(r for p in parts for r in p.returns),
-    )
+    whole = merged(cases)
     inputs = {f"{k}_{n}": v for n, c in enumerate(cases) for k, v in c.inputs.items()}
     codes, outputs = run(whole, inputs)
     assert not any(codes)

@@ -41,7 +41,7 @@ def values(dtype: dt.DType) -> list[float | int | bool]:
         return [False, True]
     if dtype.is_float:
         return FLOATS
-    return [x for x in INTS if dtype.signed or x >= 0]
+    return INTS if dtype.signed else [200, *(x for x in INTS if x >= 0)]
 
 
 def operands(spec: ScalarOp, dtype: dt.DType) -> list[torch.Tensor]:
@@ -85,6 +85,11 @@ def cases(dtypes: tuple[dt.DType, ...], without: set[str]) -> list[Case]:
         for d in dtypes
         if d.kind in spec.on and spec.name not in without
     ]
+
+
+def every_operation() -> list[Case]:
+    """One kernel for each operation and type."""
+    return cases(tuple(d for d in dt.ALL if d.bits != 16 or d.kind == "int"), set())
 
 
 @pytest.mark.parametrize("dialect", RUNS)

@@ -120,9 +120,16 @@ template <class T> FW_DEVICE bool fw_isnan(T x) { return x != x; }
 template <class T> FW_DEVICE bool fw_isinf(T x) { return x == (T)FW_INF || x == -(T)FW_INF; }
 //@end
 
-//@function sign
+//@function is_negative
+// `x < 0`, said so that no compiler warns of unsigned types.
+template <class T> FW_DEVICE bool fw_is_negative(T x) { return x < T(1) && x != T(0); }
+FW_DEVICE bool fw_is_negative(float x) { return x < 0.0f; }
+FW_DEVICE bool fw_is_negative(double x) { return x < 0.0; }
+//@end
+
+//@function sign needs is_negative
 // Zero for NaN, as torch.sign.
-template <class T> FW_DEVICE T fw_sign(T x) { return (T)((T(0) < x) - (x < T(0))); }
+template <class T> FW_DEVICE T fw_sign(T x) { return (T)((T(0) < x) - fw_is_negative(x)); }
 //@end
 
 //@function sigmoid
@@ -165,8 +172,8 @@ FW_DEVICE double fw_digamma(double x) {
 FW_DEVICE float fw_digamma(float x) { return (float)fw_digamma((double)x); }
 //@end
 
-//@function abs_int
-template <class T> FW_DEVICE T fw_abs_int(T x) { return (T)(x < T(0) ? -x : x); }
+//@function abs_int needs is_negative
+template <class T> FW_DEVICE T fw_abs_int(T x) { return (T)(fw_is_negative(x) ? -x : x); }
 //@end
 
 //@function trunc_div
@@ -181,19 +188,19 @@ FW_DEVICE float fw_fmod(float a, float b) { return fmodf(a, b); }
 FW_DEVICE double fw_fmod(double a, double b) { return fmod(a, b); }
 //@end
 
-//@function remainder needs fmod
+//@function remainder needs fmod is_negative
 // The sign of the divisor, as Python's.
 template <class T> FW_DEVICE T fw_remainder(T a, T b) {
     const T r = fw_fmod(a, b);
-    return r != T(0) && (r < T(0)) != (b < T(0)) ? (T)(r + b) : r;
+    return r != T(0) && fw_is_negative(r) != fw_is_negative(b) ? (T)(r + b) : r;
 }
 //@end
 
-//@function floor_div needs fmod
+//@function floor_div needs fmod is_negative
 // Toward minus infinity, as Python's; floats follow c10::div_floor_floating step by step.
 template <class T> FW_DEVICE T fw_floor_div(T a, T b) {
     const T q = fw_trunc_div<T>(a, b);
-    return (T)(q - ((T)(q * b) != a && (a < T(0)) != (b < T(0))));
+    return (T)(q - ((T)(q * b) != a && fw_is_negative(a) != fw_is_negative(b)));
 }
 template <class T> FW_DEVICE T fw_floor_div_float(T a, T b) {
     const T r = fw_fmod(a, b);
@@ -207,26 +214,26 @@ FW_DEVICE float fw_floor_div(float a, float b) { return fw_floor_div_float(a, b)
 FW_DEVICE double fw_floor_div(double a, double b) { return fw_floor_div_float(a, b); }
 //@end
 
-//@function shift_left
+//@function shift_left needs is_negative
 // Amounts outside of the type's width shift everything out.
 template <class T> FW_DEVICE T fw_shift_left(T a, T b) {
-    const bool out = b < T(0) || (unsigned long long)b >= 8 * sizeof(T);
+    const bool out = fw_is_negative(b) || (unsigned long long)b >= 8 * sizeof(T);
     return out ? T(0) : (T)((unsigned long long)a << (unsigned long long)b);
 }
 //@end
 
-//@function shift_right
+//@function shift_right needs is_negative
 template <class T> FW_DEVICE T fw_shift_right(T a, T b) {
     const unsigned long long most = 8 * sizeof(T) - 1;
-    const bool out = b < T(0) || (unsigned long long)b > most;
-    return out ? (T)(T(-1) < T(0) ? a >> most : T(0)) : (T)(a >> b);
+    const bool out = fw_is_negative(b) || (unsigned long long)b > most;
+    return out ? (T)(fw_is_negative(T(-1)) ? a >> most : T(0)) : (T)(a >> b);
 }
 //@end
 
-//@function pow_int
+//@function pow_int needs is_negative
 // Integer power by squaring; a negative exponent gives 1, -1 or 0, as torch.pow.
 template <class T> FW_DEVICE T fw_pow_int(T a, T b) {
-    if (b < T(0)) return a == T(1) ? T(1) : a == (T)-1 ? (b % 2 ? (T)-1 : T(1)) : T(0);
+    if (fw_is_negative(b)) return a == T(1) ? T(1) : a == (T)-1 ? (b % 2 ? (T)-1 : T(1)) : T(0);
     T out = 1;
     for (; b; b = (T)(b >> 1), a = (T)(a * a)) out = b & 1 ? (T)(out * a) : out;
     return out;
