@@ -8,7 +8,15 @@ import pytest
 
 from fusewright.cli.arguments import STAGES
 from fusewright.cli.equations import typeset, wrapped
-from fusewright.cli.explain import CLASSES, lemmas, place, plural, readable, refusals
+from fusewright.cli.explain import (
+    CLASSES,
+    lemmas,
+    place,
+    plural,
+    readable,
+    refusal_sentences,
+    refusals,
+)
 from fusewright.cli.figures import delta, duration, quantity
 from fusewright.cli.steps import covers
 from fusewright.ir.kernel import WhyNot
@@ -77,6 +85,7 @@ def test_places():
     assert place(["a, line 24, x", "b, line 24, x"]) == "line 24 (2 times)"
     assert place(["line 3, x", "line 3, x"]) == "line 3, x (2 times)"
     assert place(["line 9, x", "line 9, y", "line 4, z"]) == "lines 9 (2 times), 4"
+    assert place(["line 5, x + y,"]) == "line 5, x + y"
     assert place([""]) == "in values made while rewriting"
 
 
@@ -108,10 +117,21 @@ def test_refusals_are_told_once():
         WhyNot("reduce_sum[4] into the kernel of log[2]", "their index spaces differ"),
         WhyNot("library call for matmul[4]", "it runs as a loop nest"),
     ]
-    assert refusals(why) == (
-        ("sum[4]", "their index spaces differ", ("exp[4,8]", "log[2]")),
-        ("library call for matmul[4]", "it runs as a loop nest", ()),
-    )
+    assert refusals(why) == {
+        "their index spaces differ": {"sum[4]": ("exp[4,8]", "log[2]")},
+        "it runs as a loop nest": {"library call for matmul[4]": ()},
+    }
+    assert list(refusal_sentences(why)) == [
+        "sum[4] is not in the kernel of exp[4,8] and log[2]: their index spaces differ.",
+        "library call for matmul[4]: it runs as a loop nest.",
+    ]
+
+
+def test_many_refusals_of_one_kind_are_one_sentence():
+    why = [WhyNot(f"exp[{k}] into the kernel of log[2]", "rows differ") for k in range(3, 12)]
+    (sentence,) = refusal_sentences(why)
+    assert sentence.startswith("rows differ: exp[3] (into log[2]); exp[4] (into log[2]); ")
+    assert sentence.endswith("; and 3 more.")
 
 
 # ------------------------------------------------------------------------------------------ command

@@ -27,6 +27,8 @@ INDENT = 2
 LONGEST = 8
 # More parameters or buffers than this are not listed one by one.
 MANY = 8
+# More refusals than FEW for one reason become one sentence, which names LISTED of them.
+FEW, LISTED = 2, 6
 ROLES = {"input": "argument", "param": "parameter", "buffer": "buffer", "constant": "constant"}
 CLASSES = {
     "exact": "the same bits, up to the order of operations",
@@ -54,13 +56,14 @@ def render_explain(c: Compilation, report: Mapping[str, Any], width: int) -> Ren
 def headline(c: Compilation, report: Mapping[str, Any]) -> list[RenderableType]:
     """What was compiled for what, and the gain in one sentence."""
     title = Text.assemble((c.title, "bold"), f" for {c.arch.name}")
-    before, after = report["reference"], report["optimized"]
-    rows = step_rows(c)
-    least = sum(row.floor for row in rows)
-    gain = (
-        f"{_work(before)} op by op; {_work(after)} in {_counted(rows)}, "
-        f"which takes at least {duration(least)} at this target's rates."
-    )
+    before, after, rows = report["reference"], report["optimized"], step_rows(c)
+    gain = f"{_work(before)} op by op; {_work(after)} in {_counted(rows)}"
+    if rows:
+        least = duration(sum(row.floor for row in rows))
+        gain += f", at least {least} at this target's rates"
+    if len(rows) > 1:
+        gain += f" and {len(rows)} launches of about {duration(c.arch.launch)}"
+    gain += "."
     return [title, Text(gain)]
 
 
@@ -199,7 +202,8 @@ def _lemma_lines(number: int, step: Lemma, width: int) -> Iterator[Text]:
     """The identity with its class and gain at the right, then where and why it holds."""
     mark = f"{number:>{INDENT + 1}}. "
     yield from _with_margin(mark, step.identity, lemma_gain(step), width)
-    reason = f"{place(step.where)}; {step.rule}, as {step.precondition}"
+    holds = f", as {step.precondition}" if step.precondition else ""
+    reason = f"{place(step.where)}; {step.rule}{holds}"
     for line in wrapped(reason, width - len(mark), 0):
         yield Text(" " * len(mark) + line, style="dim")
 
@@ -239,7 +243,8 @@ _LINE = re.compile(r"\bline (\d+)")
 
 def place(where: Sequence[str]) -> str:
     """`line 24, x = x / 2` for one place, `lines 29 (4 times), 33, 35` for several."""
-    distinct = list(dict.fromkeys(w for w in where if w))
+    # An expression that goes on in the next line ends in a comma here.
+    distinct = list(dict.fromkeys(w.rstrip(", ") for w in where if w))
     times = f" ({len(where)} times)" if len(where) > 1 else ""
     if not distinct:
         return f"in values made while rewriting{times}"
@@ -268,9 +273,8 @@ def _program(c: Compilation, width: int) -> Iterator[RenderableType]:
     yield from program_lines(rows, width, details=True)
     yield Text(
         f"{' ' * INDENT}Floors at {quantity(max(c.arch.copy_rate, c.arch.read_rate), 'B/s')} and "
-        f"{quantity(c.arch.float_rate, 'FLOP/s')}{_product_rate(c)} ({c.arch.name}); a launch "
-        f"costs about "
-        f"{duration(c.arch.launch)} more.",
+        f"{quantity(c.arch.float_rate, 'FLOP/s')}{_product_rate(c)} ({c.arch.name}); launches "
+        "are not counted.",
         style="dim",
     )
 
@@ -323,22 +327,37 @@ def _with_figures(head: Text, figures: Sequence[str], width: int, style: str = "
 
 
 def _refusals(why_not: Sequence[WhyNot], width: int) -> Iterator[RenderableType]:
-    for subject, reason, partners in refusals(why_not):
-        apart = f" is not in the kernel of {_listed(partners)}" if partners else ""
-        text = f"{subject}{apart}: {reason}."
+    for text in refusal_sentences(why_not):
         for k, line in enumerate(wrapped(text, width - INDENT - 2, 0)):
             yield Text(f"{' ' * INDENT}{'– ' if k == 0 else '  '}{line}")
 
 
-def refusals(why_not: Sequence[WhyNot]) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
-    """(what stays apart, why, from whose kernels): one entry per thing and reason."""
-    found: dict[tuple[str, str], dict[str, None]] = {}
+def refusal_sentences(why_not: Sequence[WhyNot]) -> Iterator[str]:
+    """One sentence for each thing that stays apart; one for all where many share a reason."""
+    for reason, subjects in refusals(why_not).items():
+        if len(subjects) <= FEW:
+            for subject, partners in subjects.items():
+                apart = f" is not in the kernel of {_listed(partners)}" if partners else ""
+                yield f"{subject}{apart}: {reason}."
+            continue
+        told = [
+            f"{subject} (into {_listed(partners)})" if partners else subject
+            for subject, partners in subjects.items()
+        ]
+        more = f"; and {len(told) - LISTED} more" if len(told) > LISTED else ""
+        yield f"{reason}: {'; '.join(told[:LISTED])}{more}."
+
+
+def refusals(why_not: Sequence[WhyNot]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """By reason, what stays apart and from whose kernels, each once."""
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
     for w in why_not:
         subject, _, partner = w.what.partition(" into the kernel of ")
-        partners = found.setdefault((readable(subject), w.reason), {})
-        if partner:
-            partners[readable(partner)] = None
-    return tuple((subject, reason, tuple(p)) for (subject, reason), p in found.items())
+        subjects = found.setdefault(w.reason, {})
+        partners = subjects.get(readable(subject), ())
+        new = (readable(partner),) if partner and readable(partner) not in partners else ()
+        subjects[readable(subject)] = partners + new
+    return found
 
 
 def readable(name: str) -> str:
