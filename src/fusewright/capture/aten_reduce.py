@@ -105,9 +105,7 @@ def extreme(op: str, x: Node, dim: Dims = None, keepdim: bool = False) -> Node:
     return fold(op, x, axes, keepdim)
 
 
-def extreme_and_index(
-    op: str, x: Node, dim: int, keepdim: bool = False
-) -> tuple[Node | None, ...]:
+def extreme_and_index(op: str, x: Node, dim: int, keepdim: bool = False) -> tuple[Node | None, ...]:
     """(values, indices) of max and min along one axis."""
     return extreme(op, x, dim, keepdim), arg_extreme(f"arg{op}", x, dim, keepdim)
 
@@ -141,9 +139,7 @@ def moments(x: Node, axes: Sequence[int], correction: float) -> tuple[Node, Node
     return div(squares, max(count - correction, 0.0)), centre
 
 
-def _moments(
-    x: Node, dim: Dims, correction: float | None, keepdim: bool
-) -> tuple[Node, Node]:
+def _moments(x: Node, dim: Dims, correction: float | None, keepdim: bool) -> tuple[Node, Node]:
     if not x.dtype.is_float:
         raise NotLowered("variance of integers")
     axes = shape_axes(len(x.shape), dim)
@@ -254,9 +250,7 @@ def _exponentials(x: Node, axis: int) -> tuple[Node, Node, Node]:
     return shifted, raised, summed
 
 
-def softmax(
-    x: Node, dim: int, dtype: DType | None = None, *, half_to_float: bool = False
-) -> Node:
+def softmax(x: Node, dim: int, dtype: DType | None = None, *, half_to_float: bool = False) -> Node:
     """`exp(x - max) / sum(exp(x - max))`."""
     wide, axis, out = _row(x, dim, dtype, half_to_float)
     _, raised, summed = _exponentials(wide, axis)
@@ -280,9 +274,7 @@ def log_softmax(
     return convert(sub(shifted, log(summed)), out)
 
 
-def _inner_softmax(
-    function: Callable[..., Node], x: Node, dim: int, half_to_float: bool
-) -> Node:
+def _inner_softmax(function: Callable[..., Node], x: Node, dim: int, half_to_float: bool) -> Node:
     """`aten._softmax` and `aten._log_softmax`, whose third argument is half_to_float."""
     return function(x, dim, half_to_float=half_to_float)
 
@@ -292,9 +284,7 @@ def cosine_similarity(a: Node, b: Node, dim: int = 1, eps: float = 1e-8) -> Node
 
     def formula(x: Node, y: Node) -> Node:
         axes = (axis_of(len(x.shape), dim),)
-        sizes = [
-            maximum(sqrt(g.reduce("sum", mul(v, v), axes)), eps) for v in (x, y)
-        ]
+        sizes = [maximum(sqrt(g.reduce("sum", mul(v, v), axes)), eps) for v in (x, y)]
         scaled = [div(v, spread(s, axes, v)) for v, s in zip((x, y), sizes, strict=True)]
         return g.reduce("sum", mul(*scaled), axes)
 

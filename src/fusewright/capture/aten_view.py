@@ -345,9 +345,7 @@ def select_scatter(x: Node, source: Node, dim: int, position: int) -> Node:
     return overwrite(x, g.keep_axes(source, (axis,)), axis, ix.const(0), valid)
 
 
-def diagonal_scatter(
-    x: Node, source: Node, offset: int = 0, dim1: int = 0, dim2: int = 1
-) -> Node:
+def diagonal_scatter(x: Node, source: Node, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Node:
     """x with `source` on the diagonal of two axes."""
     rank = len(x.shape)
     a, b = dim1 % rank, dim2 % rank

@@ -23,6 +23,7 @@ from fusewright.context import Context
 from fusewright.errors import CaptureError
 from fusewright.problem import Problem
 
+from .attributes import tensors_as_buffers
 from .structure import Structure, watched
 from .table import KEPT_CALLS, LOWERINGS
 
@@ -42,13 +43,18 @@ class Exported:
 def export(problem: Problem, context: Context) -> Exported:
     """Export the module in its current mode (a fresh nn.Module is in training mode).
 
-    Plain attributes that forward assigns are put back, with a warning: no file repeats that.
+    Plain attributes that forward assigns and that were no tensors are put back, with a warning: no
+    file repeats that.
     Raises CaptureError with the user's line for what torch.export refuses: a branch on a tensor's
     value, an operator without a fake implementation, an exception in forward itself.
     """
     with _quiet(), problem.as_the_file_left_torch(), _refusals(problem):
         # On an error torch prints half a graph to stderr.
-        with watched(problem.module) as watch, redirect_stderr(io.StringIO()):
+        with (
+            tensors_as_buffers(problem.module),
+            watched(problem.module) as watch,
+            redirect_stderr(io.StringIO()),
+        ):
             written = torch.export.export(problem.module, tuple(problem.inputs), strict=False)
         _forget_constants(written)
         functional = written.run_decompositions(decomposition_table())

@@ -4,6 +4,7 @@ What the operators mean is in the `aten_*` modules; how inputs and outputs are n
 `signature`. Every lowering's result is checked against the shape and dtype that torch computed.
 """
 
+import inspect
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -24,7 +25,7 @@ from .numbers import FUNCTIONS, item
 from .operands import NotLowered, Number
 from .provenance import origin_of
 from .signature import ir_dtype, read_inputs, read_results
-from .table import LOWERINGS, TAKE_NUMBERS
+from .table import LOWERINGS, TAKE_NUMBERS, Lowering
 
 
 def capture(problem: Problem, context: Context) -> Graph:
@@ -45,7 +46,6 @@ def capture(problem: Problem, context: Context) -> Graph:
         result=results.structure,
         mutations=results.mutations,
         aliases=results.aliases,
-        baked=inputs.baked,
         origins=walk.origins,
     )
     return _without_unused(graph)
@@ -56,9 +56,7 @@ def _without_unused(graph: Graph) -> Graph:
     nodes = set(graph.nodes())
     written = {m.target for m in graph.mutations} | {name for _, name in graph.aliases}
     kept = tuple(
-        s
-        for s in graph.inputs
-        if s.node.role == "input" or s.node in nodes or s.name in written
+        s for s in graph.inputs if s.node.role == "input" or s.node in nodes or s.name in written
     )
     origins = {n: o for n, o in graph.origins.items() if n in nodes}
     return replace(graph, inputs=kept, origins=origins)
@@ -70,6 +68,7 @@ _NO_VALUE = (
     "aten._assert_scalar.default",
     "aten._assert_async.default",
     "aten._assert_async.msg",
+    "aten._linalg_check_errors.default",
     "aten.sym_constrain_range.default",
     "aten.sym_constrain_range_for_size.default",
 )
@@ -108,6 +107,8 @@ class _Walk:
             return self._item(node)
         if str(node.target) in _NO_VALUE:
             return self._check_left_out(node)
+        if str(node.target) == "with_effects":
+            return self._effect(node)
         if not isinstance(node.target, torch._ops.OpOverload):
             return self._number(node)
         return self._call(node, node.target)
@@ -117,6 +118,12 @@ class _Walk:
         if str(node.target).startswith("aten._assert_async"):
             line = self._place(node)
             self.context.warn(f"{line}: a check of values here is not repeated in the new file")
+
+    def _effect(self, node: fx.Node) -> tuple[None, ...]:
+        """A call that torch orders by tokens: only checks are expected there."""
+        if str(node.args[1]) not in _NO_VALUE:
+            raise self._refused(node, f"{node.args[1]} has a side effect")
+        return (None, None)
 
     def _number(self, node: fx.Node) -> Any:
         """Arithmetic on numbers that are known at run time only."""
@@ -131,8 +138,6 @@ class _Walk:
         """Result number `position` of an operator with several."""
         source, position = node.args
         value = self.env[source][position]  # type: ignore[index]
-        if value is None:
-            raise self._refused(node, "a result that is only of use to a backward pass")
         return value
 
     def _call(self, node: fx.Node, op: torch._ops.OpOverload) -> Any:
@@ -154,7 +159,11 @@ class _Walk:
             raise self._refused(node, "it needs a number that depends on the values of a tensor")
         if name.startswith("aten.as_strided"):
             self._require_own_storage(node)
-        if lowering is None or _opaque(args, kwargs, expected):
+        if (
+            lowering is None
+            or not _takes(lowering, args, kwargs)
+            or _opaque(args, kwargs, expected)
+        ):
             return self._extern(node, name, args, kwargs)
         try:
             value = lowering(*args, **kwargs)
@@ -293,6 +302,15 @@ def _flat(args: Any, kwargs: Mapping[str, Any]) -> Iterable[Any]:
             yield from _flat(v, {})
         else:
             yield v
+
+
+def _takes(lowering: Lowering, args: Any, kwargs: Mapping[str, Any]) -> bool:
+    """Whether the lowering knows these arguments; another torch may have more."""
+    try:
+        inspect.signature(lowering).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 def _opaque(args: Any, kwargs: Mapping[str, Any], results: list[torch.Tensor]) -> bool:

@@ -138,9 +138,7 @@ def prepare(dtype: DType, *operands: Operand) -> tuple[Node, ...]:
     return tuple(as_node(x, dtype, shape) for x in operands)
 
 
-def pointwise(
-    formula: Callable[..., Node], *operands: Operand, dtype: DType | None = None
-) -> Node:
+def pointwise(formula: Callable[..., Node], *operands: Operand, dtype: DType | None = None) -> Node:
     """`formula` on the operands in the compute type of `dtype`, its result rounded to `dtype`.
 
     `dtype` defaults to the promoted type. A bool result stays bool.
@@ -210,9 +208,7 @@ eq, ne, lt, le, gt, ge = (_pair(op) for op in ("eq", "ne", "lt", "le", "gt", "ge
 both, either = _pair("logical_and"), _pair("logical_or")
 neg, absolute, exp, log = _one("neg"), _one("abs"), _one("exp"), _one("log")
 log1p, expm1, sqrt, rsqrt = _one("log1p"), _one("expm1"), _one("sqrt"), _one("rsqrt")
-tanh, sigmoid, erf, isnan, isinf = (
-    _one(op) for op in ("tanh", "sigmoid", "erf", "isnan", "isinf")
-)
+tanh, sigmoid, erf, isnan, isinf = (_one(op) for op in ("tanh", "sigmoid", "erf", "isnan", "isinf"))
 negate = _one("logical_not")
 
 
@@ -226,5 +222,3 @@ def choose(cond: Node, a: Values, b: Values) -> Node:
 
 def is_half(dtype: DType) -> bool:
     return compute_type(dtype) != dtype
-
-

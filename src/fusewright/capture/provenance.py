@@ -25,7 +25,7 @@ def _frames(trace: str) -> list[traceback.FrameSummary]:
     """The frames of a printed stack trace, outermost first."""
     lines = [line.strip() for line in trace.splitlines()]
     frames = []
-    for line, code in zip(lines, [*lines[1:], ""], strict=True):
+    for line, code in zip(lines, [*lines[1:], ""]):
         if line.startswith('File "'):
             filename, _, rest = line.removeprefix('File "').partition('", line ')
             number = rest.partition(",")[0]

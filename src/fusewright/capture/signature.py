@@ -40,7 +40,6 @@ class Inputs:
 
     values: Mapping[str, Any]
     specs: tuple[g.InputSpec, ...]
-    baked: tuple[tuple[Path, g.Baked], ...]
 
 
 # ----------------------------------------------------------------------------------------- inputs
@@ -53,7 +52,6 @@ def read_inputs(problem: Problem, program: ExportedProgram) -> Inputs:
     """
     values: dict[str, Any] = {}
     specs: dict[str, g.InputSpec] = {}
-    baked: list[tuple[Path, g.Baked]] = []
     leaves = iter(_argument_leaves(problem.inputs))
     held = _HeldTensors.of(problem.module)
     signature = program.graph_signature.input_specs
@@ -65,13 +63,14 @@ def read_inputs(problem: Problem, program: ExportedProgram) -> Inputs:
                 specs[name] = _tensor_input(name, "input", path, leaf)
                 values[name] = specs[name].node
             else:
-                baked.append((path, _plain_value(path, leaf)))
                 values[name] = leaf
     taken = set(specs)
     for spec in signature:
-        if spec.kind is not InputKind.USER_INPUT:
+        if spec.kind is InputKind.TOKEN:
+            values[_placeholder(spec)] = None
+        elif spec.kind is not InputKind.USER_INPUT:
             values[_placeholder(spec)] = _held_input(program, spec, held, specs, taken)
-    return Inputs(values, tuple(specs.values()), tuple(baked))
+    return Inputs(values, tuple(specs.values()))
 
 
 def _placeholder(spec: InputSpec) -> str:
@@ -101,21 +100,13 @@ def _key(key: Any) -> int | str:
     raise CaptureError(f"inputs: no path is known for {key!r} inside a container")
 
 
-def _plain_value(path: Path, value: Any) -> g.Baked:
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise CaptureError(
-        f"argument {path[0]} of forward holds a {type(value).__name__}: only tensors, numbers, "
-        "strings and None can be captured"
-    )
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _HeldTensors:
-    """Every tensor the module holds: by name, and the first path by identity."""
+    """Every tensor the module holds: by name, the first path by identity, those not registered."""
 
     by_name: Mapping[str, torch.Tensor]
     path_of: Mapping[int, Path]
+    plain: frozenset[int]
 
     @classmethod
     def of(cls, module: torch.nn.Module) -> "_HeldTensors":
@@ -131,8 +122,9 @@ class _HeldTensors:
         for prefix, part in module.named_modules():
             own = tuple(prefix.split(".")) if prefix else ()
             for path, tensor in _plain_tensors(part):
+                named.setdefault(".".join(map(str, own + path)), tensor)
                 paths.setdefault(id(tensor), own + path)
-        return cls(named, paths)
+        return cls(named, paths, frozenset(paths) - {id(t) for _, t in registered})
 
 
 _REGISTRIES = ("_parameters", "_buffers", "_modules")
@@ -175,7 +167,8 @@ def _held_input(
     name = ".".join(map(str, path))
     name = f"self.{name}" if name in taken else name
     if name not in specs:
-        specs[name] = _tensor_input(name, _ROLES[spec.kind], path, tensor)
+        role = "constant" if id(tensor) in held.plain else _ROLES[spec.kind]
+        specs[name] = _tensor_input(name, role, path, tensor)
     return specs[name].node
 
 
@@ -229,7 +222,7 @@ def read_results(exported: Exported, inputs: Inputs, returned: Iterable[Any]) ->
             users.append(value)
         elif spec.kind in _MUTATIONS:
             mutations.append(_mutation(program, spec.target or "", inputs, value))
-        else:
+        elif spec.kind is not OutputKind.TOKEN:
             raise CaptureError(f"{spec.target}: output of kind {spec.kind.name}")
     tensors = [_written_in_place(n) for n in _user_outputs(exported.written)]
     distinct = list(dict.fromkeys(tensors))

@@ -1,8 +1,7 @@
-"""What a call of forward leaves behind: the structure it returns and the attributes it assigns.
+"""What forward returns: tensors taken out of tuples, lists, dicts, named tuples and dataclasses.
 
-Tensors are taken out of tuples, lists, dicts, named tuples and dataclasses of the live result, so
-that a class needs no registration with torch. Which tensors are the same, or an input, is
-`signature`'s business.
+Read from the live result, so that a class needs no registration with torch. Which tensors are the
+same, or an input, is `signature`'s business.
 """
 
 import dataclasses
@@ -16,10 +15,9 @@ from torch import nn
 from fusewright.errors import CaptureError
 from fusewright.ir.graph import Leaf, Tree, Verbatim
 
+from .attributes import Attributes, assigned, plain_attributes, put_back
+
 Structure = Tree | Leaf | Verbatim
-
-
-Attributes = Mapping[str, Mapping[str, Any]]
 
 
 class Watch:
@@ -36,46 +34,20 @@ class Watch:
     def __call__(self, module: nn.Module, args: Any, returned: Any) -> tuple[torch.Tensor, ...]:
         tensors: list[torch.Tensor] = []
         self.structure = taken_apart(returned, tensors)
-        self.assigned = tuple(_assigned(self.before, _attributes(module)))
+        self.assigned = tuple(assigned(self.before, plain_attributes(module)))
         return tuple(tensors)
 
 
 @contextmanager
 def watched(module: nn.Module) -> Iterator[Watch]:
     """While it lasts, `module` returns a flat tuple; then assigned attributes are put back."""
-    before = _attributes(module)
-    watch = Watch(before)
-    handle = module.register_forward_hook(watch)
-    try:
-        yield watch
-    finally:
-        handle.remove()
-        _put_back(module, before)
-
-
-def _attributes(module: nn.Module) -> Attributes:
-    """Plain attributes of the user's modules by path; torch's own modules are not looked at."""
-    return {
-        path: dict(vars(part))
-        for path, part in module.named_modules()
-        if not type(part).__module__.startswith("torch.")
-    }
-
-
-_ABSENT = object()
-
-
-def _assigned(before: Attributes, after: Attributes) -> Iterator[str]:
-    for path, attributes in after.items():
-        for name, value in attributes.items():
-            if before.get(path, attributes).get(name, _ABSENT) is not value:
-                yield f"{path}.{name}" if path else name
-
-
-def _put_back(module: nn.Module, before: Attributes) -> None:
-    for path, attributes in before.items():
-        vars(module.get_submodule(path)).clear()
-        vars(module.get_submodule(path)).update(attributes)
+    with put_back(module) as before:
+        watch = Watch(before)
+        handle = module.register_forward_hook(watch)
+        try:
+            yield watch
+        finally:
+            handle.remove()
 
 
 def taken_apart(value: Any, tensors: list[torch.Tensor]) -> Structure:
@@ -116,9 +88,7 @@ def _sequence(value: tuple[Any, ...] | list[Any], tensors: list[torch.Tensor]) -
     raise _unknown(value)
 
 
-def _record(
-    cls: type, fields: Mapping[str, Any], tensors: list[torch.Tensor]
-) -> Structure:
+def _record(cls: type, fields: Mapping[str, Any], tensors: list[torch.Tensor]) -> Structure:
     return Tree(cls.__qualname__, tuple(fields), _all(fields.values(), tensors))
 
 
