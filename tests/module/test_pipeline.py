@@ -172,10 +172,25 @@ def test_an_interrupted_write_leaves_the_old_file(compilation, tmp_path, monkeyp
     assert [p.name for p in tmp_path.iterdir()] == ["new.py"]
 
 
-def test_names_the_file_needs_for_itself_are_refused(tmp_path):
-    body = BODY + "\ndef warnings(): return 1\n"
-    with pytest.raises(OutputError, match="binds the name warnings"):
-        compiled(write_problem(tmp_path, body))
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("def warnings(): return 1", "warnings"),
+        ("import numpy as os", "os"),
+        ("from math import exp as ctypes", "ctypes"),
+        ("first, CPP_SOURCE = 1, 2", "CPP_SOURCE"),
+        ("class ModelNew: ...", "ModelNew"),
+        ("_held: int = 3", "_held"),
+    ],
+)
+def test_names_the_file_needs_for_itself_are_refused(tmp_path, line, name):
+    with pytest.raises(OutputError, match=f"binds the name {name}, which"):
+        compiled(write_problem(tmp_path, f"{BODY}\n{line}\n"))
+
+
+def test_the_same_imports_do_no_harm(tmp_path):
+    lines = "import os, warnings\nimport torch.nn.functional\nfrom torch.utils import cpp_extension"
+    assert compiled(write_problem(tmp_path, f"{BODY}\n{lines}\n")).module_text
 
 
 def test_what_cannot_be_captured_is_an_error_that_names_the_line(tmp_path):

@@ -4,6 +4,7 @@ The text depends on nothing but its arguments: no paths, no times. Kernels are p
 guards by `guards`, the body of forward by `forward`; what every file shares is in `support`.
 """
 
+import ast
 import hashlib
 import re
 from collections.abc import Mapping
@@ -30,11 +31,7 @@ RULE = "# " + "-" * 98
 
 def module_text(e: Emission) -> str:
     """The emitted file. Raises OutputError when the user's file binds a name that it needs."""
-    _check_names(e)
-    parts = [
-        "\n".join(header_lines(e)),
-        e.source.rstrip("\n"),
-        "\n".join([RULE, "# Kernels and ModelNew, written by fusewright."]),
+    ours = [
         "\n".join(support.IMPORTS),
         *_kernel_parts(e),
         *table_parts(e),
@@ -42,17 +39,47 @@ def module_text(e: Emission) -> str:
         *_library_parts(e),
         "\n".join(class_lines(e)),
     ]
+    text = _joined(ours)
+    _check_names(e, text)
+    rule = "\n".join([RULE, "# Kernels and ModelNew, written by fusewright."])
+    return _joined(["\n".join(header_lines(e)), e.source, rule, text])
+
+
+def _joined(parts: list[str]) -> str:
     return "\n\n\n".join(p.strip("\n") for p in parts if p) + "\n"
 
 
-def _check_names(e: Emission) -> None:
+def _check_names(e: Emission, ours: str) -> None:
     """The user's names must keep their meaning: forward may look them up at any time."""
-    imported = {line.split()[-1] for line in support.IMPORTS if line}
-    for name in sorted(imported | {e.source_name, "ModelNew"}):
-        if re.search(rf"^(?:def|class)\s+{name}\b|^{name}\s*[:=](?!=)", e.source, re.MULTILINE):
+    known = dict(bound_names(e.source))
+    for name, what in bound_names(ours):
+        if known.get(name, what) != what or (name in known and not what):
             raise OutputError(
                 f"{e.title}.py binds the name {name}, which the emitted file needs: rename it"
             )
+
+
+def bound_names(source: str) -> list[tuple[str, str]]:
+    """Names that a module binds at its top level; with the module's name for an import, else ""."""
+    found = []
+    for node in ast.parse(source).body:
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                found.append((name, ""))
+            case ast.Import(names=names):
+                found += [(a.asname or a.name.partition(".")[0], _imported(a)) for a in names]
+            case ast.ImportFrom(names=names, module=module):
+                found += [(a.asname or a.name, f"{module}.{a.name}") for a in names]
+            case ast.Assign() | ast.AnnAssign():
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                leaves = (n for t in targets for n in ast.walk(t) if isinstance(n, ast.Name))
+                found += [(n.id, "") for n in leaves]
+    return found
+
+
+def _imported(alias: ast.alias) -> str:
+    """What `import a.b` binds is a; what `import a.b as c` binds is a.b."""
+    return alias.name if alias.asname else alias.name.partition(".")[0]
 
 
 # ----------------------------------------------------------------------------------------- kernels
