@@ -59,7 +59,10 @@ def _compilation(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--binding", choices=BINDINGS, help="how kernels are called (default: raw)")
     parser.add_argument(
-        "--tune", action="store_true", default=None, help="measure tiles instead of modelling them"
+        "--tune",
+        action="store_true",
+        default=None,
+        help="measure tiles instead of modelling them (no effect yet)",
     )
 
 

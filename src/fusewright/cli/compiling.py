@@ -68,6 +68,8 @@ def explain(chosen: Namespace) -> int:
 def compile_file(chosen: Namespace) -> Compilation:
     """The problem file through all stages, with progress on stderr."""
     options = compile_options(chosen)
+    if options.tune:
+        console.note("note: --tune has no effect yet: tiles are modelled, not measured")
     with console.progress(chosen.problem.stem) as tell:
         tell("loading the problem")
         problem = load_problem(chosen.problem, fake=True)
