@@ -5,7 +5,9 @@ from dataclasses import replace
 import torch
 
 from emit.nests import F32, Case, buffer, kernel, lit, load, op, program, ref, var
+from fusewright.ir import body as b
 from fusewright.ir import dtypes as dt
+from fusewright.ir import index as ix
 from fusewright.ir.kernel import Fold, Keep, Phase, Program, Store, Tile
 
 ANCHORS = ("row_reduce", "column_reduce")
@@ -114,3 +116,17 @@ def norm(anchor, tile=None) -> Case:
          buffer("y", (1440,), "output"), buffer("z", (24,), "output")], k)
     inputs = {"x": order(x).reshape(-1), "bias": bias, "scale": scale}
     return Case(p, inputs, (order(y).reshape(-1), z.reshape(-1)))
+
+
+def bag(anchor, tile=None) -> Case:
+    """Sums of the rows of a table that int64 indices choose."""
+    i, j, k = var("i", 6), var("j", 16), var("k", 10)
+    row = b.Checked(dt.INT64, load("at", i * 10 + k, dt.INT64), 9)
+    total = Fold("total", "sum", F32, b.Load(F32, "table", ix.as_index(j), ((row, 16),)))
+    phases = (Phase((k,), folds=(total,)),
+              Phase((), stores=(Store("y", i * 16 + j, ref("total")),)))
+    at, table = torch.randint(0, 9, (6, 10)), torch.randn(9, 16)
+    buffers = [buffer("at", (6, 10), dtype=dt.INT64), buffer("table", (9, 16)),
+               buffer("y", (6, 16), "output")]
+    p = program(buffers, kernel("bag", anchor, (i, j), phases, tile))
+    return Case(p, {"at": at, "table": table}, (table[at].double().sum(1).float(),))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from emit.kernels import ANCHORS, all_folds, by_rows, folds, norm, softmax
+from emit.kernels import ANCHORS, all_folds, bag, by_rows, folds, norm, softmax
 from emit.nests import check_together, run_on_cpu, run_together
 
 # Sizes on both sides of the lane count, of a block, of the stack and of the flush limit.
@@ -23,7 +23,7 @@ def test_special_values_and_types_in_every_fold(anchor):
 
 @pytest.mark.parametrize("anchor", ANCHORS)
 def test_rows_and_columns_of_several_axes(anchor):
-    check_together([norm(anchor)], run_on_cpu, rtol=1e-5, atol=1e-5)
+    check_together([norm(anchor), bag(anchor)], run_on_cpu, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("anchor", ANCHORS)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from emit.kernels import all_folds, norm, softmax
+from emit.kernels import all_folds, bag, norm, softmax
 from emit.nests import (
     CUDA,
     Case,
@@ -100,6 +100,11 @@ def test_elementwise_moves_16_bytes_and_loads_first(items):
 def test_broadcast_operands_are_vectors_too():
     code = machine_code(compiled([broadcast(Tile(256, 4, 1))]), "k_0")
     assert code.count("LDG.E.128.CONSTANT") == 2  # the array and the value per column
+
+
+def test_rows_of_a_table_are_read_by_vectors():
+    code = machine_code(compiled([bag("column_reduce", Tile(256, 4, 4, 4))]), "bag")
+    assert "LDG.E.128.CONSTANT" in code
 
 
 def test_misaligned_columns_keep_many_rows_in_flight():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from emit.kernels import all_folds, norm, softmax
+from emit.kernels import all_folds, bag, norm, softmax
 from emit.nests import check_together, run_on_simt
 from fusewright.emit.cuda import cuda_kernel
 from fusewright.ir.kernel import Tile
@@ -44,6 +44,11 @@ def test_special_values_and_types_in_every_fold(anchor):
 def test_rows_and_columns_of_several_axes(anchor):
     cases = [norm(anchor, t) for t in TILES[anchor]]
     check_together(cases, run_on_simt, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("anchor", ANCHORS)
+def test_gathered_rows(anchor):
+    check_together([bag(anchor, t) for t in TILES[anchor]], run_on_simt, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("anchor", ANCHORS)

@@ -20,7 +20,6 @@ from fusewright.ir.body import (
     Lit,
     Load,
     Ref,
-    walk,
 )
 from fusewright.ir.dtypes import INT64
 from fusewright.ir.index import Div, Extremum, Index, Mod, children, const
@@ -75,6 +74,13 @@ def evaluate(roots: Sequence[Expr], env: Env, out: Writer) -> list[Text]:
     return scope.evaluate(roots)
 
 
+def load_offset(e: Load, env: Env, out: Writer) -> Text:
+    """Writes what the indices of a gather need and returns the text of where it reads."""
+    scope = _Scope(env, out, {})
+    scope.evaluate([x for x, _ in e.indirect])
+    return scope.offset(e)
+
+
 def name_value(name: str, body: Expr, env: Env, out: Writer) -> Text:
     """Writes `const T name = body;` and returns the name."""
     value = evaluate([body], env, out)[0]
@@ -92,12 +98,13 @@ class _Scope:
         self.known: dict[Expr, Text] = dict(outer)
 
     def evaluate(self, roots: Sequence[Expr]) -> list[Text]:
-        uses = _count_uses(roots)
-        always = _unconditional(roots)
-        for e in _in_order(roots, always):
+        done = self.env.loaded
+        uses = _count_uses(roots, done)
+        always = _unconditional(roots, done)
+        for e in _in_order(roots, always, done):
             if e not in self.known:
                 text = self._build(e)
-                named = e not in self.env.loaded and _deserves_name(e, text, uses[e])
+                named = e not in done and _deserves_name(e, text, uses[e])
                 self.known[e] = self._name(e, text) if named else text
         return [self.known[r] for r in roots]
 
@@ -160,10 +167,15 @@ class _Scope:
         return call("fw_checked", self.known[e.x], Text(str(e.extent)), *extra)
 
     def _load(self, e: Load) -> Text:
+        return Text(f"{self.env.pointers[e.buffer]}[{self.offset(e).code}]")
+
+    def offset(self, e: Load) -> Text:
+        """Where a load reads, in elements; its indices are computed already."""
         terms = [self._indirect(x, stride) for x, stride in e.indirect]
-        if not terms or e.offset != const(0):
-            terms.append(self._index(e.offset).at(ADD))
-        return Text(f"{self.env.pointers[e.buffer]}[{' + '.join(terms)}]")
+        if terms and e.offset == const(0):
+            return Text(" + ".join(terms), ADD)
+        offset = self._index(e.offset)
+        return Text(" + ".join([*terms, offset.at(ADD)]), ADD) if terms else offset
 
     def _index(self, x: Index) -> Text:
         """An index expression; parts of it that are long and repeated are named before."""
@@ -243,17 +255,29 @@ def repeated_parts(x: Index) -> Iterator[Index]:
             yield part
 
 
-def _count_uses(roots: Iterable[Expr]) -> dict[Expr, int]:
+def _walk(roots: Iterable[Expr], done: Mapping[Expr, Text]) -> Iterator[Expr]:
+    """Every distinct subexpression once; nothing below what is `done`."""
+    seen: set[Expr] = set()
+    stack = list(roots)
+    while stack:
+        e = stack.pop()
+        if e not in seen:
+            seen.add(e)
+            yield e
+            stack.extend(() if e in done else e.operands)
+
+
+def _count_uses(roots: Sequence[Expr], done: Mapping[Expr, Text]) -> dict[Expr, int]:
     uses: dict[Expr, int] = {}
     for r in roots:
         uses[r] = uses.get(r, 0) + 1
-    for e in walk(*roots):
-        for o in e.operands:
+    for e in _walk(roots, done):
+        for o in () if e in done else e.operands:
             uses[o] = uses.get(o, 0) + 1
     return uses
 
 
-def _unconditional(roots: Iterable[Expr]) -> set[Expr]:
+def _unconditional(roots: Iterable[Expr], done: Mapping[Expr, Text]) -> set[Expr]:
     """What is evaluated whatever the guards say; only membership is asked of this set."""
     seen: set[Expr] = set()
     stack = list(roots)
@@ -261,27 +285,29 @@ def _unconditional(roots: Iterable[Expr]) -> set[Expr]:
         e = stack.pop()
         if e not in seen:
             seen.add(e)
-            stack.extend(() if isinstance(e, Guarded) else e.operands)
+            stack.extend(() if isinstance(e, Guarded) or e in done else e.operands)
     return seen
 
 
-def _in_order(roots: Sequence[Expr], always: set[Expr]) -> list[Expr]:
+def _in_order(
+    roots: Sequence[Expr], always: set[Expr], done: Mapping[Expr, Text]
+) -> list[Expr]:
     """The unconditional values, each after everything it needs, also through its guards.
 
     A value that a guard shares with the code outside of it is thus computed before the guard.
     """
-    done: dict[Expr, None] = {}
+    order: dict[Expr, None] = {}
     stack: list[tuple[Expr, bool]] = [(r, False) for r in reversed(roots)]
     while stack:
         e, ready = stack.pop()
-        if e in done:
+        if e in order:
             continue
         if ready:
-            done[e] = None
+            order[e] = None
             continue
         stack.append((e, True))
-        needs = e.operands
+        needs = () if e in done else e.operands
         if isinstance(e, Guarded):
-            needs = tuple(x for x in walk(*e.operands) if x in always)
+            needs = tuple(x for x in _walk(needs, done) if x in always)
         stack.extend((o, False) for o in reversed(needs))
-    return list(done)
+    return list(order)

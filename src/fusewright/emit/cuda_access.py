@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fusewright.ir import index as ix
-from fusewright.ir.body import Expr, Guarded, Load
+from fusewright.ir.body import Coord, Expr, Guarded, Load, Ref, walk
 from fusewright.ir.index import Conds, Index, Var
 from fusewright.ir.kernel import Store
 
 from .cindex import is_wide
-from .cstyle import Env, evaluate
+from .cstyle import Env, evaluate, load_offset
 from .ctext import ADD, LAND, Text, Writer, c_type
 
 FetchKind = Literal["vector", "uniform", "lanes"]
@@ -96,24 +96,45 @@ def _one_path(paths: set[Guards]) -> Guards | None:
 
 
 def plan_fetches(
-    bodies: Iterable[Expr],
+    bodies: Sequence[Expr],
     axis: VectorAxis,
     env: Env,
     admit: Callable[[Load, Guards], bool] = lambda load, guards: True,
 ) -> tuple[Fetch, ...]:
-    """The loads of the bodies that can be issued early: all but gathers and twice-guarded ones.
+    """The loads of the bodies that can be issued early.
+
+    Not those under several different guards, nor gathers whose index differs between lanes.
 
     `admit` may leave out more of them.
     """
     out = []
     for e, guards in guarded_loads(bodies).items():
-        if e.indirect or guards is None or e in env.loaded or not admit(e, guards):
+        if guards is None or e in env.loaded or not admit(e, guards):
             continue
         kind = axis.kind(e.offset)
-        if not all(axis.is_uniform(conds) for conds, _ in guards):
+        if e.indirect:
+            kind = gather_kind(e, axis)
+            if kind is None or guards:
+                continue
+        elif not all(axis.is_uniform(conds) for conds, _ in guards):
             kind = "lanes"
         out.append(Fetch(e, kind, guards, env.names.fresh(f"{env.pointers[e.buffer]}_in")))
-    return tuple(out)
+    order = {e: n for n, e in enumerate(walk(*bodies))}
+    return tuple(sorted(out, key=lambda f: order[f.load]))  # an index before what it gathers
+
+
+def gather_kind(e: Load, axis: VectorAxis) -> FetchKind | None:
+    """How a gather can be fetched early: its index must be the same for all lanes of a vector."""
+    parts = list(walk(*(x for x, _ in e.indirect)))
+    if any(isinstance(x, Guarded | Ref) for x in parts):
+        return None
+    offsets = [x.offset for x in parts if isinstance(x, Load)]
+    offsets += [x.index for x in parts if isinstance(x, Coord)]
+    if any(axis.kind(x) != "uniform" for x in offsets):
+        return None
+    kind = axis.kind(e.offset)
+    aligned = all(stride % axis.width == 0 for _, stride in e.indirect)
+    return kind if kind == "uniform" or (kind == "vector" and aligned) else None
 
 
 def loaded(fetches: Iterable[Fetch], slot: str) -> dict[Expr, Text]:
@@ -141,6 +162,7 @@ def write_fetches(
     for f in fetches:
         kind = fetch_type(f, axis)
         target = f"{f.name}{slot}"
+        access = "" if f.kind == "lanes" else _access(f, axis, env, out)
         if declare and not f.guards and f.kind != "lanes":
             target = f"const {kind} {target}"
         elif declare:
@@ -150,11 +172,12 @@ def write_fetches(
             continue
         cond = guards_text(f.guards, env)
         guard = f"if ({cond}) " if cond else ""
-        out.line(f"{guard}{target} = {_access(f, axis, env)};")
+        out.line(f"{guard}{target} = {access};")
+        env = env.with_loaded({f.load: f.value(slot)})
 
 
-def _access(f: Fetch, axis: VectorAxis, env: Env) -> str:
-    offset = env.index.text(f.load.offset)
+def _access(f: Fetch, axis: VectorAxis, env: Env, out: Writer) -> str:
+    offset = load_offset(f.load, env, out)
     pointer = env.pointers[f.load.buffer]
     if f.kind == "vector":
         return f"fw_load<{axis.width}>({address(pointer, offset)})"
@@ -170,7 +193,7 @@ def _fetch_lanes(f: Fetch, axis: VectorAxis, target: str, env: Env, out: Writer)
     def one(lane_env: Env) -> None:
         cond = guards_text(f.guards, lane_env)
         guard = f"if ({cond}) " if cond else ""
-        out.line(f"{guard}{target}[v] = {_access(f, axis, lane_env)};")
+        out.line(f"{guard}{target}[v] = {_access(f, axis, lane_env, out)};")
 
     lane_loop(axis, env, out, one)
 

@@ -192,15 +192,16 @@ class Reduction:
             self._declare_keep(k, phase, split, env)
         here = env.with_refs({n: k.here for n, k in self.kept.items()})
         here = self._fetch_fixed(phase, split, env, here)
-        items = 1 if unroll else self._items(phase, split, here)
+        fetches = plan_fetches(phase.bodies, split.axis, here)
+        items = 1 if unroll else self._items(phase, split, fetches)
         many = items * _fold_cost(phase, split) > ACCUMULATOR_REGISTERS
         accs = registers(phase, 1 if many else items, split.axis.width, env)
         for acc in accs:
             declare(acc, self.out)
         if unroll:
-            self._unrolled(phase, split, accs, here)
+            self._unrolled(phase, split, fetches, accs, here)
         else:
-            self._looped(phase, split, items, accs, here)
+            self._looped(phase, split, items, fetches, accs, here)
         return env.with_refs(self._fold(accs, env)) if accs else env
 
     def _declare_keep(self, keep: Keep, phase: Phase, split: Split, env: Env) -> None:
@@ -209,10 +210,10 @@ class Reduction:
         self.kept[keep.name] = kept
         self.out.line(f"{env.c_type(keep.body)} {name}{kept.dims};")
 
-    def _items(self, phase: Phase, split: Split, env: Env) -> int:
+    def _items(self, phase: Phase, split: Split, fetches: Sequence[Fetch]) -> int:
         """Chunks taken together: the tile's, or as many as the fetched values leave registers."""
         one = Split(split.axis, split.step, split.step, split.scale)
-        cost = _fetch_cost(plan_fetches(phase.bodies, split.axis, env), one)
+        cost = _fetch_cost(fetches, one)
         free = free_registers(self.grid.threads)
         free -= min(_fold_cost(phase, split) * self.grid.items, ACCUMULATOR_REGISTERS)
         return max(1, min(self.grid.items, free // max(cost, 1)))
@@ -256,14 +257,18 @@ class Reduction:
         return env.variables[phase.cols[0]] if len(phase.cols) == 1 else self.flat
 
     def _unrolled(
-        self, phase: Phase, split: Split, accs: Sequence[Registers], env: Env
+        self,
+        phase: Phase,
+        split: Split,
+        fetches: Sequence[Fetch],
+        accs: Sequence[Registers],
+        env: Env,
     ) -> None:
         out, number = self.out, self.grid.number
         offset = "" if number == "0" else f" + {_scaled(number, split.scale)}"
         start = _scaled(number, split.scale)
         if split.chunks > 1:
             start = f"{_scaled('chunk', split.step)}{offset}"
-        fetches = plan_fetches(phase.bodies, split.axis, env)
         early = split.chunks > 1 and _fetch_cost(fetches, split) <= FETCH_REGISTERS
         slot = "[chunk]" if early else ""
         if early and fetches:
@@ -280,6 +285,7 @@ class Reduction:
         phase: Phase,
         split: Split,
         items: int,
+        fetches: Sequence[Fetch],
         accs: Sequence[Registers],
         env: Env,
     ) -> None:
@@ -292,7 +298,6 @@ class Reduction:
         ragged = split.extent % stride != 0
         inner = Split(split.axis, split.extent, split.step if not ragged else stride, split.scale)
         start = f"{base} + {_scaled('item', split.step)}" if items > 1 else base
-        fetches = plan_fetches(phase.bodies, split.axis, env)
         slot = "[item]" if items > 1 else ""
         head = f"for ({kind} {base} = {first}; {base} < {split.extent}; {base} += {stride})"
         with out.block(head):
