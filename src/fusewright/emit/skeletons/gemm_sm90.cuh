@@ -231,10 +231,10 @@ SM90_INLINE void split(float x, float y, uint32_t& hi, uint32_t& lo) {
     lo = sm90::pack_f16(x - hx, y - hy);
 }
 
-// Exact for |x| >= 2^-110; the lower terms of an infinity or NaN are 0.
+// Exact for 2^-110 <= |x| <= 2^127; the lower terms of an infinity or NaN are 0.
 SM90_INLINE void split(float x, float y, uint32_t& hi, uint32_t& mid, uint32_t& lo) {
     float hx, hy, mx, my;
-    hi = sm90::pack_bf16_rz(x, y);
+    hi = sm90::pack_bf16(x, y);
     sm90::unpack_bf16(hi, hx, hy);
     const float rx = fabsf(x) <= 3.4028235e38f ? x - hx : 0.0f;
     const float ry = fabsf(y) <= 3.4028235e38f ? y - hy : 0.0f;
@@ -344,54 +344,63 @@ struct Consumer {
     Ring<Scheme::kStreamStages> stream_ring;
     Ring<Scheme::kPlaneStages> plane_ring;
     int lane;
-    int held;  // oldest stage of S not yet released
+    int ready;        // stage of S that `load` reads
+    int stream_held;  // oldest stages not yet released
+    int plane_held;
 
-    // Reads the next stage; with `more` false whatever lies there, to be ignored: straight-line code
-    // around products in flight is what keeps the registers in place.
-    SM90_INLINE void load(Raw& raw, bool more) {
-        if (more)
-            sm90::barrier_wait(base + Smem::kStreamFull + 8 * stream_ring.stage, stream_ring.parity);
-        load_raw(reader, base + stream_ring.stage * kStreamBytes, raw);
-        if (more) stream_ring.next();
+    SM90_INLINE void wait_stream() {
+        sm90::barrier_wait(base + Smem::kStreamFull + 8 * stream_ring.stage, stream_ring.parity);
+        ready = stream_ring.stage;
+        stream_ring.next();
     }
+
+    SM90_INLINE void load(Raw& raw) const { load_raw(reader, base + ready * kStreamBytes, raw); }
 
     // Frees the oldest stage held. Only behind a wait for products issued after its `load`: the reads
     // are then certainly over, wherever the compiler has put the uses of what they return.
     SM90_INLINE void release_stream() {
         __syncwarp();
-        if (lane == 0) sm90::barrier_arrive(base + Smem::kStreamEmpty + 8 * held);
-        held = held + 1 == Scheme::kStreamStages ? 0 : held + 1;
+        if (lane == 0) sm90::barrier_arrive(base + Smem::kStreamEmpty + 8 * stream_held);
+        stream_held = stream_held + 1 == Scheme::kStreamStages ? 0 : stream_held + 1;
     }
 
-    SM90_INLINE uint64_t wait_planes() const {
+    // Descriptor of the next tile of P, once it has arrived.
+    SM90_INLINE uint64_t wait_planes() {
         sm90::barrier_wait(base + Smem::kPlaneFull + 8 * plane_ring.stage, plane_ring.parity);
-        return sm90::operand_descriptor(base + Smem::kPlanesAt +
-                                        plane_ring.stage * Smem::kPlaneStage);
+        const uint32_t stage = base + Smem::kPlanesAt + plane_ring.stage * Smem::kPlaneStage;
+        plane_ring.next();
+        return sm90::operand_descriptor(stage);
     }
 
     // The tile of P is shared: tell the producers of both CTAs.
     SM90_INLINE void release_planes() {
         if (lane < kCluster)
-            sm90::barrier_arrive_at(base + Smem::kPlaneEmpty + 8 * plane_ring.stage, lane);
-        plane_ring.next();
+            sm90::barrier_arrive_at(base + Smem::kPlaneEmpty + 8 * plane_held, lane);
+        plane_held = plane_held + 1 == Scheme::kPlaneStages ? 0 : plane_held + 1;
     }
 };
 
-// One step of `multiply`: products of chunk `now` while chunk `next` is read and converted.
+// One step of `multiply`: products of chunk `now`, whose planes have arrived, while chunk `next` is
+// read and converted. With nothing left, `next` is garbage that nobody uses: straight-line code keeps
+// the registers in place. The two waits inside are early, and they keep the assembler, which schedules
+// between branches, from moving the conversion out of the shadow of the products.
 template <bool kMajorK>
-SM90_INLINE void advance(Consumer<Fast, kMajorK>& me, const Fragments<Fast>& now, Fragments<Fast>& next,
-                         bool first, bool more, const float (&scale)[2], float (&sum)[64],
-                         float (&part)[64]) {
+SM90_INLINE uint64_t advance(Consumer<Fast, kMajorK>& me, uint64_t planes, const Fragments<Fast>& now,
+                             Fragments<Fast>& next, int left, bool first, const float (&scale)[2],
+                             float (&sum)[64], float (&part)[64]) {
     Raw raw;
-    me.load(raw, more);
-    issue(part, now, me.wait_planes());
+    me.load(raw);
+    issue(part, now, planes);
+    if (left > 2) me.wait_stream();
 #pragma unroll
-    for (int s = 0; s < 4; ++s) sm90::pin(raw.v[s]);  // convert from here on, not before
+    for (int s = 0; s < 4; ++s) sm90::pin(raw.v[s]);
     convert(raw, scale, next);
+    if (left > 1) planes = me.wait_planes();
     promote(sum, part);
     me.release_planes();
     if (first) me.release_stream();
-    if (more) me.release_stream();
+    if (left > 1) me.release_stream();
+    return planes;
 }
 
 // sum += the tile's product.
@@ -401,12 +410,15 @@ SM90_INLINE void multiply(Consumer<Fast, kMajorK>& me, int chunks, const float (
     float part[64];
     Fragments<Fast> even, odd;
     Raw raw;
-    me.load(raw, true);
+    me.wait_stream();
+    me.load(raw);
     convert(raw, scale, even);
-    for (int c = 0; c < chunks; c += 2) {
-        advance(me, even, odd, c == 0, c + 1 < chunks, scale, sum, part);
-        if (c + 1 == chunks) break;
-        advance(me, odd, even, false, c + 2 < chunks, scale, sum, part);
+    if (chunks > 1) me.wait_stream();
+    uint64_t planes = me.wait_planes();
+    for (int left = chunks; left > 0; left -= 2) {
+        planes = advance(me, planes, even, odd, left, left == chunks, scale, sum, part);
+        if (left == 1) break;
+        planes = advance(me, planes, odd, even, left - 1, false, scale, sum, part);
     }
 }
 
@@ -417,7 +429,8 @@ SM90_INLINE void multiply(Consumer<Safe, kMajorK>& me, int chunks, const float (
     Fragments<Safe> f;
     for (int c = 0; c < chunks; ++c) {
         Raw raw;
-        me.load(raw, true);
+        me.wait_stream();
+        me.load(raw);
         convert(raw, scale, f);
         const uint64_t planes = me.wait_planes();
         issue_corrections(part, f, planes);
@@ -429,12 +442,12 @@ SM90_INLINE void multiply(Consumer<Safe, kMajorK>& me, int chunks, const float (
     }
 }
 
-// Exponent h by which a streamed row is scaled. Safe needs it only to lift tiny rows out of the range
-// where the third bf16 term would vanish.
+// Exponent h by which a streamed row is scaled. Safe needs it only to stay below the value that rounds
+// to infinity in bf16, and to lift tiny rows out of the range where the third term would vanish.
 template <class Scheme>
 SM90_INLINE int stream_shift(int exponent) {
     if constexpr (Scheme::kPlanes == 2) return min(max(kStreamTarget - exponent, -126), 126);
-    return exponent < -80 ? 40 : 0;
+    return exponent < -80 ? 40 : -2;
 }
 
 SM90_INLINE float sum_over_quad(float x) {
@@ -634,7 +647,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
         sm90::registers_acquire<232>();
         const int group = (warp >> 2) - 1;
         Consumer<Scheme, kMajorK> me = {
-            base, StreamReader<kMajorK>(group, warp & 3, lane), {}, {}, lane, 0};
+            base, StreamReader<kMajorK>(group, warp & 3, lane), {}, {}, lane, 0, 0, 0};
         consume(a, hole, me, group, warp & 3, rank, first, step, tiles);
     }
     __syncwarp();

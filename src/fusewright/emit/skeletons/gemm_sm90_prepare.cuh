@@ -51,16 +51,16 @@ SM90_INLINE void split_terms(float x, float y, uint32_t (&term)[kPlanes]) {
     }
 }
 
-// What a pair adds to PlaneStat::bound. `lost` counts only what exceeds the 2^-24 relative error that
-// every product in float32 has.
+// What a pair adds to PlaneStat::bound. `lost` counts only what exceeds the 2^-23 relative error of a
+// pair of fp16 terms that are both normal.
 template <int kPlanes>
 SM90_INLINE float bound_of(float x, float y, const uint32_t (&term)[kPlanes]) {
     if constexpr (kPlanes == 3) return 0.0f;
     float hx, hy, lx, ly;
     sm90::unpack_f16(term[0], hx, hy);
     sm90::unpack_f16(term[1], lx, ly);
-    const float lost = fmaxf(fabsf(x - hx - lx) - 0x1p-24f * fabsf(x), 0.0f) +
-                       fmaxf(fabsf(y - hy - ly) - 0x1p-24f * fabsf(y), 0.0f);
+    const float lost = fmaxf(fabsf(x - hx - lx) - 0x1p-23f * fabsf(x), 0.0f) +
+                       fmaxf(fabsf(y - hy - ly) - 0x1p-23f * fabsf(y), 0.0f);
     return fabsf(x) + fabsf(y) + 0x1p41f * lost;
 }
 

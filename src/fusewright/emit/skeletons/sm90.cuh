@@ -113,13 +113,6 @@ SM90_INLINE uint32_t pack_bf16(float x, float y) {
     return r;
 }
 
-// Toward zero: a finite value never becomes infinite.
-SM90_INLINE uint32_t pack_bf16_rz(float x, float y) {
-    uint32_t r;
-    asm volatile("cvt.rz.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(y), "f"(x));
-    return r;
-}
-
 SM90_INLINE void unpack_bf16(uint32_t v, float& x, float& y) {
     x = __uint_as_float(v << 16);
     y = __uint_as_float(v & 0xffff0000u);
