@@ -367,6 +367,33 @@ def test_parametrised_weights() -> None:
     check_module(nn.utils.spectral_norm(nn.Linear(4, 5)), torch.randn(3, 4))
 
 
+def test_unused_random_numbers_are_told() -> None:
+    def forward(x: Tensor) -> Tensor:
+        F.dropout(x)
+        return x + 1
+
+    context = Context()
+    capture(problem_from_module(_module(forward), [torch.randn(3)]), context)
+    assert any("random numbers that nothing uses" in w for w in context.warnings)
+
+
+@dataclasses.dataclass
+class Settings:
+    gain: Tensor
+    bias: Any
+    steps: int
+
+
+def test_dataclass_arguments() -> None:
+    def forward(x: Tensor, settings: Settings) -> Tensor:
+        assert settings.bias is None
+        return x * settings.gain + settings.steps
+
+    settings = Settings(torch.randn(1), None, 3)
+    graph = check_module(_module(forward), torch.randn(3), settings)
+    assert [s.path for s in graph.inputs] == [(0,), (1, "gain")]
+
+
 def test_assigned_attributes() -> None:
     problem = problem_from_module(Assigning(), [torch.randn(2, 3)])
     context = Context()

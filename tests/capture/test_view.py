@@ -101,6 +101,12 @@ def pads(x: Tensor) -> dict[str, Any]:  # (2, 3, 4, 5)
         "nearest_size": F.interpolate(x, size=(7, 11)),
         "nearest_down": F.interpolate(x, size=(2, 3)),
         "nearest1": F.interpolate(x[0], scale_factor=3),
+        "linear": F.interpolate(x[0], scale_factor=2, mode="linear"),
+        "bilinear": F.interpolate(x, size=(7, 3), mode="bilinear"),
+        "bilinear_scaled": F.interpolate(x, scale_factor=1.7, mode="bilinear"),
+        "bilinear_corners": F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True),
+        "bilinear_one": F.interpolate(x, size=(1, 1), mode="bilinear", align_corners=True),
+        "trilinear": F.interpolate(x[None], scale_factor=2, mode="trilinear"),
     }
 
 

@@ -1,10 +1,9 @@
-"""Lowerings of tensors made from nothing, of dropout outside training, and of resampling.
+"""Lowerings of tensors made from nothing and of dropout outside training.
 
 Creation ignores layout, device and pinning: a value has none of these.
 """
 
 import math
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
@@ -12,7 +11,6 @@ from fusewright.ir import graph as g
 from fusewright.ir import index as ix
 from fusewright.ir.dtypes import BOOL, INT64, DType
 from fusewright.ir.graph import Node, Scalar
-from fusewright.ir.index import Index
 
 from .operands import (
     NotLowered,
@@ -136,51 +134,6 @@ def native_dropout(x: Node, p: float, train: bool | None) -> Many:
     return x, g.const(True, BOOL, x.shape)
 
 
-# -------------------------------------------------------------------------------------- resampling
-
-
-def upsample_nearest(x: Node, sizes: Sequence[int], *scales: float | None) -> Node:
-    """Output position i reads floor(i * n / m) of n input positions."""
-    rank = len(sizes)
-    extents = x.shape[-rank:]
-    given = scales if len(scales) == rank else (None,) * rank
-    shape = (*x.shape[:-rank], *sizes)
-    axes = ix.axes(shape)
-    at = [
-        _nearest(i, n, m, s) for i, n, m, s in zip(axes[-rank:], extents, sizes, given, strict=True)
-    ]
-    return g.view(x, shape, (*axes[:-rank], *at))
-
-
-def _nearest(i: Index, n: int, m: int, scale: float | None) -> Index:
-    """The exact rational position, if the float arithmetic of ATen agrees with it everywhere."""
-    ratio = Fraction(n, m) if scale is None or scale <= 0 else 1 / Fraction(scale)
-    ratio = ratio.limit_denominator(1 << 16)
-    step = _single(n / m if scale is None or scale <= 0 else 1.0 / scale)
-    for k in range(m):
-        if min(int(_single(k * step)), n - 1) != min(int(k * ratio), n - 1):
-            raise NotLowered("rounding of the scale decides which element is nearest")
-    return ix.minimum((i * ratio.numerator) // ratio.denominator, ix.const(n - 1))
-
-
-def _single(value: float) -> float:
-    """Rounded to float32, in which ATen computes source positions."""
-    return struct.unpack("f", struct.pack("f", value))[0]
-
-
-def upsample_nearest_vec(
-    x: Node, sizes: Sequence[int] | None, scales: Sequence[float] | None
-) -> Node:
-    """Given either output sizes or scale factors."""
-    rank = len(x.shape) - 2
-    if sizes is not None:
-        return upsample_nearest(x, sizes)
-    if scales is None:
-        raise NotLowered("neither sizes nor scales")
-    wanted = [int(n * s) for n, s in zip(x.shape[-rank:], scales, strict=True)]
-    return upsample_nearest(x, wanted, *scales)
-
-
 TABLE: Mapping[str, Callable[..., Node | Many]] = {
     "aten.full.default": full,
     "aten.zeros.default": zeros,
@@ -208,6 +161,4 @@ TABLE: Mapping[str, Callable[..., Node | Many]] = {
     "aten.native_dropout.default": native_dropout,
     **{f"aten.{op}.default": dropout for op in ("feature_dropout", "alpha_dropout")},
     "aten.feature_alpha_dropout.default": dropout,
-    **{f"aten.upsample_nearest{k}d.default": upsample_nearest for k in (1, 2, 3)},
-    **{f"aten.upsample_nearest{k}d.vec": upsample_nearest_vec for k in (1, 2, 3)},
 }

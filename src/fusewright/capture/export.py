@@ -5,12 +5,13 @@ in-place writes), `functional` is free of mutation and speaks the operators that
 Shapes are static. What a program means is not decided here.
 """
 
+import dataclasses
 import io
 import linecache
 import logging
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
 
 from fusewright.context import Context
 from fusewright.errors import CaptureError
@@ -55,12 +57,52 @@ def export(problem: Problem, context: Context) -> Exported:
             watched(problem.module) as watch,
             redirect_stderr(io.StringIO()),
         ):
-            written = torch.export.export(problem.module, tuple(problem.inputs), strict=False)
+            inputs = registered_inputs(problem)
+            written = torch.export.export(problem.module, inputs, strict=False)
         _forget_constants(written)
         functional = written.run_decompositions(decomposition_table())
     for name in watch.assigned:
         context.warn(f"forward assigns self.{name}: the new file leaves it as it is")
+    for node in written.graph.nodes:
+        if not node.users and _draws(node.target):
+            context.warn(f"{node.target} draws random numbers that nothing uses: left out")
     return Exported(written, functional, watch.structure)
+
+
+def _draws(target: Any) -> bool:
+    tags = getattr(target, "tags", ())
+    return torch.Tag.nondeterministic_seeded in tags
+
+
+def registered_inputs(problem: Problem) -> tuple[Any, ...]:
+    """The arguments of forward, their dataclasses known to torch and all their tensors fake.
+
+    torch.export takes only dataclasses that its process-wide registry of containers knows.
+    """
+    for cls in dict.fromkeys(_dataclasses(problem.inputs)):
+        if cls not in pytree.SUPPORTED_NODES:
+            torch.export.register_dataclass(cls)
+    mode = problem.fake_mode
+    if mode is None:
+        return tuple(problem.inputs)
+
+    def faked(tensor: torch.Tensor) -> torch.Tensor:
+        known = isinstance(tensor, FakeTensor)
+        return tensor if known else mode.from_tensor(tensor, static_shapes=True)
+
+    return tuple(pytree.tree_map_only(torch.Tensor, faked, list(problem.inputs)))
+
+
+def _dataclasses(value: Any) -> Iterator[type]:
+    """Classes of the dataclass instances in nested containers."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield type(value)
+        yield from _dataclasses([getattr(value, f.name) for f in dataclasses.fields(value)])
+    elif isinstance(value, list | tuple):
+        for v in value:
+            yield from _dataclasses(v)
+    elif isinstance(value, Mapping):
+        yield from _dataclasses(list(value.values()))
 
 
 def decomposition_table() -> dict[Any, Callable[..., Any]]:

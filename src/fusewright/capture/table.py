@@ -21,6 +21,7 @@ from . import (
     aten_pointwise,
     aten_pool,
     aten_reduce,
+    aten_resample,
     aten_view,
 )
 
@@ -37,6 +38,7 @@ _FAMILIES = (
     aten_norm.TABLE,
     aten_pool.TABLE,
     aten_gather.TABLE,
+    aten_resample.TABLE,
     aten_misc.TABLE,
 )
 
