@@ -89,6 +89,13 @@ def guarded_loads(bodies: Iterable[Expr]) -> dict[Load, Guards | None]:
     return {e: _one_path(paths) for e, paths in found.items()}
 
 
+def index_variables(e: Load) -> tuple[Var, ...]:
+    """The loop variables that decide where a load reads, also through the indices of a gather."""
+    parts = list(walk(e))
+    indices = [x.offset for x in parts if isinstance(x, Load)]
+    return ix.variables(*indices, *(x.index for x in parts if isinstance(x, Coord)))
+
+
 def _one_path(paths: set[Guards]) -> Guards | None:
     if () in paths:
         return ()

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from fusewright.ir.body import Expr, Load, Ref, walk
-from fusewright.ir.index import Var, variables
+from fusewright.ir.index import Var
 from fusewright.ir.kernel import Keep, Kernel, Phase
 
 from .cstyle import Env, evaluate, name_value
@@ -21,6 +21,7 @@ from .cuda_access import (
     VectorAxis,
     declare_fetches,
     guard,
+    index_variables,
     lane_loop,
     loaded,
     nothing,
@@ -236,7 +237,7 @@ class Reduction:
         cols = set(phase.cols)
 
         def is_fixed(load: Load, guards: Guards) -> bool:
-            return not guards and not cols & set(variables(load.offset))
+            return not guards and not cols & set(index_variables(load))
 
         fixed = plan_fetches(phase.bodies, split.axis, env, is_fixed)
         write_fetches(fixed, split.axis, "", env, self.out, declare=True)
