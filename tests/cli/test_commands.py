@@ -122,6 +122,16 @@ def test_a_rejected_file_stays_and_the_exit_code_says_so(
     assert "not timed, because it was rejected" in outcome.out
 
 
+def test_a_check_that_does_not_fit_is_left_out(
+    run: Run, problem: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("fusewright.cli.checks.available_memory", lambda: 1000)
+    outcome = run("optimize", problem, "-o", tmp_path / "new.py", "--target", "cpu", "--json")
+    assert outcome.code == 0 and outcome.json["verify"] is None
+    # x 8x16, weight 24x16, out 8, all float32, four times.
+    assert outcome.json["not_checked"].startswith("not checked: that needs about 8.32 kB of memory")
+
+
 # ------------------------------------------------------------------------------------ verify, bench
 
 
@@ -186,7 +196,10 @@ def test_bench_goes_on_without_a_floor(run: Run, tmp_path: Path, monkeypatch: py
 # ---------------------------------------------------------------------------------- suite, doctor
 
 
-def test_a_suite_optimises_every_problem(run: Run, problem: Path, tmp_path: Path):
+def test_a_suite_optimises_every_problem(
+    run: Run, problem: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(measuring, "run_verify", lambda *_, **__: report("accept"))
     broken = tmp_path / "broken.py"
     broken.write_text("class Model:\n    pass\n")
     out = tmp_path / "out"

@@ -17,10 +17,13 @@ from fusewright.run.device import detected_target
 from fusewright.run.verify import VerifyReport, verify
 
 from . import console
+from .figures import quantity
 
 # A glance after writing, not a benchmark: `fusewright bench` takes longer and compares with more.
 ROUNDS = 15
 SECONDS = 6.0
+# Inputs, parameters and outputs held at once by the verifier's two processes and its files.
+COPIES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ def check_output(c: Compilation, output: Path, told: Mapping[str, Any]) -> Check
     Raises BuildError when the file's kernels cannot be compiled here for want of a compiler.
     """
     device = c.arch.kind
-    if why := missing_device(c):
+    if why := missing_device(c) or missing_memory(c):
         return Checked(skipped=why)
     _require_compiler(c, output)
     reference = c.problem.path
@@ -88,6 +91,28 @@ def missing_device(c: Compilation) -> str:
         f"not checked: the file is for {c.arch.name} and this machine has {found}; it is complete, "
         "run `fusewright verify` and `fusewright bench` where such a device is"
     )
+
+
+def missing_memory(c: Compilation) -> str:
+    """Why checking on the CPU would exhaust this machine; empty when it would not, or on a GPU."""
+    held = sum(s.node.nbytes for s in c.graph.inputs) + sum(n.nbytes for n in c.graph.outputs)
+    free = available_memory()
+    if c.arch.kind != "cpu" or free is None or COPIES * held <= free:
+        return ""
+    return (
+        f"not checked: that needs about {quantity(COPIES * held, 'B')} of memory and "
+        f"{quantity(free, 'B')} are free; `fusewright verify` and `fusewright bench` try it anyway"
+    )
+
+
+def available_memory() -> int | None:
+    """Bytes that this machine can still hand out; None where it does not tell (not Linux)."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = next((x for x in lines if x.startswith("MemAvailable:")), None)
+    return int(found.split()[1]) * 1024 if found else None
 
 
 def _require_compiler(c: Compilation, output: Path) -> None:
