@@ -149,7 +149,9 @@ class Jitter:
     def __init__(self, unit: float, seed: int, device: torch.device) -> None:
         generator = torch.Generator(device).manual_seed(seed)
         bits = torch.randint(0, 2, (_PERIOD,), generator=generator, device=device)
-        self.factors = 1.0 + unit * (2 * bits - 1).double()
+        once = 1.0 + unit * (2 * bits - 1).double()
+        # Twice in a row, so that a period from any start is a view.
+        self.factors = torch.cat([once, once])
         self.shift = 0
 
     def move(self, value: Any) -> Any:
@@ -157,7 +159,7 @@ class Jitter:
         wide = isinstance(value, torch.Tensor) and value.dtype == torch.float64
         if wide and value.numel() and value.is_contiguous() and not value._is_zerotensor():
             self.shift = (self.shift + 40_503) % _PERIOD
-            factors = self.factors.roll(self.shift)
+            factors = self.factors[self.shift : self.shift + _PERIOD]
             flat = value.detach().view(-1)
             whole = flat.numel() // _PERIOD * _PERIOD
             flat[:whole].view(-1, _PERIOD).mul_(factors)

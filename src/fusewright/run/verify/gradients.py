@@ -6,8 +6,8 @@ import torch
 
 from fusewright.run.verify import judge, metrics, oracle, referee, runner, tensors
 from fusewright.run.verify.arithmetic import Float64, Jitter
+from fusewright.run.verify.book import Book, Point
 from fusewright.run.verify.judge import Expected, Part
-from fusewright.run.verify.referee import Book, Point
 from fusewright.run.verify.specs import Spec
 
 _SLACK = 10.0
@@ -54,8 +54,7 @@ def _wide_gradients(book: Book, point: Point) -> list[dict[str, torch.Tensor]]:
 def _expected(name: str, gradient: torch.Tensor, wide: list[torch.Tensor]) -> Expected:
     """A gradient is held to _SLACK times what an output would be: no accuracy class is promised."""
     right, *allowed = wide or [gradient.double()]
-    reals = tuple(metrics.as_real(t) for t in allowed)
-    part = Part(0, metrics.as_real(gradient), metrics.as_real(right), reals)
+    part = Part.of(0, gradient, right, allowed)
     path, has_oracle = f"gradient of {name}", bool(wide)
     return judge.expect(path, gradient, lambda: iter([part]), has_oracle, 1.0, _SLACK)
 

@@ -120,7 +120,8 @@ def environment_prefix(extensions: Path) -> list[str]:
     """`env ...`: extensions are built in a folder of their own, so that no stale binary is taken;
     ninja is found beside the interpreter."""
     path = os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
-    return ["env", f"TORCH_EXTENSIONS_DIR={extensions}", f"PATH={path}"]
+    # Waiting threads sleep: spinning ones would starve each other on a busy machine.
+    return ["env", f"TORCH_EXTENSIONS_DIR={extensions}", f"PATH={path}", "OMP_WAIT_POLICY=PASSIVE"]
 
 
 class Nursery:

@@ -5,7 +5,7 @@ along axis 0 (one part when it fits in memory), together with the bound that fol
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,17 +17,29 @@ from fusewright.run.verify.metrics import Accumulator, Distance
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Rows `first`, `first` + 1, ... of eager's tensor, the oracle's, and other allowed ones."""
+    """Rows `first`, `first` + 1, ... of eager's tensor, the oracle's, and other allowed ones.
+
+    valid: where eager and oracle are both finite, None for everywhere.
+    """
 
     first: int
     eager: torch.Tensor
     oracle: torch.Tensor
     allowed: tuple[torch.Tensor, ...] = ()
+    valid: torch.Tensor | None = None
 
-    @property
-    def valid(self) -> torch.Tensor:
-        """Where every reference is finite."""
-        return self.eager.isfinite() & self.oracle.isfinite()
+    @classmethod
+    def of(
+        cls,
+        first: int,
+        eager: torch.Tensor,
+        oracle: torch.Tensor,
+        allowed: Iterable[torch.Tensor] = (),
+    ) -> "Part":
+        """A part of real tensors; complex ones are taken as pairs of reals."""
+        eager, oracle = metrics.as_real(eager), metrics.as_real(oracle)
+        others = tuple(metrics.as_real(other) for other in allowed)
+        return cls(first, eager, oracle, others, metrics.joint_mask(eager, oracle))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +80,7 @@ def expect(
         none = metrics.ZERO
         return Expected(path, dtype, shape, True, has_oracle, 1.0, none, none, parts)
     real = metrics.as_real(whole)
-    rms = metrics.root_mean_square(real, real.isfinite()) or zero_scale
+    rms = metrics.root_mean_square(real) or zero_scale
     eager, allowed = _reference_distances(real, parts, rms)
     bound = metrics.bound_of(allowed, metrics.floor_of(dtype), whole.numel(), slack)
     return Expected(path, dtype, shape, False, has_oracle, rms, eager, bound, parts)
@@ -83,13 +95,21 @@ def _reference_distances(
         for i, tensor in enumerate((part.eager, *part.allowed)):
             if i == len(sums):
                 sums.append(Accumulator(whole.shape, rms, whole.device))
-            valid = part.valid & tensor.isfinite()
+            valid = _also_finite(part, tensor)
             sums[i].add(tensor, part.oracle, valid, part.first)
     distances = [s.result() for s in sums] or [metrics.ZERO]
     largest = distances[0]
     for other in distances[1:]:
         largest = largest.at_least(other)
     return distances[0], largest
+
+
+def _also_finite(part: Part, tensor: torch.Tensor) -> torch.Tensor | None:
+    """Where the references and `tensor` are finite."""
+    own = metrics.joint_mask(tensor)
+    if own is None or part.valid is None:
+        return part.valid if own is None else own
+    return part.valid & own
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +172,16 @@ def _judge_float(candidate: torch.Tensor, expected: Expected) -> Finding:
     sums = Accumulator(candidate.shape, expected.rms, candidate.device)
     for part in expected.parts():
         rows = _rows(candidate, part)
-        wrong, index = metrics.pattern_mismatches(rows, part.eager, part.oracle)
+        valid = _also_finite(part, rows)
+        wrong, index = 0, ()
+        if valid is not None:
+            wrong, index = metrics.pattern_mismatches(rows, part.eager, part.oracle)
         if wrong:
             text = (
                 f"NaN or Inf in the wrong places ({wrong} elements); {_example(index, part, rows)}"
             )
             return Finding(expected.path, False, text, math.inf, expected.eager.norm)
-        sums.add(rows, part.oracle, part.valid & rows.isfinite(), part.first)
+        sums.add(rows, part.oracle, valid, part.first)
     return _conclude(sums.result(), candidate, expected)
 
 

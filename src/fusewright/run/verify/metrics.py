@@ -37,7 +37,7 @@ UNIT_ROUNDOFF = {
     torch.bfloat16: 2.0**-8,
     torch.float16: 2.0**-11,
 }
-_CHUNK = 1 << 24
+_CPU_CHUNK, _GPU_CHUNK = 1 << 18, 1 << 24
 _TINY = 1e-300
 # A slice that is this much smaller than the whole counts as if it were this large.
 _SMALL_SLICE = 1e-6
@@ -100,6 +100,22 @@ def as_real(tensor: torch.Tensor) -> torch.Tensor:
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
+def all_finite(tensor: torch.Tensor) -> bool:
+    """Whether every element is finite; False also where only their sum overflows."""
+    wide = torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else None
+    return not tensor.is_floating_point() or bool(tensor.sum(dtype=wide).isfinite())
+
+
+def joint_mask(*tensors: torch.Tensor) -> torch.Tensor | None:
+    """Where all of them are finite; None for everywhere: the usual case, and the fast one."""
+    if all(all_finite(tensor) for tensor in tensors):
+        return None
+    mask = tensors[0].isfinite()
+    for tensor in tensors[1:]:
+        mask = mask & tensor.isfinite()
+    return mask
+
+
 def pattern_mismatches(
     candidate: torch.Tensor, eager: torch.Tensor, oracle: torch.Tensor
 ) -> tuple[int, tuple[int, ...]]:
@@ -117,6 +133,16 @@ def pattern_mismatches(
     return count, tuple(wrong.nonzero()[0].tolist()) if count else ()
 
 
+@dataclass(slots=True)
+class Sums:
+    """Of squares and of counted elements: in all, and by index of each axis (mutable)."""
+
+    total: float
+    count: int
+    axes: dict[int, torch.Tensor]
+    counts: dict[int, torch.Tensor]
+
+
 class Accumulator:
     """Distance of a tensor from the oracle, fed in pieces along axis 0 (float64 inside).
 
@@ -127,43 +153,32 @@ class Accumulator:
     def __init__(self, shape: Sequence[int], rms: float, device: torch.device) -> None:
         self.shape = tuple(shape) or (1,)
         self.rms = rms or _TINY
-        # An axis whose slices are single elements is left out: components are measured anyway.
-        total = math.prod(self.shape)
-        self._axes = [d for d, extent in enumerate(self.shape) if 1 < extent < total]
-        self._sums = {
-            d: torch.zeros(3, self.shape[d], dtype=torch.float64, device=device) for d in self._axes
-        }
-        self._error = self._square = 0.0
-        self._count = 0
+        self._errors = _no_sums(self.shape, device)
+        self._squares = _no_sums(self.shape, device)
         self._component, self._where = 0.0, ()
 
     def add(
-        self, tensor: torch.Tensor, oracle: torch.Tensor, valid: torch.Tensor, first: int = 0
+        self,
+        tensor: torch.Tensor,
+        oracle: torch.Tensor,
+        valid: torch.Tensor | None,
+        first: int = 0,
     ) -> None:
-        """Take in rows `first`, `first` + 1, ...; only elements where `valid` count."""
-        pieces = (t.reshape(-1, *self.shape[1:]) for t in (tensor, oracle, valid))
-        for start, (t, o, v) in _chunks(*pieces):
-            wide = _masked(o, v)
-            error = (_masked(t, v) - wide).abs_()
-            self._add_component(error, wide, first + start)
-            self._add_sums(error.square_(), wide.square_(), v, first + start)
-
-    def _add_sums(
-        self, error: torch.Tensor, square: torch.Tensor, valid: torch.Tensor, first: int
-    ) -> None:
-        self._error += float(error.sum())
-        self._square += float(square.sum())
-        self._count += int(valid.sum())
-        for d in self._axes:
-            others = [k for k in range(error.ndim) if k != d]
-            sums = torch.stack([x.sum(others) for x in (error, square, valid.double())])
-            where = slice(first, first + error.shape[0]) if d == 0 else slice(None)
-            self._sums[d][:, where] += sums
+        """Take in rows `first`, `first` + 1, ...; only elements where `valid` (None: all) count."""
+        rows = [t.reshape(-1, *self.shape[1:]) for t in (tensor, oracle)]
+        mask = None if valid is None else valid.reshape(-1, *self.shape[1:])
+        for start, stop in _chunks(rows[0]):
+            kept = None if mask is None else mask[start:stop]
+            t, o = (_masked(r[start:stop], kept) for r in rows)
+            error = (t - o).abs_()
+            self._add_component(error, o, first + start)
+            _add_squares(self._errors, error.square_(), kept, first + start)
+            _add_squares(self._squares, o.square(), kept, first + start)
 
     def _add_component(self, error: torch.Tensor, wide: torch.Tensor, first: int) -> None:
         if not error.numel():
             return
-        ratio = error / (wide.abs() + self.rms)
+        ratio = error / wide.abs().add_(self.rms)
         flat = int(ratio.argmax())
         if (value := float(ratio.reshape(-1)[flat])) > self._component:
             index = torch.unravel_index(torch.tensor(flat), ratio.shape)
@@ -171,10 +186,33 @@ class Accumulator:
             self._where = (first + int(index[0]), *(int(i) for i in index[1:]))
 
     def result(self) -> Distance:
-        scale = math.sqrt(self._square) or self.rms * math.sqrt(max(self._count, 1))
-        norm = math.sqrt(self._error) / scale
-        slices = [_worst_slice(s[0], s[1], s[2], self.rms) for s in self._sums.values()]
+        errors, squares = self._errors, self._squares
+        scale = math.sqrt(squares.total) or self.rms * math.sqrt(max(squares.count, 1))
+        norm = math.sqrt(errors.total) / scale
+        slices = [
+            _worst_slice(errors.axes[d], squares.axes[d], squares.counts[d], self.rms)
+            for d in errors.axes
+        ]
         return Distance(norm, max([norm, *slices]), self._component, self._where)
+
+
+def _no_sums(shape: tuple[int, ...], device: torch.device) -> Sums:
+    """An axis whose slices are single elements is left out: components are measured anyway."""
+    axes = [d for d, extent in enumerate(shape) if 1 < extent < math.prod(shape)]
+    zeros = [torch.zeros(shape[d], dtype=torch.float64, device=device) for d in axes]
+    return Sums(0.0, 0, dict(zip(axes, zeros)), {d: z.clone() for d, z in zip(axes, zeros)})
+
+
+def _add_squares(sums: Sums, squares: torch.Tensor, valid: torch.Tensor | None, first: int) -> None:
+    rows = squares.shape[0]
+    sums.total += float(squares.sum())
+    sums.count += squares.numel() if valid is None else int(valid.sum())
+    for d, by_index in sums.axes.items():
+        others = [k for k in range(squares.ndim) if k != d]
+        where = slice(first, first + rows) if d == 0 else slice(None)
+        by_index[where] += squares.sum(others)
+        share = squares.numel() // max(squares.shape[d], 1)
+        sums.counts[d][where] += share if valid is None else valid.sum(others)
 
 
 def _worst_slice(
@@ -184,25 +222,29 @@ def _worst_slice(
     return math.sqrt(float((errors / torch.maximum(squares, least).clamp(min=_TINY)).max()))
 
 
-def _chunks(*tensors: torch.Tensor) -> Iterator[tuple[int, list[torch.Tensor]]]:
-    """(first row, pieces) along axis 0, so that a large tensor needs little extra memory."""
-    rows = tensors[0].shape[0]
-    step = max(1, _CHUNK // max(tensors[0].numel() // max(rows, 1), 1))
+def _chunks(tensor: torch.Tensor) -> Iterator[tuple[int, int]]:
+    """[start, stop) along axis 0, so that a large tensor needs little extra memory: on the CPU
+    pieces that stay in cache, on a GPU pieces that fill it."""
+    size = _CPU_CHUNK if tensor.device.type == "cpu" else _GPU_CHUNK
+    rows = tensor.shape[0]
+    step = max(1, size // max(tensor.numel() // max(rows, 1), 1))
     for start in range(0, rows, step):
-        yield start, [t[start : start + step] for t in tensors]
+        yield start, min(rows, start + step)
 
 
-def _masked(tensor: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    return torch.where(valid, tensor.double(), 0.0)
+def _masked(tensor: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+    return tensor.double() if valid is None else torch.where(valid, tensor.double(), 0.0)
 
 
-def root_mean_square(tensor: torch.Tensor, valid: torch.Tensor) -> float:
-    """Over the elements where `valid`; 0.0 where there is none."""
+def root_mean_square(tensor: torch.Tensor) -> float:
+    """Over the finite elements; 0.0 where there is none."""
+    valid = joint_mask(tensor)
     square, count = 0.0, 0
-    rows = [t.reshape(t.shape or (1,)) for t in (tensor, valid)]
-    for _, (t, v) in _chunks(*rows):
-        square += float(_masked(t, v).square_().sum())
-        count += int(v.sum())
+    rows = tensor.reshape(tensor.shape or (1,))
+    for start, stop in _chunks(rows):
+        kept = None if valid is None else valid.reshape(rows.shape)[start:stop]
+        square += float(_masked(rows[start:stop], kept).square().sum())
+        count += rows[start:stop].numel() if kept is None else int(kept.sum())
     return math.sqrt(square / count) if count else 0.0
 
 

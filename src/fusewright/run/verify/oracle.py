@@ -77,7 +77,10 @@ def widen_inputs(inputs: list[Any], edit: Edit | None = None) -> list[Any]:
         wide = tensor
         if tensor.is_floating_point() or tensor.is_complex():
             wide = tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
-        return edit(path, wide).clone() if edit else wide.clone()
+        changed = edit(path, wide) if edit else wide
+        if changed is not tensor and changed.stride() == tensor.stride():
+            return changed
+        return tensors.relaid(changed, tensor.stride())
 
     return tensors.map_leaves(inputs, change)
 
@@ -124,7 +127,10 @@ def edit_state(module: torch.nn.Module, edit: Edit) -> None:
         for name, tensor in module.state_dict().items():
             if tensor.numel() and tensor.data_ptr() not in seen:
                 seen.add(tensor.data_ptr())
-                tensor.copy_(edit(name, tensor))
+                edited = edit(name, tensor)
+                # An edit that leaves an entry alone returns it; large weights are not copied then.
+                if edited is not tensor:
+                    tensor.copy_(edited)
 
 
 def available_bytes(device: torch.device) -> int:
@@ -216,7 +222,7 @@ def _close(part: torch.Tensor, whole: torch.Tensor) -> bool:
     if not part.is_floating_point():
         return torch.equal(part, whole)
     valid = part.isfinite() & whole.isfinite()
-    scale = metrics.root_mean_square(whole, valid)
+    scale = metrics.root_mean_square(whole)
     worst = torch.where(valid, (part - whole).abs(), 0).max() if part.numel() else 0.0
     return float(worst) <= _SEPARABLE * max(scale, 1e-30) and torch.equal(
         part.isnan(), whole.isnan()

@@ -15,10 +15,11 @@ import torch
 
 from fusewright.run.verify import judge, metrics, oracle, referee, tensors
 from fusewright.run.verify.arithmetic import Float64, OpSkipper, round_bf16, round_tf32
-from fusewright.run.verify.referee import Book, Expectation
+from fusewright.run.verify.book import Book, Expectation
 
-# Time for the nulls that need a float64 forward each, and how many of them at least and at most.
-_BUDGET_S = 4.0
+# Time, over all points, for the nulls that need a float64 forward each; and how many of them are
+# tried at a point at least and at most.
+_BUDGET_S = 6.0
 _LEAST, _MOST = 8, 64
 _TAIL_SHARE = 100
 
@@ -26,11 +27,12 @@ _TAIL_SHARE = 100
 @dataclass(frozen=True, slots=True)
 class Null:
     """A named wrong answer: tensors by output path. `essential`: it ignores the input, so a
-    reference that equals it everywhere cannot be tested at all."""
+    reference that equals it everywhere cannot be tested; `path` is the output that it is about."""
 
     name: str
     make: Callable[[], dict[str, torch.Tensor]]
     essential: bool = False
+    path: str = ""
 
 
 def nulls(book: Book, name: str, known: list[str]) -> list[dict[str, Any]]:
@@ -84,7 +86,7 @@ def _record(null: Null, expectation: Expectation) -> dict[str, Any]:
 
 
 def _as_record(null: Null, status: str, size: float, bound: float) -> dict[str, Any]:
-    record = {"name": null.name, "status": status, "essential": null.essential}
+    record = {"name": null.name, "status": status, "essential": null.essential, "path": null.path}
     return record | {"size": size, "bound": bound}
 
 
@@ -107,11 +109,15 @@ def _simple(book: Book, expectation: Expectation, wide: dict[str, torch.Tensor])
         if not path.startswith("output") or not right.numel():
             continue
         numbers = not judge.is_exact(right.dtype)
-        yield Null(f"zeros as {path}", lambda p=path, r=right: {p: torch.zeros_like(r)}, numbers)
+        yield Null(
+            f"zeros as {path}", lambda p=path, r=right: {p: torch.zeros_like(r)}, numbers, path
+        )
         stale = book.stale.get(path)
         if stale is not None and stale.shape == right.shape and numbers:
-            yield Null(f"another call's {path}", lambda p=path, s=stale: {p: s}, True)
-            yield Null(f"a constant as {path}", lambda p=path, s=stale: {p: _mean_like(s)}, True)
+            yield Null(f"another call's {path}", lambda p=path, s=stale: {p: s}, True, path)
+            yield Null(
+                f"a constant as {path}", lambda p=path, s=stale: {p: _mean_like(s)}, True, path
+            )
         if right.ndim and right.shape[0] > 1:
             yield Null(f"the first row repeated as {path}", lambda p=path, r=right: {p: _first(r)})
         for source, tensor in inputs.items():
@@ -137,7 +143,9 @@ def _selected(book: Book, expectation: Expectation, known: list[str]) -> list[Nu
     every = [*_roundings(book, expectation), *_tails(book, expectation)]
     every += [*_parameters(book, expectation), *_skips(book, expectation, ops)]
     left = [null for null in every if null.name not in known]
-    count = max(_LEAST, min(_MOST, int(_BUDGET_S / max(seconds, 1e-4))))
+    affordable = int((_BUDGET_S - book.null_seconds) / max(seconds, 1e-4))
+    count = max(_LEAST, min(_MOST, affordable))
+    book.null_seconds += seconds * min(count, len(left))
     if len(left) <= count:
         return left
     # Evenly spread, so that a long model is probed at its beginning, middle and end.

@@ -4,16 +4,13 @@ The referee runs the reference file only, in a process that the candidate's neve
 points it computes what is right after the candidate has answered.
 """
 
-import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from fusewright.errors import ProblemError
-from fusewright.problem import split_init_args
-from fusewright.run.verify import draws, judge, metrics, oracle, runner, specs, tensors
+from fusewright.run.verify import judge, metrics, oracle, runner, specs, tensors
 from fusewright.run.verify.arithmetic import (
     ALL_CONTRACTIONS,
     CONVOLUTIONS,
@@ -22,177 +19,12 @@ from fusewright.run.verify.arithmetic import (
     round_bf16,
     round_tf32,
 )
-from fusewright.run.verify.judge import Expected, Finding, Part
-from fusewright.run.verify.runner import Session
+from fusewright.run.verify.book import Book, Expectation, Point, Stamps
+from fusewright.run.verify.judge import Finding, Part
 from fusewright.run.verify.specs import Spec
 
-_INPUT_SEED = 1000
-_JITTERED_RUNS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One set of weights and inputs, a mode and a seed: what the reference is evaluated at."""
-
-    weights: str
-    inputs: str
-    seed: int
-    train: bool
-
-
-@dataclass(slots=True)
-class Expectation:
-    """Everything known of one point.
-
-    oracle: how the float64 values were had, or why not. wide: them (None when sliced or not had).
-    cut: the number of batch rows that this is about, None for all.
-    """
-
-    point: Point
-    expected: dict[str, Expected]
-    changed: tuple[str, ...]
-    random: bool
-    oracle: str
-    wide: dict[str, torch.Tensor] | None
-    cut: int | None = None
-
-
-@dataclass(slots=True)
-class Book:
-    """The referee's mutable state, beside its `Session`."""
-
-    session: Session
-    precision: str = "match"
-    draws: dict[str, Spec] = field(default_factory=dict)
-    weights: dict[str, Spec] = field(default_factory=dict)
-    expectations: dict[str, Expectation] = field(default_factory=dict)
-    stale: dict[str, torch.Tensor] = field(default_factory=dict)
-    gradients: dict[str, Expected] = field(default_factory=dict)
-    samples: dict[str, Any] = field(default_factory=dict)
-
-
-def init_arguments(book: Book, prefix: str) -> Spec:
-    """The constructor's positional and keyword arguments, from `get_init_inputs` if defined."""
-    assert book.session.cls is not None
-    get = getattr(book.session.source, "get_init_inputs", list)
-    runner.seed_everything(_INPUT_SEED)
-    return tensors.dump(list(split_init_args(book.session.cls, get())), prefix)
-
-
-def set_precision(book: Book, precision: str) -> None:
-    book.precision = precision
-
-
-def draw_inputs(book: Book, name: str, kind: str, seed: int, prefix: str, rows: int | None) -> Spec:
-    """Inputs from `get_inputs` after seeding, redrawn by `kind`, with `rows` rows (None: as given).
-
-    kind: "given", "tail" (only the last row or element is new), "special" (NaN, Inf, ... sprinkled
-    in) or a rule of draws.REDRAWN.
-    """
-    get = getattr(book.session.source, "get_inputs", None)
-    if get is None:
-        raise ProblemError("the reference file defines no get_inputs")
-    runner.seed_everything(_INPUT_SEED + seed)
-    device = book.session.device
-    given = tensors.map_leaves(list(get()), lambda t: t.to(device))
-    generator = torch.Generator(device).manual_seed(seed)
-    made = given if rows is None else with_rows(given, rows)
-    if kind == "tail":
-        made = tensors.map_leaves(made, lambda t: draws.with_new_tail(t, generator))
-    elif kind == "special":
-        made = tensors.map_leaves(made, lambda t: draws.with_special_values(t, generator))
-    elif kind != "given":
-        made = tensors.map_leaves(made, lambda t: draws.redraw(t, kind, generator))
-    book.draws[name] = tensors.dump(made, prefix)
-    return book.draws[name]
-
-
-def with_rows(inputs: list[Any], rows: int) -> list[Any]:
-    """The inputs at another batch size: axis 0 cut, or extended by repeating rows in reverse."""
-    have = oracle.batch_rows(inputs)
-
-    def change(tensor: torch.Tensor) -> torch.Tensor:
-        if not tensor.ndim or tensor.shape[0] != have:
-            return tensor
-        index = torch.arange(rows, device=tensor.device).remainder(max(have, 1))
-        return tensor[index if rows <= have else index.flip(0)].clone()
-
-    return tensors.map_leaves(inputs, change)
-
-
-def draw_weights(book: Book, name: str, kind: str, seed: int, prefix: str) -> Spec:
-    """A state for both modules: as constructed ("given") or redrawn; tied entries stay tied."""
-    module = book.session.slots["reference"]
-    generator = torch.Generator(book.session.device).manual_seed(seed)
-    parameters = dict(module.named_parameters(remove_duplicate=False))
-    made: dict[str, torch.Tensor] = {}
-    by_storage: dict[tuple[int, int, tuple[int, ...]], torch.Tensor] = {}
-    given = tensors.load(book.weights["given"], book.session.device) if book.weights else {}
-    for entry, current in module.state_dict().items():
-        key = (current.untyped_storage().data_ptr(), current.storage_offset(), current.shape)
-        if key not in by_storage:
-            value = given.get(entry, current)
-            role = entry in parameters
-            by_storage[key] = _redraw_entry(value, kind, role, generator)
-        made[entry] = by_storage[key]
-    book.weights[name] = tensors.dump(made, prefix)
-    return book.weights[name]
-
-
-def _redraw_entry(
-    value: torch.Tensor, kind: str, is_parameter: bool, generator: torch.Generator
-) -> torch.Tensor:
-    if kind == "given":
-        return value.detach()
-    if not is_parameter and value.is_floating_point() and value.numel() and value.min() >= 0:
-        return draws.redraw_positive(value, generator)
-    return draws.redraw_weight(value.detach(), kind, generator)
-
-
-def compare_state(book: Book, spec: Spec) -> list[str]:
-    """Differences of a candidate's freshly constructed state_dict from the reference's."""
-    ours = book.session.slots["reference"]
-    wanted = ours.state_dict(keep_vars=True)
-    got = dict(zip(spec["keys"], spec["items"]))
-    parameters = dict(ours.named_parameters(remove_duplicate=False))
-    found = [f"{name} is missing" for name in wanted if name not in got]
-    found += [f"{name} is not an entry of the reference" for name in got if name not in wanted]
-    for name, entry in got.items():
-        if name in wanted:
-            found += _entry_differences(name, wanted[name], entry, name in parameters)
-    found += _tie_differences(wanted, got)
-    if not found and list(wanted) != list(got):
-        found.append("the entries are in another order")
-    return found
-
-
-def _tie_differences(wanted: dict[str, torch.Tensor], got: dict[str, Spec]) -> list[str]:
-    """Entries that share memory in one of the two modules only."""
-    ours = {name: tensor.untyped_storage().data_ptr() for name, tensor in wanted.items()}
-    theirs = {name: entry["storage"] for name, entry in got.items()}
-    common = [name for name in ours if name in theirs and wanted[name].numel()]
-    return [
-        f"{first} and {second} {'share' if ours[first] == ours[second] else 'do not share'} memory "
-        "in the reference only"
-        for first, second in itertools.combinations(common, 2)
-        if (ours[first] == ours[second]) != (theirs[first] == theirs[second])
-    ]
-
-
-def _entry_differences(
-    name: str, wanted: torch.Tensor, entry: Spec, is_parameter: bool
-) -> list[str]:
-    dtype, shape = str(wanted.dtype).removeprefix("torch."), list(wanted.shape)
-    if (entry["dtype"], entry["shape"]) != (dtype, shape):
-        return [f"{name} is {entry['dtype']}{entry['shape']}, not {dtype}{shape}"]
-    role = "parameter" if is_parameter else "buffer"
-    if entry["role"] != role:
-        return [f"{name} is a {entry['role']}, not a {role}"]
-    if entry["grad"] != wanted.requires_grad:
-        return [f"{name} has requires_grad={entry['grad']}, not {wanted.requires_grad}"]
-    if not runner.same_bits(tensors.read(entry), wanted.detach().cpu()):
-        return [f"{name} has other values after the same seed"]
-    return []
+# A reference that takes longer than this is evaluated with random rounding once, not twice.
+_SLOW_S = 0.2
 
 
 def expect(book: Book, name: str, weights: str, inputs: str, seed: int, train: bool) -> Spec:
@@ -208,6 +40,8 @@ def expect(book: Book, name: str, weights: str, inputs: str, seed: int, train: b
     plan = {"slot": "reference", "inputs": "point", "seed": seed, "prefix": None, "effects": True}
     with oracle.PeakMemory(book.session.device) as peak:
         report = runner.call(book.session, keep="eager", **plan)
+    if report["seconds"] > _SLOW_S:
+        book.jittered_runs = 1
     eager = _eager_effects(book, report)
     changed = tuple(path for path in eager if not path.startswith("output"))
     expectation = _expectation(book, point, eager, changed, report["rng"], peak.bytes)
@@ -224,9 +58,33 @@ def expect(book: Book, name: str, weights: str, inputs: str, seed: int, train: b
 def prepare(book: Book, slot: str, point: Point) -> None:
     """Give the module the point's state and mode, and put fresh inputs in place as `point`."""
     module = book.session.slots[slot]
-    module.load_state_dict(runner.mapped(book.weights[point.weights]), strict=True)
+    set_state(book, slot, point.weights)
     module.train(point.train)
     runner.put(book.session, "point", book.draws[point.inputs], "plain")
+
+
+def set_state(book: Book, slot: str, weights: str) -> None:
+    """Give the module the named weights; parameters that still have them are not copied again."""
+    module, stamps = book.session.slots[slot], book.stamps.get(slot)
+    wanted = runner.mapped(book.weights[weights])
+    if stamps is None or stamps.weights != weights:
+        module.load_state_dict(wanted, strict=True)
+    else:
+        now = _stamps(module)
+        with torch.no_grad():
+            for name, tensor in module.state_dict(keep_vars=True).items():
+                if name not in now or now[name] != stamps.entries[name]:
+                    tensor.copy_(wanted[name])
+    book.stamps[slot] = Stamps(weights, _stamps(module))
+
+
+def _stamps(module: torch.nn.Module) -> dict[str, tuple[int, int]]:
+    """Identity and version of every parameter: a write, in place or by replacement, shows.
+
+    Buffers are left out: batch normalisation writes its statistics without a new version.
+    """
+    parameters = module.named_parameters(remove_duplicate=False)
+    return {name: (id(tensor), tensor._version) for name, tensor in parameters}
 
 
 def fresh_inputs(book: Book, point: Point) -> list[Any]:
@@ -266,7 +124,7 @@ def _expectation(
 ) -> Expectation:
     """Bounds for every tensor of `eager`, from float64 runs: whole, sliced, or none."""
     fresh = fresh_inputs(book, point)
-    scale = max((metrics.root_mean_square(t, t.isfinite()) for _, t in _floats(fresh)), default=1.0)
+    scale = max((metrics.root_mean_square(t) for _, t in _floats(fresh)), default=1.0)
     rows = oracle.batch_rows(fresh)
     size = sum(t.numel() * 8 for t in book.session.slots["reference"].state_dict().values())
     slices = oracle.slices_needed(4 * peak + 2 * size, book.session.device, rows)
@@ -325,8 +183,7 @@ def _whole(
     rest: list[dict[str, torch.Tensor]],
 ) -> Callable[[], Iterator[Part]]:
     """The single part of a tensor that fits in memory."""
-    others = tuple(metrics.as_real(other[path]) for other in rest)
-    part = Part(0, metrics.as_real(eager), metrics.as_real(wide[path]), others)
+    part = Part.of(0, eager, wide[path], [other[path] for other in rest])
     return lambda: iter([part])
 
 
@@ -335,7 +192,7 @@ def wide_module(book: Book, weights: str) -> torch.nn.Module:
     session = book.session
     if "wide" not in session.slots:
         session.slots["wide"] = oracle.widen(session.slots["reference"])
-    session.slots["wide"].load_state_dict(runner.mapped(book.weights[weights]), strict=True)
+    set_state(book, "wide", weights)
     return session.slots["wide"]
 
 
@@ -344,7 +201,7 @@ def wide_runs(book: Book, point: Point, inputs: list[Any]) -> list[dict[str, tor
     with every value randomly rounded, and in the tensor-core arithmetic that is allowed."""
     base = base_dtype(book, inputs)
     runs = [wide_run(book, point, inputs, Float64(base))]
-    for seed in range(_JITTERED_RUNS):
+    for seed in range(book.jittered_runs):
         jitter = Jitter(metrics.UNIT_ROUNDOFF[base], seed, book.session.device)
         mode = Float64(base, jitter=jitter)
         runs.append(wide_run(book, point, inputs, mode, lambda _, t, j=jitter: j.move(t.clone())))
@@ -437,8 +294,7 @@ def _sliced(
                 stop = min(rows, start + size)
                 piece = oracle.take_rows(inputs, rows, start, stop)
                 runs = [run[path] for run in wide_runs(book, point, piece)]
-                reals = [metrics.as_real(t) for t in (eager[path][start:stop], *runs)]
-                yield Part(start, reals[0], reals[1], tuple(reals[2:]))
+                yield Part.of(start, eager[path][start:stop], runs[0], runs[1:])
 
         return parts
 
@@ -504,6 +360,10 @@ def _error(book: Book, name: str, path: str, tensor: torch.Tensor) -> float:
     return sums.result().norm
 
 
+def set_precision(book: Book, precision: str) -> None:
+    book.precision = precision
+
+
 def default_device(_: Book) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -515,11 +375,7 @@ def device(book: Book) -> str:
 COMMANDS = {
     "default_device": default_device,
     "device": device,
-    "init_arguments": init_arguments,
     "set_precision": set_precision,
-    "draw_inputs": draw_inputs,
-    "draw_weights": draw_weights,
-    "compare_state": compare_state,
     "expect": expect,
     "judge_call": judge_call,
     "release": release,

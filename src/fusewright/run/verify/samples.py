@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fusewright.run.verify import referee, runner, specs, tensors
-from fusewright.run.verify.referee import Book, Point
+from fusewright.run.verify.book import Book, Point
 from fusewright.run.verify.specs import Spec
 
 # Two-sided limits on statistics whose expectation is 1 (see `compare_samples`).

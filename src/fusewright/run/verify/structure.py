@@ -90,9 +90,10 @@ def robust_checks(trial: Trial) -> None:
         ("repeat", repeat),
         ("modes", modes),
         ("inference-mode", inference_mode),
-        ("gradients", gradients),
         ("deepcopy", lambda t: duplicates(t, "deepcopy")),
         ("pickle", lambda t: duplicates(t, "pickle")),
+        # Last, since it may leave buffers that belong to a graph, which cannot be copied.
+        ("gradients", gradients),
     ):
         scene(trial, name, play)
 

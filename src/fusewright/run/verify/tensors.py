@@ -6,7 +6,7 @@ code. What a spec says beyond that (strides, storage, type) describes the tensor
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,11 +152,45 @@ def read(spec: Spec) -> torch.Tensor:
     return flat.view(dtype).reshape(shape)
 
 
+def relaid(tensor: torch.Tensor, stride: Sequence[int]) -> torch.Tensor:
+    """A copy with the given strides (in elements) in fresh storage, of minimal size.
+
+    Axes of stride 0 repeat their first element. Strides that overlap in any other way cannot be
+    filled; the copy is contiguous then.
+    """
+    if list(stride) == list(tensor.contiguous().stride()):
+        return tensor.contiguous().clone()
+    core = distinct_elements(tensor, stride)
+    if not tensor.numel() or not _is_injective(core.shape, stride):
+        return tensor.contiguous().clone()
+    extent = 1 + sum((n - 1) * step for n, step in zip(core.shape, stride))
+    view = tensor.new_zeros(extent).as_strided(core.shape, tuple(stride))
+    return view.copy_(core).expand(tensor.shape)
+
+
+def distinct_elements(tensor: torch.Tensor, stride: Sequence[int]) -> torch.Tensor:
+    """The view without the repetitions that strides of 0 make."""
+    for axis, step in enumerate(stride):
+        if step == 0 and tensor.shape[axis] > 1:
+            tensor = tensor.narrow(axis, 0, 1)
+    return tensor
+
+
+def _is_injective(shape: Sequence[int], stride: Sequence[int]) -> bool:
+    """Whether no two indices share an address: each step passes all that the smaller ones reach."""
+    reach = 0
+    for step, extent in sorted((s, n) for n, s in zip(shape, stride) if n > 1):
+        if step <= reach:
+            return False
+        reach += (extent - 1) * step
+    return True
+
+
 def load(spec: Spec, device: torch.device) -> Any:
-    """The nested value of a spec, its tensors in fresh storage on `device`."""
+    """The nested value of a spec, its tensors in fresh storage of their strides on `device`."""
     match spec["k"]:
         case "tensor":
-            return read(spec).to(device, copy=True)
+            return relaid(read(spec).to(device), spec["stride"])
         case "value":
             return spec["value"]
         case "torch":

@@ -18,11 +18,22 @@ from typing import Any
 
 import torch
 
-from fusewright.run.verify import gradients, power, referee, runner, samples, wire
+from fusewright.run.verify import (
+    book,
+    drawing,
+    gradients,
+    power,
+    referee,
+    runner,
+    samples,
+    statecheck,
+    wire,
+)
 from fusewright.run.verify.arithmetic import Float64
 
 _PR_SET_PDEATHSIG = 1
 _REAP_S = 2.0
+_REFEREE = (referee, drawing, statecheck, power, gradients, samples)
 Commands = Mapping[str, Callable[..., Any]]
 
 
@@ -103,10 +114,9 @@ def serve_worker(sock: socket.socket) -> None:
     """Answer commands until the verifier goes away."""
     faulthandler.enable()
     session = runner.Session()
-    book = referee.Book(session)
-    referees = referee.COMMANDS | power.COMMANDS | gradients.COMMANDS | samples.COMMANDS
+    notes = book.Book(session)
     commands: Commands = {k: partial(f, session) for k, f in runner.COMMANDS.items()} | {
-        k: partial(f, book) for k, f in referees.items()
+        k: partial(f, notes) for module in _REFEREE for k, f in module.COMMANDS.items()
     }
     while True:
         try:

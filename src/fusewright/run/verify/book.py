@@ -1,0 +1,62 @@
+"""What the referee knows: draws, weights, expectations. Records only, no arithmetic."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from fusewright.run.verify.judge import Expected
+from fusewright.run.verify.runner import Session
+from fusewright.run.verify.specs import Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One set of weights and inputs, a mode and a seed: what the reference is evaluated at."""
+
+    weights: str
+    inputs: str
+    seed: int
+    train: bool
+
+
+@dataclass(slots=True)
+class Expectation:
+    """Everything known of one point.
+
+    oracle: how the float64 values were had, or why not. wide: them (None when sliced or not had).
+    cut: the number of batch rows that this is about, None for all.
+    """
+
+    point: Point
+    expected: dict[str, Expected]
+    changed: tuple[str, ...]
+    random: bool
+    oracle: str
+    wide: dict[str, torch.Tensor] | None
+    cut: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stamps:
+    """Which weights a module was given last, and each parameter's identity and version since."""
+
+    weights: str
+    entries: dict[str, tuple[int, int]]
+
+
+@dataclass(slots=True)
+class Book:
+    """The referee's mutable state, beside its `Session`."""
+
+    session: Session
+    precision: str = "match"
+    draws: dict[str, Spec] = field(default_factory=dict)
+    weights: dict[str, Spec] = field(default_factory=dict)
+    expectations: dict[str, Expectation] = field(default_factory=dict)
+    stale: dict[str, torch.Tensor] = field(default_factory=dict)
+    gradients: dict[str, Expected] = field(default_factory=dict)
+    samples: dict[str, Any] = field(default_factory=dict)
+    stamps: dict[str, Stamps] = field(default_factory=dict)
+    null_seconds: float = 0.0
+    jittered_runs: int = 2

@@ -1,0 +1,105 @@
+"""Makes the inputs and weights of a verification, as commands of the referee."""
+
+from typing import Any
+
+import torch
+
+from fusewright.errors import ProblemError
+from fusewright.problem import split_init_args
+from fusewright.run.verify import draws, oracle, runner, tensors
+from fusewright.run.verify.book import Book
+from fusewright.run.verify.specs import Spec
+
+_INPUT_SEED = 1000
+
+
+def init_arguments(book: Book, prefix: str) -> Spec:
+    """The constructor's positional and keyword arguments, from `get_init_inputs` if defined."""
+    assert book.session.cls is not None
+    get = getattr(book.session.source, "get_init_inputs", list)
+    runner.seed_everything(_INPUT_SEED)
+    return tensors.dump(list(split_init_args(book.session.cls, get())), prefix)
+
+
+def draw_inputs(book: Book, name: str, kind: str, seed: int, prefix: str, rows: int | None) -> Spec:
+    """Inputs from `get_inputs` after seeding, redrawn by `kind`, with `rows` rows (None: as given).
+
+    kind: "given", "tail" (only the last row or element is new), "special" (NaN, Inf, ... sprinkled
+    in) or a rule of draws.REDRAWN.
+    """
+    get = getattr(book.session.source, "get_inputs", None)
+    if get is None:
+        raise ProblemError("the reference file defines no get_inputs")
+    runner.seed_everything(_INPUT_SEED + seed)
+    device = book.session.device
+    given = tensors.map_leaves(list(get()), lambda t: t.to(device))
+    generator = torch.Generator(device).manual_seed(seed)
+    made = given if rows is None else with_rows(given, rows)
+    if kind == "tail":
+        made = tensors.map_leaves(made, lambda t: draws.with_new_tail(t, generator))
+    elif kind == "special":
+        made = tensors.map_leaves(made, lambda t: draws.with_special_values(t, generator))
+    elif kind != "given":
+        made = tensors.map_leaves(made, lambda t: draws.redraw(t, kind, generator))
+    book.draws[name] = tensors.dump(_laid_out_as(given, made), prefix)
+    return book.draws[name]
+
+
+def _laid_out_as(given: list[Any], made: list[Any]) -> list[Any]:
+    """The redrawn inputs with the strides of the given ones, where the shapes are the same."""
+    wanted = iter([t for _, t in tensors.tensor_leaves(given)])
+
+    def change(tensor: torch.Tensor) -> torch.Tensor:
+        like = next(wanted)
+        return tensors.relaid(tensor, like.stride()) if like.shape == tensor.shape else tensor
+
+    return tensors.map_leaves(made, change)
+
+
+def with_rows(inputs: list[Any], rows: int) -> list[Any]:
+    """The inputs at another batch size: axis 0 cut, or extended by repeating rows in reverse."""
+    have = oracle.batch_rows(inputs)
+
+    def change(tensor: torch.Tensor) -> torch.Tensor:
+        if not tensor.ndim or tensor.shape[0] != have:
+            return tensor
+        index = torch.arange(rows, device=tensor.device).remainder(max(have, 1))
+        return tensor[index if rows <= have else index.flip(0)].clone()
+
+    return tensors.map_leaves(inputs, change)
+
+
+def draw_weights(book: Book, name: str, kind: str, seed: int, prefix: str) -> Spec:
+    """A state for both modules: as constructed ("given") or redrawn; tied entries stay tied."""
+    module = book.session.slots["reference"]
+    generator = torch.Generator(book.session.device).manual_seed(seed)
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    made: dict[str, torch.Tensor] = {}
+    by_storage: dict[tuple[int, int, tuple[int, ...]], torch.Tensor] = {}
+    given = tensors.load(book.weights["given"], book.session.device) if book.weights else {}
+    for entry, current in module.state_dict().items():
+        key = (current.untyped_storage().data_ptr(), current.storage_offset(), current.shape)
+        if key not in by_storage:
+            value = given.get(entry, current)
+            role = entry in parameters
+            by_storage[key] = _redraw_entry(value, kind, role, generator)
+        made[entry] = by_storage[key]
+    book.weights[name] = tensors.dump(made, prefix)
+    return book.weights[name]
+
+
+def _redraw_entry(
+    value: torch.Tensor, kind: str, is_parameter: bool, generator: torch.Generator
+) -> torch.Tensor:
+    if kind == "given":
+        return value.detach()
+    if not is_parameter and value.is_floating_point() and value.numel() and value.min() >= 0:
+        return draws.redraw_positive(value, generator)
+    return draws.redraw_weight(value.detach(), kind, generator)
+
+
+COMMANDS = {
+    "init_arguments": init_arguments,
+    "draw_inputs": draw_inputs,
+    "draw_weights": draw_weights,
+}
