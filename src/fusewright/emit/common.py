@@ -121,7 +121,7 @@ def header(kernel: Kernel, buffers: Buffers) -> list[str]:
 
 def _shape_text(kernel: Kernel) -> str:
     if kernel.anchor == "elementwise":
-        return f"one pass over {_extent_text(kernel.rows)} points"
+        return f"every one of {_extent_text(kernel.rows)} points"
     phases = "; ".join(_phase_text(p) for p in kernel.phases)
     anchor = kernel.anchor.replace("_", " ")
     return f"{anchor} of {_extent_text(kernel.rows)} rows: {phases}"

@@ -29,10 +29,10 @@ from .cstyle import Env, evaluate
 from .ctext import Text, Writer, c_type
 
 SKELETONS = Path(__file__).parent / "skeletons"
-# In the order of inclusion.
-FILES = ("sm90.cuh", "gemm_sm90.cuh", "gemm_sm90_prepare.cuh", "gemm_sm90_launch.cuh")
+ROOT = "gemm_sm90_launch.cuh"
 ACCUMULATOR = "acc"
-_LOCAL_INCLUDE = re.compile(r'^#include ".*"\n|^#pragma once\n', re.M)
+_LOCAL_INCLUDE = re.compile(r'^#include "(.*)"\n', re.M)
+_ONCE = "#pragma once\n"
 _SYSTEM_INCLUDE = re.compile(r"^#include <.*>\n", re.M)
 _COMBINE = {
     "sum": "{0} + {1}",
@@ -43,11 +43,21 @@ _COMBINE = {
 
 
 def skeleton_text() -> str:
-    """The matrix product's skeleton as one text, its includes first."""
-    text = "\n".join((SKELETONS / name).read_text(encoding="utf-8") for name in FILES)
-    text = _LOCAL_INCLUDE.sub("", text)
+    """The matrix product's skeleton as one text: its files in the order of inclusion."""
+    files: dict[str, str] = {}
+    _include(ROOT, files)
+    text = "\n".join(files.values())
     includes = dict.fromkeys(_SYSTEM_INCLUDE.findall(text))
     return "".join(includes) + "\n" + _SYSTEM_INCLUDE.sub("", text).strip() + "\n"
+
+
+def _include(name: str, files: dict[str, str]) -> None:
+    """Adds a file behind the files it includes, each once."""
+    text = (SKELETONS / name).read_text(encoding="utf-8")
+    for inner in _LOCAL_INCLUDE.findall(text):
+        if inner not in files:
+            _include(inner, files)
+    files[name] = _LOCAL_INCLUDE.sub("", text).replace(_ONCE, "")
 
 
 @dataclass(frozen=True, slots=True)
