@@ -1,11 +1,13 @@
 """What explain says: signs, figures, the proof, the program, and the object for programs."""
 
+import io
 import re
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
+from fusewright.cli import main
 from fusewright.cli.arguments import STAGES
 from fusewright.cli.equations import typeset, wrapped
 from fusewright.cli.explain import (
@@ -149,6 +151,19 @@ def test_the_page_reads_as_a_proof(run: Run, problem: Path):
     assert "line 13, return torch.sum(x, dim=1)" in page and "∎" in page
     assert re.search(r"in all +\d.*FLOP +\d.*B +\d.*s\n", page)
     assert max(map(len, page.splitlines())) <= 110
+
+
+def test_an_ascii_stream_and_a_narrow_terminal(problem: Path, monkeypatch: pytest.MonkeyPatch):
+    """Neither costs the user the page."""
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written, encoding="ascii")
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdout", stream)
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("TERM", "dumb")
+    assert main(["explain", str(problem), "--target", "cpu"]) == 0
+    stream.flush()
+    assert b"out[i] = ?? (?? x[i,k] ? weight[j,k]) / 2" in b" ".join(written.getvalue().split())
 
 
 def test_warnings_come_first(run: Run, tmp_path: Path):

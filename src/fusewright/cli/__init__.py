@@ -8,6 +8,8 @@ unusable input or output, or a verdict that cannot be told; 3 the forward pass c
 4 a defect of fusewright; 130 interrupted.
 """
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -29,25 +31,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     `--help`, `--version` and nothing to do end in SystemExit, as argparse has it.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    _accept_any_text(sys.stdout)
+    _accept_any_text(sys.stderr)
     # ninja is installed beside the interpreter; emitted files build with it.
     add_interpreter_to_path()
     try:
         chosen = build_parser().parse_args(words)
         module, _, name = chosen.run.partition(":")
-        return getattr(import_module(f"{__name__}.{module}"), name)(chosen)
+        code = getattr(import_module(f"{__name__}.{module}"), name)(chosen)
+        sys.stdout.flush()
+        return code
     except FusewrightError as error:
         return _failed(words, str(error), error.exit_code)
     except KeyboardInterrupt:
         return _failed(words, "interrupted", INTERRUPTED)
     except BrokenPipeError:
         # Whoever read our output has had enough (`| head`); Python must not complain at exit.
-        sys.stdout = None  # type: ignore[assignment]
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return INTERRUPTED
     except Exception as error:
         import traceback
 
         traceback.print_exc()
         return _failed(words, f"{type(error).__name__}: {error}", DEFECT)
+
+
+def _accept_any_text(stream: object) -> None:
+    """An ASCII terminal gets a question mark for Σ; it must not cost the user the run."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")
 
 
 def _failed(words: Sequence[str], message: str, code: int) -> int:

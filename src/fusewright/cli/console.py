@@ -11,6 +11,7 @@ from rich.text import Text
 
 # Width for a file or a pipe, where there is no terminal to ask.
 PLAIN_WIDTH = 110
+LEAST_WIDTH = 72
 
 
 class Progress(Protocol):
@@ -27,8 +28,8 @@ def show(*parts: RenderableType) -> None:
 
 
 def width() -> int:
-    """Columns of a line on stdout."""
-    return _stdout().width
+    """Columns of a line on stdout; on a narrower terminal the lines break once more."""
+    return max(LEAST_WIDTH, _stdout().width)
 
 
 def _stdout() -> Console:
@@ -38,7 +39,7 @@ def _stdout() -> Console:
 
 def show_json(value: Any) -> None:
     """Print one JSON object on stdout."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(json.dumps(value, indent=2))
 
 
 def note(message: str, style: str = "yellow") -> None:
