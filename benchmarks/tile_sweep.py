@@ -32,25 +32,20 @@ from fusewright.target.arch import arch
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 DEFAULT = ("sigmoid", "pointwise_chain", "sum_reduction", "softmax_rows", "layer_norm")
-GRIDS = {
+GRIDS: dict[str, list[dict[str, int]]] = {
     "elementwise": [
-        dict(threads=t, vector=v, items=n)
-        for t, v, n in itertools.product((128, 256, 512), (4,), (1, 2, 4))
+        {"threads": t, "vector": 4, "items": n}
+        for t, n in itertools.product((128, 256, 512), (1, 2, 4))
     ],
     "row_reduce": [
-        dict(lanes=w, threads=max(w, 128), items=n)
+        {"lanes": w, "threads": max(w, 128), "items": n}
         for w, n in itertools.product((32, 64, 128, 256, 512, 1024), (2, 4))
     ],
-    "column_stream": [dict(threads=256), dict(threads=1024)],
+    "column_stream": [{"threads": 256}, {"threads": 512}],
     "contraction": [],
     "column_reduce": [
-        dict(threads=t, lanes=w, items=n, vector=1)
-        for t, w, n in itertools.product((256, 512, 1024), (2, 4, 8, 16), (8, 16, 32))
-    ]
-    + [
-        dict(threads=t, lanes=w, items=n, vector=4)
-        for t, w, n in itertools.product((256, 512), (8, 16, 32), (2, 4, 8))
-        if 32 * w <= 2 * t
+        {"threads": t, "lanes": w, "items": n, "vector": v}
+        for t, w, n, v in itertools.product((256, 512, 1024), (2, 4, 8, 16), (8, 16, 32), (1, 4))
     ],
 }
 
