@@ -8,13 +8,13 @@ length (blocked summation: N. J. Higham, "The accuracy of floating point summati
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fusewright.ir.dtypes import FLOAT32, FLOAT64, DType
+from fusewright.ir.dtypes import BOOL, FLOAT32, FLOAT64, DType
 from fusewright.ir.kernel import Fold, Phase
 
 from .cindex import is_wide
 from .common import fold_identity
 from .cstyle import Env
-from .ctext import Text, Writer, c_type
+from .ctext import TERNARY, Text, Writer, c_type
 from .spell import compute_c_type, convert
 
 
@@ -30,8 +30,26 @@ class Accumulator:
         return f"{self.name}_lanes"
 
     @property
+    def partial(self) -> str:
+        """The variable of a row's loop, of a block of it where `total` collects the blocks."""
+        return f"{self.name}_part"
+
+    @property
     def total(self) -> str:
         return f"{self.name}_total"
+
+    @property
+    def kind(self) -> str:
+        """The kind of the fold; the larger of two bools is their disjunction."""
+        if self.fold.dtype == BOOL:
+            return {"max": "any", "min": "all"}.get(self.fold.kind, self.fold.kind)
+        return self.fold.kind
+
+    @property
+    def clause(self) -> str:
+        """The OpenMP clause that lets a loop fold into `partial` in any order."""
+        op = {"sum": "+", "prod": "*", "any": "|", "all": "&"}.get(self.kind, f"fw_{self.kind}")
+        return f"reduction({op}{' ' if op[0] == 'f' else ''}: {self.partial})"
 
     @property
     def is_arg(self) -> bool:
@@ -99,6 +117,11 @@ def _filled(kind: str, array: str, count: int, value: str, out: Writer) -> None:
         out.line(f"for ({kind}& start : {array}) start = {value};")
 
 
+def declare_partial(acc: Accumulator, out: Writer) -> None:
+    """The variable a row's loop folds into."""
+    out.line(f"{c_type(acc.dtype, 'cpu')} {acc.partial} = {acc.identity};")
+
+
 def declare_scalar(acc: Accumulator, out: Writer) -> None:
     """The scalar total of a row, and its position."""
     start = "0.0" if acc.is_float_sum else acc.identity
@@ -108,16 +131,19 @@ def declare_scalar(acc: Accumulator, out: Writer) -> None:
 
 
 def fold_values(
-    phase: Phase, accs: Sequence[Accumulator], values: Sequence[Text], env: Env, out: Writer
+    accs: Sequence[Accumulator], values: Sequence[Text], place: str, env: Env, out: Writer
 ) -> None:
-    """Adds the values of the folds' bodies at one point to the lane's accumulators."""
-    for acc, body, value in zip(accs, phase.folds, values, strict=True):
-        value = convert(value, body.body.dtype, acc.dtype, "cpu")
-        target = f"{acc.lanes}[lane]"
-        if body.position is None:
-            out.line(combine(acc.fold.kind, target, value.at(2)))
+    """Adds the values of the folds' bodies at one point to the accumulators.
+
+    `place` is "[lane]" for arrays of lanes, "" for the one variable of a row.
+    """
+    for acc, value in zip(accs, values, strict=True):
+        value = convert(value, acc.fold.body.dtype, acc.dtype, "cpu")
+        target = f"{acc.lanes}{place}" if place else acc.partial
+        if acc.fold.position is None:
+            out.line(combine(acc.kind, target, value.at(TERNARY)))
         else:
-            at = env.index.text(body.position).code
+            at = env.index.text(acc.fold.position).code
             _take_best(acc, value.code, at, target, f"{acc.lanes}_at[lane]", out)
 
 
@@ -135,12 +161,17 @@ def flush_to_scalar(acc: Accumulator, lanes: int, out: Writer) -> None:
             x, x_at = f"{acc.lanes}[lane]", f"{acc.lanes}_at[lane]"
             _take_best(acc, x, x_at, acc.total, f"{acc.total}_at", out)
         return
-    out.line(combine(acc.fold.kind, acc.total, combined_lanes(acc)))
+    out.line(combine(acc.kind, acc.total, combined_lanes(acc)))
+
+
+def flush_partial(acc: Accumulator, out: Writer) -> None:
+    """Adds a block's result to the row's total."""
+    out.line(combine(acc.kind, acc.total, acc.partial))
 
 
 def combined_lanes(acc: Accumulator) -> str:
     """The call that combines the lanes of a row."""
-    return f"fw_lanes_{acc.fold.kind}({acc.lanes})"
+    return f"fw_lanes_{acc.kind}({acc.lanes})"
 
 
 def flush_to_lanes(acc: Accumulator, width: str, out: Writer) -> None:
@@ -150,7 +181,7 @@ def flush_to_lanes(acc: Accumulator, width: str, out: Writer) -> None:
         if acc.is_arg:
             _take_best(acc, x, x_at, f"{acc.total}[lane]", f"{acc.total}_at[lane]", out)
         else:
-            out.line(combine(acc.fold.kind, f"{acc.total}[lane]", x))
+            out.line(combine(acc.kind, f"{acc.total}[lane]", x))
 
 
 def result(acc: Accumulator, total: Text, dtype: DType) -> Text:

@@ -18,7 +18,9 @@ from .cpu_folds import (
     accumulators,
     combined_lanes,
     declare,
+    declare_partial,
     declare_scalar,
+    flush_partial,
     flush_to_lanes,
     flush_to_scalar,
     fold_values,
@@ -28,8 +30,11 @@ from .cpu_loops import assign_stores, is_parallel, nest, parallel_for, simd_prag
 from .cstyle import Env, evaluate, name_value
 from .ctext import Text, Writer, c_type
 
-# Lanes of a row reduction: enough independent additions to hide their latency in any vector width.
+# Lanes of a row reduction: independent accumulators, for any vector width.
 ROW_LANES = 32
+# A row of at most so many columns is a window; so many neighbouring rows are worth being lanes.
+WINDOW = 16
+WINDOW_ROWS = 16
 # Columns of one block of a column reduction: accumulators stay in the L1 cache.
 COLUMN_BLOCK = 1024
 # Additions a float32 lane takes before it is flushed into the double total. With 64 the error of
@@ -149,8 +154,10 @@ def declare_lanes(accs: Sequence[Accumulator], lanes: int, out: Writer) -> None:
         declare(acc, acc.lanes, lanes, acc.dtype, out)
 
 
-def write_point(phase: Phase, accs: Sequence[Accumulator], env: Env, out: Writer) -> None:
-    """One point of the columns: keeps, then folds, then stores."""
+def write_point(
+    phase: Phase, accs: Sequence[Accumulator], place: str, env: Env, out: Writer
+) -> None:
+    """One point of the columns: keeps, then folds (see `fold_values` on `place`), then stores."""
     local = env
     for keep in phase.keeps:
         value = name_value(f"{keep.name}_here", keep.body, local, out)
@@ -158,7 +165,7 @@ def write_point(phase: Phase, accs: Sequence[Accumulator], env: Env, out: Writer
         local = local.with_refs({keep.name: value})
     folds = len(phase.folds)
     values = evaluate([x.body for x in (*phase.folds, *phase.stores)], local, out)
-    fold_values(phase, accs, values[:folds], local, out)
+    fold_values(accs, values[:folds], place, local, out)
     assign_stores(phase.stores, values[folds:], local, out)
 
 
@@ -166,7 +173,13 @@ def write_point(phase: Phase, accs: Sequence[Accumulator], env: Env, out: Writer
 
 
 def row_reduce(kernel: Kernel, env: Env, out: Writer) -> None:
-    """One row after the other (in parallel); within a row the columns are the vector lanes."""
+    """One row after the other (in parallel); within a row the columns are the vector lanes.
+
+    Short windows have too few columns for that: there neighbouring rows are the lanes.
+    """
+    if kernel.rows and kernel.rows[-1].extent >= WINDOW_ROWS and is_window(kernel):
+        column_reduce(kernel, env, out)
+        return
     keeps = [(k, p) for p in kernel.phases for k in p.keeps if p.cols]
     heap = sum(k.body.dtype.bytes * p.extent for k, p in keeps) > STACK_BYTES
     kept = {k.name: Kept(env.names.fresh(k.name), p.cols) for k, p in keeps}
@@ -184,6 +197,11 @@ def row_reduce(kernel: Kernel, env: Env, out: Writer) -> None:
         collapse = f" collapse({len(kernel.rows)})" if len(kernel.rows) > 1 else ""
         out.extend([f"#pragma omp for schedule(static){collapse}"] if parallel else [])
         nest(kernel.rows, env, out, lambda: printer.row(env))
+
+
+def is_window(kernel: Kernel) -> bool:
+    """Whether every phase has only a few columns."""
+    return all(p.extent <= WINDOW for p in kernel.phases)
 
 
 def _heap_array(kind: str, name: str, count: int, out: Writer) -> None:
@@ -225,14 +243,16 @@ class _Rows:
     def _phase(self, phase: Phase, env: Env) -> Env:
         """One phase; returns the environment in which its results are known."""
         accs = accumulators(phase, env)
-        lanes = min(ROW_LANES, 1 << max(3, (phase.cols[-1].extent - 1).bit_length()))
+        if not any(a.is_arg for a in accs):
+            return self._folded_loop(phase, accs, env)
+        lanes = ROW_LANES
         blocks = blocking(phase, accs, lanes)
         totals = [a for a in accs if blocks.step or a.is_arg]
         for acc in totals:
             declare_scalar(acc, self.out)
         here = env.with_refs(self._keep_refs(env))
         loops: list[LoopHead] = [plain_loop(env, self.out)] * (len(phase.cols) - 1)
-        loops.append(self._lane_loop(lanes, env) if accs else self._simd_loop(env))
+        loops.append(self._lane_loop(lanes, env))
         column_loops(
             phase.cols,
             blocks,
@@ -240,23 +260,53 @@ class _Rows:
             self.out,
             loops,
             begin=lambda: declare_lanes(accs, lanes, self.out),
-            body=lambda: write_point(phase, accs, here, self.out),
+            body=lambda: write_point(phase, accs, "[lane]", here, self.out),
             flush=lambda: self._flush(totals, lanes),
         )
         return env.with_refs({a.fold.name: self._finish(a, a in totals) for a in accs})
+
+    def _folded_loop(self, phase: Phase, accs: Sequence[Accumulator], env: Env) -> Env:
+        """Loops that the compiler folds in vectors, as an OpenMP reduction allows it to."""
+        blocks = blocking(phase, accs, ROW_LANES)
+        for acc in accs if blocks.step else ():
+            declare_scalar(acc, self.out)
+        here = env.with_refs(self._keep_refs(env))
+        clauses = "".join(f" {a.clause}" for a in accs)
+        loops: list[LoopHead] = [plain_loop(env, self.out)] * (len(phase.cols) - 1)
+        column_loops(
+            phase.cols,
+            blocks,
+            env,
+            self.out,
+            [*loops, self._simd_loop(env, clauses)],
+            begin=lambda: self._begin_partials(accs),
+            body=lambda: write_point(phase, accs, "", here, self.out),
+            flush=lambda: self._flush_partials(accs if blocks.step else ()),
+        )
+        blocked = bool(blocks.step)
+        refs = {a.fold.name: self._finish(a, blocked, a.partial) for a in accs}
+        return env.with_refs(refs)
+
+    def _begin_partials(self, accs: Sequence[Accumulator]) -> None:
+        for acc in accs:
+            declare_partial(acc, self.out)
+
+    def _flush_partials(self, accs: Sequence[Accumulator]) -> None:
+        for acc in accs:
+            flush_partial(acc, self.out)
 
     def _flush(self, accs: Sequence[Accumulator], lanes: int) -> None:
         for acc in accs:
             flush_to_scalar(acc, lanes, self.out)
 
-    def _finish(self, acc: Accumulator, has_total: bool) -> Text:
+    def _finish(self, acc: Accumulator, has_total: bool, partial: str = "") -> Text:
         """Names the result of a fold in its own type."""
         if acc.is_arg:
             return Text(f"{acc.total}_at")
         if has_total:
             value = result(acc, Text(acc.total), acc.total_dtype)
         else:
-            value = result(acc, Text(combined_lanes(acc)), acc.dtype)
+            value = result(acc, Text(partial or combined_lanes(acc)), acc.dtype)
         self.out.line(f"const {c_type(acc.fold.dtype, 'cpu')} {acc.name} = {value.code};")
         return Text(acc.name)
 
@@ -266,11 +316,11 @@ class _Rows:
             for name, k in self.kept.items()
         }
 
-    def _simd_loop(self, env: Env) -> LoopHead:
+    def _simd_loop(self, env: Env, clauses: str) -> LoopHead:
         inner = plain_loop(env, self.out)
 
         def write(v: Var, over: Range, body: Emit) -> None:
-            self.out.line(simd_pragma(self.kernel))
+            self.out.line(f"{simd_pragma(self.kernel)}{clauses}")
             inner(v, over, body)
 
         return write
@@ -411,5 +461,5 @@ class _Columns:
         self.out.line(simd_pragma(self.kernel))
         lane = self.out.block(f"for (int lane = 0; lane < {self.width}; lane++)")
         with lane, self.out.declared(self.row, self.here):
-            write_point(phase, accs, env, self.out)
+            write_point(phase, accs, "[lane]", env, self.out)
 

@@ -66,8 +66,18 @@ FW_INLINE fw_float16 fw_to_float16(float x) {
 template <class T> FW_INLINE T fw_maximum(T a, T b) { return a > b || a != a ? a : b; }
 //@end
 
+//@function max needs maximum
+#pragma omp declare reduction(fw_max : float, double, int8_t, int16_t, int, int64_t, uint8_t : \
+    omp_out = fw_maximum(omp_out, omp_in)) initializer(omp_priv = omp_orig)
+//@end
+
 //@function minimum
 template <class T> FW_INLINE T fw_minimum(T a, T b) { return a < b || a != a ? a : b; }
+//@end
+
+//@function min needs minimum
+#pragma omp declare reduction(fw_min : float, double, int8_t, int16_t, int, int64_t, uint8_t : \
+    omp_out = fw_minimum(omp_out, omp_in)) initializer(omp_priv = omp_orig)
 //@end
 
 //@function fmax
