@@ -32,9 +32,16 @@ def width() -> int:
     return max(LEAST_WIDTH, _stdout().width)
 
 
+class _Stdout(Console):
+    """Leaves a closed pipe to `main`: rich would end the process with a code that means rejected."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def _stdout() -> Console:
     wide = None if sys.stdout.isatty() else PLAIN_WIDTH
-    return Console(file=sys.stdout, width=wide, highlight=False)
+    return _Stdout(file=sys.stdout, width=wide, highlight=False)
 
 
 def show_json(value: Any) -> None:
