@@ -48,7 +48,8 @@ def bound(graph: Graph, module: nn.Module, inputs: Sequence[Any]) -> dict[str, t
 def _value(spec: InputSpec, module: nn.Module, inputs: Sequence[Any]) -> torch.Tensor:
     if spec.literal is not None:
         dtype = getattr(torch, spec.node.dtype.name)
-        return torch.tensor(spec.literal, dtype=dtype).reshape(spec.node.shape)
+        device = next(x.device for x in pytree.tree_leaves(inputs) if isinstance(x, torch.Tensor))
+        return torch.tensor(spec.literal, dtype=dtype, device=device).reshape(spec.node.shape)
     value: Any = inputs if spec.node.role == "input" else module
     for key in spec.path:
         if isinstance(key, str) and not isinstance(value, dict):

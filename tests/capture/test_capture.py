@@ -166,7 +166,8 @@ class Dropping(nn.Module):
         first = self.drop(x.transpose(0, 1) + 0)
         second = self.drop(x)
         third = self.inplace(x * 2)
-        noise = torch.rand_like(x) + torch.randn(3, 4, 5) + torch.bernoulli(x.sigmoid())
+        noise = torch.rand_like(x) + torch.randn(3, 4, 5, device=x.device)
+        noise = noise + torch.bernoulli(x.sigmoid()) + torch.normal(x, 1.0)
         return self.alpha(second), first, third, self.channels(x), noise, self.feature(x)
 
 
@@ -174,7 +175,7 @@ def test_random_numbers_are_those_of_eager() -> None:
     graph = check_module(Dropping(), torch.randn(3, 4, 5), externs=None)
     nodes = [n for n in graph.nodes() if isinstance(n, g.Extern)]
     drawing = {n.call for n in nodes if n.call.order is not None}
-    assert sorted(c.order or 0 for c in drawing) == list(range(9))
+    assert sorted(c.order or 0 for c in drawing) == list(range(10))
 
 
 def test_dropout_outside_training_is_the_identity() -> None:

@@ -132,6 +132,17 @@ def rrelu_with_noise(
     return leaky_relu(x, (lower + upper) / 2)
 
 
+def rrelu(
+    x: Node,
+    lower: float = 0.125,
+    upper: float = 0.3333333333333333,
+    training: bool = False,
+    generator: None = None,
+) -> Node:
+    """As rrelu_with_noise, whose noise is of use to a backward pass only."""
+    return rrelu_with_noise(x, x, lower, upper, training)
+
+
 def rrelu_with_noise_functional(
     x: Node,
     noise: Node,
@@ -231,6 +242,7 @@ TABLE: Mapping[str, Callable[..., Node | tuple[Node | None, ...]]] = {
     "aten.selu.default": selu,
     "aten.celu.default": celu,
     "aten.leaky_relu.default": leaky_relu,
+    "aten.rrelu.default": rrelu,
     "aten.rrelu_with_noise.default": rrelu_with_noise,
     "aten.rrelu_with_noise_functional.default": rrelu_with_noise_functional,
     "aten.prelu.default": prelu,

@@ -106,8 +106,13 @@ def _dataclasses(value: Any) -> Iterator[type]:
 
 
 def decomposition_table() -> dict[Any, Callable[..., Any]]:
-    """torch's core-ATen decompositions without the operators that stay whole here."""
+    """torch's core-ATen decompositions without the operators that stay whole here.
+
+    Random operators stay whole: their decompositions draw other numbers (bernoulli from rand).
+    """
     table = _default_table()
+    for op in [op for op in table if _draws(op)]:
+        table.pop(op, None)
     for name in (*LOWERINGS, *KEPT_CALLS):
         op = resolve_operator(name)
         if op is not None:

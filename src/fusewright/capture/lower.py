@@ -20,7 +20,7 @@ from fusewright.ir.graph import Call, Device, Graph, Node, Origin, Verbatim
 from fusewright.problem import Problem
 
 from .export import export
-from .layout import operand_strides, owns_its_storage
+from .layout import fx_nodes, operand_strides, owns_its_storage
 from .numbers import FUNCTIONS, item
 from .operands import NotLowered, Number
 from .provenance import origin_of
@@ -203,6 +203,8 @@ class _Walk:
             raise self._refused(node, "it needs a number that depends on the values of a tensor")
         for tensor in results:
             self._require_static(node, tensor)
+        if name in RECURRENT and not _only_first_used(node):
+            self._require_state_shape(node, results)
         order = None
         if draws_random_numbers(node.target, name, args, kwargs):
             order, self.calls_in_order = self.calls_in_order, self.calls_in_order + 1
@@ -216,6 +218,14 @@ class _Walk:
         )
         nodes = tuple(g.extern(call, k) for k in range(len(results)))
         return nodes[0] if isinstance(node.meta["val"], torch.Tensor) else nodes
+
+    def _require_state_shape(self, node: fx.Node, results: list[torch.Tensor]) -> None:
+        """A recurrent layer's new state has the old one's shape (torch 2.11 errs for LSTMs)."""
+        states = fx_nodes(node.args[1])
+        shapes = [s.meta["val"].shape for s in states]
+        if any(r.shape != s for r, s in zip(results[1:], shapes)):
+            why = f"torch {torch.__version__} derives a wrong shape for its state, 2.13 does not"
+            raise self._refused(node, why)
 
     def _require_own_storage(self, node: fx.Node) -> None:
         source = node.args[0]
@@ -319,11 +329,14 @@ def _opaque(args: Any, kwargs: Mapping[str, Any], results: list[torch.Tensor]) -
     return any(d.kind == "opaque" for d in (*operands, *(ir_dtype(t.dtype) for t in results)))
 
 
+RECURRENT = ("aten.lstm.input", "aten.gru.input", "aten.rnn_tanh.input", "aten.rnn_relu.input")
+
+
 def draws_random_numbers(op: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> bool:
     """Whether this call advances the random generator."""
     if name.startswith("aten.scaled_dot_product_attention"):
         return (args[4] if len(args) > 4 else kwargs.get("dropout_p", 0.0)) > 0
-    if name in ("aten.lstm.input", "aten.gru.input", "aten.rnn_tanh.input", "aten.rnn_relu.input"):
+    if name in RECURRENT:
         _, _, _, _, layers, dropout, train, *_ = args
         return bool(train and dropout > 0 and layers > 1)
     return torch.Tag.nondeterministic_seeded in op.tags
