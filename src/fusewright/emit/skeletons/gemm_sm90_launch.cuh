@@ -1,4 +1,30 @@
 // Host side of the Hopper matrix product: workspace, tensor maps and the sequence of launches.
+//
+// To embed: sm90, gemm_sm90_config, _stream, _multiply, _finish, gemm_sm90, _prepare, _launch, in this
+// order, without their includes of one another; then one hole struct per product (its members are
+// listed in gemm_sm90_finish.cuh, `finish` of a fold in gemm_sm90_prepare.cuh) and
+//   gemm90::run(problem, hole, workspace, safe_only, stream) -> cudaError_t
+// Compile with -gencode arch=compute_90a,code=sm_90a; needs CUDA 12.0, no library.
+//
+// Launch protocol, all on one stream, no synchronisation, capturable in a CUDA graph:
+//   [align]    only if bulk copies cannot address S: base, row pitch or batch stride not multiples of
+//              16 bytes; writes an aligned copy of S
+//   prepare<2> lowers the flag, splits P into fp16 pairs, samples the rows of S
+//   gemm<Fast> the product and the hole; may raise the flag
+//   prepare<3> and gemm<Safe>   return at once while the flag is down, else redo everything in bf16
+//   [fold]     only with a row or column fold: merges the partial buffer, calls `finish`
+// The hole runs twice if the flag is raised: it must only store what it computes, never read what it
+// has stored. Outputs must not overlap inputs.
+//
+// Workspace (workspace_bytes; aligned to 256; contents need not survive between calls), for P of
+// `columns` rows and depth K padded to 64: 6 bytes per element of P (per batch of its own) + 4 bytes
+// per row of S + 8 per row of P padded to 128 + the partial buffer, 4 * words * slabs * extent: slabs
+// = rows / 16 for a fold along S, columns / 128 for one along P. Plus 4 bytes per element of S for the
+// aligned copy.
+//
+// Limits: extents below 2^31; an infinity meets a factor below 2^-147 of its row's maximum as a zero
+// (NaN where float32 gives infinity); a row of S whose sampled maximum is below 2^-80 may hold nothing
+// above 2^88.
 #pragma once
 #include <cudaTypedefs.h>
 
@@ -123,16 +149,17 @@ inline cudaError_t launch_product(PFN_cuTensorMapEncodeTiled_v12000 encode, cons
 template <int kPlanes>
 inline cudaError_t launch_prepare(const Prepare& a, cudaStream_t queue) {
     const bool along_k = a.planes_source.k_stride == 1;
-    const int threads = along_k && a.depth > 4096 ? 1024 : 256;
-    const int split = a.plane_batches * (along_k ? a.padded_columns : a.padded_columns / 32);
+    const bool warps = a.depth <= 2048 && int64_t(a.columns) * a.plane_batches >= 1024;  // enough rows to fill the device
+    const int threads = along_k && !warps && a.depth > 4096 ? 1024 : 256;
+    const int rows_per_block = !along_k ? 32 : warps ? threads / 32 : 1;
+    const int split = a.plane_batches * (a.padded_columns / rows_per_block);
     const int64_t per_row = a.stream_source.k_stride == 1 ? 32 : 1;
     const int64_t samples = int64_t(a.rows) * a.stream_batches * per_row;
     const int blocks = split + (kPlanes == 2 ? int((samples + threads - 1) / threads) : 0);
-    if (along_k) {
-        prepare_kernel<kPlanes, true><<<blocks, threads, 0, queue>>>(a, split);
-    } else {
-        prepare_kernel<kPlanes, false><<<blocks, threads, 0, queue>>>(a, split);
-    }
+    const auto kernel = !along_k ? prepare_kernel<kPlanes, Division::kStrips>
+                        : warps  ? prepare_kernel<kPlanes, Division::kWarpRows>
+                                 : prepare_kernel<kPlanes, Division::kBlockRows>;
+    kernel<<<blocks, threads, 0, queue>>>(a, split);
     return cudaGetLastError();
 }
 

@@ -65,13 +65,6 @@ SM90_INLINE float bound_of(float x, float y, const uint32_t (&term)[kPlanes]) {
 }
 
 template <class T, class Combine>
-SM90_INLINE T combine_warp(T v, Combine combine) {
-#pragma unroll
-    for (int d = 16; d > 0; d >>= 1) v = combine(v, __shfl_xor_sync(0xffffffffu, v, d));
-    return v;
-}
-
-template <class T, class Combine>
 SM90_INLINE T combine_block(T v, Combine combine) {
     __shared__ T part[32];
     v = combine_warp(v, combine);
@@ -83,44 +76,38 @@ SM90_INLINE T combine_block(T v, Combine combine) {
     return v;
 }
 
-struct Larger {
-    SM90_INLINE uint32_t operator()(uint32_t a, uint32_t b) const { return max(a, b); }
-};
-struct Plus {
-    SM90_INLINE float operator()(float a, float b) const { return a + b; }
-};
-
 SM90_INLINE float4 read4(const float* row, int k, int depth, bool aligned) {
     if (aligned && k + 4 <= depth) return *reinterpret_cast<const float4*>(row + k);
     return make_float4(k < depth ? row[k] : 0.0f, k + 1 < depth ? row[k + 1] : 0.0f,
                        k + 2 < depth ? row[k + 2] : 0.0f, k + 3 < depth ? row[k + 3] : 0.0f);
 }
 
-// One block: one row of P, contiguous along K.
-template <int kPlanes>
+// One row of P, contiguous along K, by a warp (short rows) or by the block.
+template <int kPlanes, bool kWarp>
 SM90_INLINE void split_row(const Prepare& a, int batch, int column) {
+    const int rank = kWarp ? threadIdx.x & 31 : threadIdx.x, size = kWarp ? 32 : blockDim.x;
     PlaneStat* stat = a.stat + int64_t(batch) * a.padded_columns + column;
     if (column >= a.columns) {
-        if (threadIdx.x == 0) *stat = {-400, 0.0f};
+        if (rank == 0) *stat = {-400, 0.0f};
         return;
     }
     const float* row = a.planes_source.data + batch * a.planes_source.batch +
                        column * a.planes_source.row_stride;
     const bool aligned = (reinterpret_cast<uintptr_t>(row) & 15) == 0;
     uint32_t top = 0;
-    for (int k = threadIdx.x * 4; k < a.depth; k += blockDim.x * 4) {
+    for (int k = rank * 4; k < a.depth; k += size * 4) {
         const float4 v = read4(row, k, a.depth, aligned);
         top = max(max(max(finite_bits(v.x), finite_bits(v.y)),
                       max(finite_bits(v.z), finite_bits(v.w))), top);
     }
-    const int shift = plane_shift(combine_block(top, Larger()));
+    const int shift = plane_shift(kWarp ? combine_warp(top, Larger()) : combine_block(top, Larger()));
     const float scale = sm90::power_of_two(shift);
     const int64_t plane_size = int64_t(a.columns) * a.padded_depth;
     uint16_t* target = a.planes + batch * kPlanes * plane_size + int64_t(column) * a.padded_depth;
-    const bool upper = threadIdx.x & 1;
+    const bool upper = rank & 1;
     float bound = 0.0f;
     // Whole warps run every round: neighbours exchange halves. padded_depth is a multiple of 64.
-    for (int k0 = (threadIdx.x & ~31) * 4; k0 < a.padded_depth; k0 += blockDim.x * 4) {
+    for (int k0 = (rank & ~31) * 4; k0 < a.padded_depth; k0 += size * 4) {
         const int k = k0 + (threadIdx.x & 31) * 4;
         float4 v = read4(row, k, a.depth, aligned);
         v.x *= scale, v.y *= scale, v.z *= scale, v.w *= scale;
@@ -140,8 +127,8 @@ SM90_INLINE void split_row(const Prepare& a, int batch, int column) {
             if (k < a.padded_depth) *reinterpret_cast<uint2*>(target + p * plane_size + at) = word;
         }
     }
-    bound = combine_block(bound, Plus());
-    if (threadIdx.x == 0) *stat = {-shift, bound};
+    bound = kWarp ? combine_warp(bound, Plus()) : combine_block(bound, Plus());
+    if (rank == 0) *stat = {-shift, bound};
 }
 
 // One block of 256: 32 rows of P that are contiguous across rows, not along K (a transposing split).
@@ -221,7 +208,9 @@ SM90_INLINE void sample_stream(const Prepare& a, int64_t first) {
     const int lane = along_k ? threadIdx.x & 31 : 0, lanes = along_k ? 32 : 1;
     uint32_t top;
     if (along_k) {
-        const int start = a.depth >= 128 ? lane * (a.depth / 32) : lane * 4;
+        // Four runs of 128 bytes: few sectors, spread over the row.
+        const int start = (a.depth >= 128 ? (lane >> 3) * (a.depth / 4) : (lane >> 3) * 32) +
+                          (lane & 7) * 4;
         top = largest_of(row, start, 1, max(min(4, a.depth - start), 0));
         top = combine_warp(top, Larger());
     } else {
@@ -235,18 +224,26 @@ SM90_INLINE void sample_stream(const Prepare& a, int64_t first) {
     if (lane == 0) a.stream_exponent[index] = top == 0 ? kZeroRow : exponent_of(top);
 }
 
+// How blocks of `prepare_kernel` divide P: a row per block, a row per warp, or strips of 32 rows that
+// are contiguous across rows.
+enum class Division { kBlockRows, kWarpRows, kStrips };
+
 // Blocks [0, split_blocks) split P; the others (first pass only) sample S.
-template <int kPlanes, bool kRowsContiguous>
+template <int kPlanes, Division kDivision>
 __global__ void __launch_bounds__(1024, 1) prepare_kernel(const Prepare a, int split_blocks) {
     if (kPlanes == 3 && *a.flag == 0) return;
     if (kPlanes == 2 && blockIdx.x == 0 && threadIdx.x == 0) *a.flag = 0;
-    if (int(blockIdx.x) >= split_blocks) {
-        sample_stream(a, int64_t(blockIdx.x - split_blocks) * blockDim.x + threadIdx.x);
-    } else if constexpr (kRowsContiguous) {
-        split_row<kPlanes>(a, blockIdx.x / a.padded_columns, blockIdx.x % a.padded_columns);
+    const int block = blockIdx.x;
+    if (block >= split_blocks) {
+        sample_stream(a, int64_t(block - split_blocks) * blockDim.x + threadIdx.x);
+    } else if constexpr (kDivision == Division::kBlockRows) {
+        split_row<kPlanes, false>(a, block / a.padded_columns, block % a.padded_columns);
+    } else if constexpr (kDivision == Division::kWarpRows) {
+        const int per_block = blockDim.x / 32, blocks = a.padded_columns / per_block;
+        split_row<kPlanes, true>(a, block / blocks, block % blocks * per_block + (threadIdx.x >> 5));
     } else {
         const int strips = a.padded_columns / 32;
-        split_strip<kPlanes>(a, blockIdx.x / strips, blockIdx.x % strips * 32);
+        split_strip<kPlanes>(a, block / strips, block % strips * 32);
     }
 }
 

@@ -1,0 +1,97 @@
+// Tile shape, schemes, arguments and raster of the Hopper matrix product: what its parts share.
+#pragma once
+#include "sm90.cuh"
+
+namespace gemm90 {
+
+constexpr int kChunk = 64;        // along K, per pipeline stage and per promotion
+constexpr int kRows = 128;        // of S per CTA: 64 per consumer warpgroup
+constexpr int kColumns = 128;     // of P per cluster
+constexpr int kCluster = 2;
+constexpr int kThreads = 384;
+constexpr int kRaster = 8;        // column tiles that run side by side, for the L2 cache
+constexpr int kStreamBytes = kRows * kChunk * 4;
+constexpr int kPlaneBytes = kColumns * kChunk * 2;
+constexpr int kFoldRows = 16;     // streamed rows that share one entry of the partial buffer
+constexpr int kStreamTarget = 10; // a streamed row's sampled maximum is scaled to [2^10, 2^11)
+constexpr int kPlaneTarget = 14;  // a planes row's maximum to [2^14, 2^15)
+constexpr int kZeroRow = -1000;   // exponent of a streamed row without a nonzero finite element
+
+// kShortChunks: up to this depth partial sums are promoted every 32 of K, beyond it every 64.
+struct Fast {
+    static constexpr int kPlanes = 2;
+    static constexpr int kShortChunks = 16;
+    static constexpr int kStreamStages = 4;
+    static constexpr int kPlaneStages = 3;
+};
+
+struct Safe {
+    static constexpr int kPlanes = 3;
+    static constexpr int kShortChunks = 32;
+    static constexpr int kStreamStages = 2;
+    static constexpr int kPlaneStages = 3;
+};
+
+// Per row of P, in scaled units: true value = scaled value * 2^exponent.
+struct PlaneStat {
+    int exponent;
+    float bound;  // see the guard above
+};
+
+struct Args {
+    int rows, columns, chunks, batches;
+    int row_blocks, column_tiles;    // of 2 * kRows and kColumns
+    int stream_batched, plane_batched;  // 0: one matrix for every batch
+    int padded_columns;              // of PlaneStat per batch
+    const int* stream_exponent;      // per streamed row: floor(log2) of its sampled maximum, or kZeroRow
+    const PlaneStat* plane_stat;
+    int* flag;
+    float* partial;                  // [batch][slab][word][row or column of the fold]
+    int partial_slabs, partial_extent;
+};
+
+template <class Scheme>
+struct Layout {
+    static constexpr int kPlaneStage = Scheme::kPlanes * kPlaneBytes;
+    static constexpr int kPlanesAt = Scheme::kStreamStages * kStreamBytes;
+    static constexpr int kBarriersAt = kPlanesAt + Scheme::kPlaneStages * kPlaneStage;
+    static constexpr int kBarriers = 2 * (Scheme::kStreamStages + Scheme::kPlaneStages);
+    static constexpr int kStreamFull = kBarriersAt;
+    static constexpr int kStreamEmpty = kStreamFull + 8 * Scheme::kStreamStages;
+    static constexpr int kPlaneFull = kStreamEmpty + 8 * Scheme::kStreamStages;
+    static constexpr int kPlaneEmpty = kPlaneFull + 8 * Scheme::kPlaneStages;
+    static constexpr int kBytes = kBarriersAt + kBarriers * 8 + 1024;  // 1024: alignment of the base
+    static_assert(kBytes <= 232448, "a block has 227 KB of shared memory");
+};
+
+// Position in a ring of stages: `parity` flips each time round.
+template <int kStages>
+struct Ring {
+    int stage = 0;
+    uint32_t parity = 0;
+    SM90_INLINE void next() {
+        if (++stage == kStages) {
+            stage = 0;
+            parity ^= 1;
+        }
+    }
+};
+
+struct Place {
+    int batch, row, column;  // first row of the CTA, first column of the cluster
+};
+
+// Tiles in groups of kRaster columns: a wave of clusters then covers a compact rectangle of D.
+SM90_INLINE Place place_of(int tile, const Args& a, int rank) {
+    const int per_batch = a.row_blocks * a.column_tiles;
+    const int batch = tile / per_batch;
+    const int rest = tile - batch * per_batch;
+    const int group = rest / (a.row_blocks * kRaster);
+    const int first = group * kRaster;
+    const int width = min(kRaster, a.column_tiles - first);
+    const int within = rest - first * a.row_blocks;
+    const int block = within / width;
+    return {batch, (block * kCluster + rank) * kRows, (first + within - block * width) * kColumns};
+}
+
+}  // namespace gemm90

@@ -1,0 +1,94 @@
+// A stand-in for skeletons/sm90.cuh on the CPU: enough to parse the Hopper skeleton with a host
+// compiler and to run its index arithmetic and splits. Conversions round to nearest even.
+#pragma once
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <algorithm>
+
+#define __device__
+#define __global__
+#define __forceinline__ inline
+#define __shared__
+#define __grid_constant__
+#define __launch_bounds__(...)
+#define __cluster_dims__(...)
+#define SM90_INLINE inline
+
+using std::max;
+using std::min;
+struct float4 { float x, y, z, w; };
+struct int4 { int x, y, z, w; };
+struct Dim { int x, y, z; };
+struct CUtensorMap { int unused; };
+static Dim threadIdx, blockIdx, gridDim;
+inline float __uint_as_float(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
+inline uint32_t __float_as_uint(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
+inline float __int_as_float(int i) { return __uint_as_float(uint32_t(i)); }
+template <class T> T __shfl_xor_sync(unsigned, T v, int) { return v; }
+template <class T> T __shfl_sync(unsigned, T v, int) { return v; }
+inline void __syncwarp() {}
+
+namespace sm90 {
+
+extern uint8_t shared[1 << 16];
+extern uint32_t touched[64];  // addresses of the accesses of one lane, for the bank check
+extern int touches;
+
+inline float load_shared(uint32_t at) {
+    touched[touches++] = at;
+    float v;
+    memcpy(&v, shared + at, 4);
+    return v;
+}
+inline float4 load_shared4(uint32_t at) {
+    touched[touches++] = at;
+    float4 v;
+    memcpy(&v, shared + at, 16);
+    return v;
+}
+inline uint32_t pack_f16(float x, float y) {
+    const _Float16 v[2] = {(_Float16)x, (_Float16)y};
+    uint32_t r;
+    memcpy(&r, v, 4);
+    return r;
+}
+inline void unpack_f16(uint32_t r, float& x, float& y) {
+    _Float16 v[2];
+    memcpy(v, &r, 4);
+    x = v[0], y = v[1];
+}
+inline uint32_t to_bf16(float x) {
+    const uint32_t u = __float_as_uint(x);
+    return (u & 0x7fffffffu) > 0x7f800000u ? 0x7fffu : (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+}
+inline uint32_t pack_bf16(float x, float y) { return to_bf16(x) | to_bf16(y) << 16; }
+inline void unpack_bf16(uint32_t v, float& x, float& y) {
+    x = __uint_as_float(v << 16), y = __uint_as_float(v & 0xffff0000u);
+}
+inline float power_of_two(int e) { return __int_as_float((e + 127) << 23); }
+inline float scale_by(float x, int e) { return ldexpf(x, e); }
+inline uint32_t shared_address(const void*) { return 0; }
+inline void barrier_init(uint32_t, uint32_t) {}
+inline void barrier_init_fence() {}
+inline void barrier_expect(uint32_t, uint32_t) {}
+inline void barrier_arrive(uint32_t) {}
+inline void barrier_arrive_at(uint32_t, uint32_t) {}
+inline void barrier_wait(uint32_t, uint32_t) {}
+inline uint32_t cluster_rank() { return 0; }
+inline void cluster_sync() {}
+inline void prefetch_map(const CUtensorMap*) {}
+inline void copy_box(uint32_t, const CUtensorMap*, int, int, int, uint32_t) {}
+inline void copy_box_multicast(uint32_t, const CUtensorMap*, int, int, int, uint32_t, uint16_t) {}
+template <int> void registers_release() {}
+template <int> void registers_acquire() {}
+inline uint64_t operand_descriptor(uint32_t a) { return a >> 4; }
+inline void mma_fence() {}
+inline void mma_commit() {}
+template <int> void mma_wait() {}
+template <int n> void pin(float (&)[n]) {}
+template <bool> void mma_f16(float (&)[64], const uint32_t*, uint64_t) {}
+template <bool> void mma_bf16(float (&)[64], const uint32_t*, uint64_t) {}
+
+}  // namespace sm90

@@ -1,0 +1,92 @@
+"""The Hopper matrix product: index arithmetic on the CPU, assembly gates, results on a GPU."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SKELETONS = ROOT / "src" / "fusewright" / "emit" / "skeletons"
+SHIM = Path(__file__).resolve().parent / "gemm_shim"
+PARTS = tuple(sorted(p.name for p in SKELETONS.glob("gemm_sm90*.cuh")))
+UNIT = """
+#include "gemm_sm90_launch.cuh"
+struct Hole {
+    static constexpr bool kSwapped = SWAPPED;
+    static constexpr int kPartialWords = WORDS;
+    static constexpr bool kFoldsOverN = true;
+    const float* bias;
+    float* out;
+    long long pitch;
+    __device__ float apply(int, int m, int n, float acc) const {
+        const float g = acc + __ldg(bias + n);
+        if (WORDS == 0) out[m * pitch + n] = g / (1.0f + expf(-g));
+        return g;
+    }
+    __device__ static void partial_identity(float* p) { p[0] = -INFINITY; }
+    __device__ static void partial_add(float* p, float v) { p[0] = fmaxf(p[0], v); }
+    __device__ static void partial_merge(float* p, const float* q) { p[0] = fmaxf(p[0], q[0]); }
+    __device__ void finish(int, int m, const float* p) const { out[m] = p[0]; }
+};
+extern "C" int entry(const gemm90::Problem* p, Hole hole, void* space, cudaStream_t stream) {
+    return gemm90::run(*p, hole, space, false, stream);
+}
+"""
+
+
+def test_index_arithmetic_and_splits_on_the_cpu(tmp_path: Path) -> None:
+    """Fragments, bank conflicts, raster and splits, run by a host compiler over a shim."""
+    for part in PARTS:
+        text = (SKELETONS / part).read_text(encoding="utf-8")
+        (tmp_path / part).write_text(text, encoding="utf-8")
+    shutil.copy(SHIM / "sm90.cuh", tmp_path)
+    program = tmp_path / "check"
+    command = ["g++", "-std=c++20", "-O1", "-w", f"-I{tmp_path}", "-o", str(program)]
+    subprocess.run([*command, str(SHIM / "check.cpp")], check=True)
+    done = subprocess.run([str(program)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
+@pytest.mark.parametrize(("swapped", "words"), [(True, 0), (False, 0), (True, 1), (False, 1)])
+def test_assembles_without_spills_or_serialisation(
+    tmp_path: Path, swapped: bool, words: int
+) -> None:
+    """Every kernel of the unit: no stack, no spill, no C75xx remark, within 227 KB."""
+    source = tmp_path / "unit.cu"
+    source.write_text(UNIT)
+    command = [
+        "nvcc", "-std=c++17", "-O3", "-cubin", "-Xptxas", "-v", f"-I{SKELETONS}",
+        f"-DSWAPPED={int(swapped)}", f"-DWORDS={words}",
+        "-gencode", "arch=compute_90a,code=sm_90a", "-o", str(tmp_path / "unit.cubin"), str(source),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not re.findall(r"C75\d\d", done.stderr), done.stderr
+    stacks = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores", done.stderr)
+    assert len(stacks) >= 6 and set(stacks) == {("0", "0")}, done.stderr
+
+
+@pytest.mark.gpu
+def test_results_against_float64_on_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    """The check of the bench: error table, ragged shapes, layouts, batches, special values."""
+    bench = _bench()
+    rows = bench.check(bench.load(None))
+    assert all(r.ok for r in rows), [r for r in rows if not r.ok]
+    assert "BAD" not in capsys.readouterr().out
+
+
+def _bench() -> ModuleType:
+    path = ROOT / "benchmarks" / "gemm" / "bench_gemm.py"
+    spec = importlib.util.spec_from_file_location("bench_gemm", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["bench_gemm"] = module
+    spec.loader.exec_module(module)
+    return module
