@@ -1,15 +1,20 @@
 """Prints a kernel as a C++17 function with OpenMP: `cpu_kernel`.
 
-This module puts together signature, header and anchor; loops live in `cpu_loops` and `cpu_reduce`.
+This module puts together signature, header and anchor: loops live in
+`cpu_loops`, `cpu_rows` and `cpu_columns`.
 """
 
 from fusewright.ir.kernel import Kernel
 
 from .common import Buffers, function_name, has_checks, header, kernel_env, parameters, signature
+from .cpu_columns import column_reduce
 from .cpu_loops import elementwise
-from .cpu_reduce import column_reduce, row_reduce
+from .cpu_rows import row_reduce
 from .ctext import Writer
 
+# A row of at most so many columns is a window; so many neighbouring rows are worth being lanes.
+WINDOW = 16
+WINDOW_ROWS = 16
 
 def cpu_kernel(kernel: Kernel, buffers: Buffers) -> str:
     """The C++ function of a kernel; it returns non-zero when a bounds check failed (`has_checks`).
@@ -28,13 +33,22 @@ def cpu_kernel(kernel: Kernel, buffers: Buffers) -> str:
     with out.block(head[-1]):
         if checks:
             out.line("int failed = 0;")
-        match kernel.anchor:
-            case "elementwise":
-                elementwise(kernel, env, out)
-            case "row_reduce":
-                row_reduce(kernel, env, out)
-            case "column_reduce":
-                column_reduce(kernel, env, out)
+        if kernel.anchor == "elementwise":
+            elementwise(kernel, env, out)
+        elif rows_are_lanes(kernel):
+            column_reduce(kernel, env, out)
+        else:
+            row_reduce(kernel, env, out)
         if checks:
             out.line("return failed;")
     return out.text
+
+
+def rows_are_lanes(kernel: Kernel) -> bool:
+    """Whether neighbouring rows fill the vectors: asked for, or the columns are only a window."""
+    if not kernel.rows:
+        return False
+    window = all(p.extent <= WINDOW for p in kernel.phases)
+    return kernel.anchor == "column_reduce" or (
+        window and kernel.rows[-1].extent >= WINDOW_ROWS
+    )

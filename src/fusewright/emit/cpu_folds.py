@@ -1,8 +1,9 @@
 """Accumulators of emitted C++: one array element per vector lane, flushed into totals.
 
 Statements that declare, update, flush and finish the folds of a phase; the loops around them are
-in `cpu_reduce`. float32 sums are totalled in double, so that their error does not grow with the
-length (blocked summation: N. J. Higham, "The accuracy of floating point summation", 1993).
+in `cpu_rows` and `cpu_columns`. float32 sums are totalled in double, so that their error does not
+grow with the length (blocked summation: N. J. Higham, "The accuracy of floating point summation",
+1993).
 """
 
 from collections.abc import Sequence
@@ -20,10 +21,14 @@ from .spell import compute_c_type, convert
 
 @dataclass(frozen=True, slots=True)
 class Accumulator:
-    """Names of one fold's lane array and total; the `_at` names hold positions (argmax, argmin)."""
+    """Names of one fold's lane array and total; the `_at` names hold positions (argmax, argmin).
+
+    `blocked` when a total collects what blocks of a row give.
+    """
 
     fold: Fold
     name: str
+    blocked: bool = False
 
     @property
     def lanes(self) -> str:
@@ -31,8 +36,9 @@ class Accumulator:
 
     @property
     def partial(self) -> str:
-        """The variable of a row's loop, of a block of it where `total` collects the blocks."""
-        return f"{self.name}_part"
+        """The variable of a row's loop: the result itself, unless blocks or types stand between."""
+        final = not self.blocked and self.dtype == self.fold.dtype
+        return self.name if final else f"{self.name}_part"
 
     @property
     def total(self) -> str:
@@ -46,10 +52,10 @@ class Accumulator:
         return self.fold.kind
 
     @property
-    def clause(self) -> str:
-        """The OpenMP clause that lets a loop fold into `partial` in any order."""
-        op = {"sum": "+", "prod": "*", "any": "|", "all": "&"}.get(self.kind, f"fw_{self.kind}")
-        return f"reduction({op}{' ' if op[0] == 'f' else ''}: {self.partial})"
+    def operator(self) -> str:
+        """What an OpenMP reduction calls the fold."""
+        plain = {"sum": "+", "prod": "*", "any": "|", "all": "&"}
+        return plain.get(self.kind, f"fw_{self.kind}")
 
     @property
     def is_arg(self) -> bool:
@@ -117,6 +123,14 @@ def _filled(kind: str, array: str, count: int, value: str, out: Writer) -> None:
         out.line(f"for ({kind}& start : {array}) start = {value};")
 
 
+def reduction_clauses(accs: Sequence[Accumulator]) -> str:
+    """The OpenMP clauses that let a loop fold into the partial results in any order."""
+    named: dict[str, list[str]] = {}
+    for acc in accs:
+        named.setdefault(acc.operator, []).append(acc.partial)
+    return "".join(f" reduction({op} : {', '.join(names)})" for op, names in named.items())
+
+
 def declare_partial(acc: Accumulator, out: Writer) -> None:
     """The variable a row's loop folds into."""
     out.line(f"{c_type(acc.dtype, 'cpu')} {acc.partial} = {acc.identity};")
@@ -144,7 +158,7 @@ def fold_values(
             out.line(combine(acc.kind, target, value.at(TERNARY)))
         else:
             at = env.index.text(acc.fold.position).code
-            _take_best(acc, value.code, at, target, f"{acc.lanes}_at[lane]", out)
+            _take_best(acc, value.code, at, target, f"{acc.lanes}_at{place}", out)
 
 
 def _take_best(acc: Accumulator, x: str, x_at: str, best: str, best_at: str, out: Writer) -> None:

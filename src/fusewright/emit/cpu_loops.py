@@ -1,7 +1,7 @@
 """Loops of emitted C++: OpenMP pragmas, loop heads, stores, and the elementwise anchor.
 
 The loops are written so that the compiler vectorises them without -ffast-math. Reductions live in
-`cpu_reduce`, scalar bodies in `cstyle`.
+`cpu_rows` and `cpu_columns`, scalar bodies in `cstyle`.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,12 +31,12 @@ def parallel_for(kernel: Kernel, collapse: int, simd: bool = False) -> str:
     """The pragma of the outermost loops."""
     text = f"#pragma omp parallel for{' simd' if simd else ''} schedule(static)"
     text += f" collapse({collapse})" if collapse > 1 else ""
-    return text + (" reduction(|:failed)" if has_checks(kernel) else "")
+    return text + (" reduction(| : failed)" if has_checks(kernel) else "")
 
 
 def simd_pragma(kernel: Kernel) -> str:
     """The pragma of an innermost loop."""
-    return "#pragma omp simd" + (" reduction(|:failed)" if has_checks(kernel) else "")
+    return "#pragma omp simd" + (" reduction(| : failed)" if has_checks(kernel) else "")
 
 
 def for_loop(v: Var, env: Env) -> str:

@@ -166,9 +166,11 @@ class Writer:
         self.depth = depth
 
     def line(self, text: str = "") -> None:
-        if not text or text.startswith("#"):
-            pad = " " * (INDENT * self.depth if text.startswith("#pragma") else 0)
-            self.lines.append(f"{pad}{text}")
+        if text.startswith("#pragma"):
+            *start, last = wrap(" " * (INDENT * self.depth) + text, WIDTH - 2)
+            self.lines += [*(f"{x} \\" for x in start), last]
+        elif not text or text.startswith("#"):
+            self.lines.append(text)
         else:
             self.lines.extend(wrap(" " * (INDENT * self.depth) + text))
 
@@ -188,7 +190,7 @@ class Writer:
     @contextmanager
     def block(self, head: str) -> Iterator[None]:
         """`head {` ... `}`."""
-        self.line(f"{head} {{".strip())
+        self.line(f"{head} {{" if head else "{")
         self.depth += 1
         yield
         self.depth -= 1

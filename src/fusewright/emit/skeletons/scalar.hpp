@@ -23,9 +23,9 @@ struct fw_bfloat16 { uint16_t bits; };
 
 //@function to_float needs bits float16 bfloat16
 FW_INLINE float fw_to_float(fw_bfloat16 x) { return fw_from_bits((uint32_t)x.bits << 16); }
-// Normal numbers: move the fields into place and rescale the exponent by 2^(15-127) with a multiply,
-// which also leaves infinities and NaN as such; denormals: put the bits under the exponent of 0.5
-// and subtract 0.5.
+// Normal numbers: move the fields into place and rescale the exponent by 2^(15-127) with a
+// multiply, which leaves infinities and NaN as such; denormals: put the bits under the exponent of
+// 0.5 and subtract 0.5.
 FW_INLINE float fw_to_float(fw_float16 x) {
     const uint32_t word = (uint32_t)x.bits << 16;
     const uint32_t twice = word + word;

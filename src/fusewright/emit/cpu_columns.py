@@ -1,0 +1,156 @@
+"""Column reductions of emitted C++: each lane of the innermost loop is a row with its own result.
+
+The columns are the loops around the lanes; accumulators are arrays that stay in the L1 cache.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from math import prod
+
+from fusewright.ir.kernel import Keep, Kernel, Phase
+
+from .common import loop_type
+from .cpu_folds import (
+    Accumulator,
+    accumulators,
+    declare,
+    flush_to_lanes,
+    result,
+)
+from .cpu_loops import is_parallel, nest, parallel_for, simd_pragma
+from .cpu_nests import (
+    STACK_BYTES,
+    Kept,
+    blocking,
+    column_loops,
+    declare_lanes,
+    flat_column,
+    heap_array,
+    plain_loop,
+    write_point,
+)
+from .cstyle import Env
+from .ctext import Text, Writer
+
+# Rows of one block: their accumulators stay in the L1 cache.
+COLUMN_BLOCK = 1024
+# What the values kept for one block of rows may take: half of a small L2 cache.
+KEEP_BYTES = 256 << 10
+
+
+def column_block(kernel: Kernel) -> int:
+    """Lanes of a column reduction: as many as the cache and the number of tasks allow."""
+    *outer, inner = kernel.rows
+    block = COLUMN_BLOCK
+    kept = sum(k.body.dtype.bytes * p.extent for p in kernel.phases for k in p.keeps)
+    while block > 64 and kept * block > KEEP_BYTES:
+        block //= 2
+    tasks = prod(v.extent for v in outer)
+    while block > 64 and tasks * -(-inner.extent // block) < 8:
+        block //= 2
+    return block
+
+
+def column_reduce(kernel: Kernel, env: Env, out: Writer) -> None:
+    """Blocks of the innermost row axis (in parallel); the columns are loops around the lanes."""
+    *outer, inner = kernel.rows
+    block = column_block(kernel)
+    name, kind = env.variables[inner], loop_type(inner, "int64_t")
+    if is_parallel(kernel) and (outer or block < inner.extent):
+        out.line(parallel_for(kernel, len(outer) + (block < inner.extent)))
+    if block >= inner.extent:
+        whole = _Columns(kernel, name, name, "", inner.extent, str(inner.extent), out)
+        nest(outer, env, out, lambda: whole.block_of_rows(env))
+        return
+    base = env.names.fresh(f"{name}_base")
+
+    def blocks() -> None:
+        with out.block(f"for ({kind} {base} = 0; {base} < {inner.extent}; {base} += {block})"):
+            width = str(block)
+            if inner.extent % block:
+                width = "width"
+                left = f"{inner.extent} - {base}"
+                out.line(f"const int width = fw_minimum<{kind}>({block}, {left});")
+            here = f"const {kind} {name} = {base} + lane;"
+            _Columns(kernel, name, "lane", here, block, width, out).block_of_rows(env)
+
+    nest(outer, env, out, blocks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """One block of rows: `block` lanes of which `width` are live.
+
+    `row` names the row of a lane and `here` declares it; where one block has all rows, the lane
+    itself is the row.
+    """
+
+    kernel: Kernel
+    row: str
+    lane: str
+    here: str
+    block: int
+    width: str
+    out: Writer
+
+    def block_of_rows(self, env: Env) -> None:
+        kept: dict[str, Kept] = {}
+        for phase in self.kernel.phases:
+            for k in phase.keeps:
+                kept[k.name] = Kept(env.names.fresh(k.name), phase.cols)
+                self._declare_keep(k, kept[k.name].array, phase.extent, env)
+            env = self._phase(phase, kept, env)
+
+    def _declare_keep(self, keep: Keep, name: str, extent: int, env: Env) -> None:
+        kind, count = env.c_type(keep.body), max(extent, 1) * self.block
+        if count * keep.body.dtype.bytes <= STACK_BYTES:
+            self.out.line(f"alignas(64) {kind} {name}[{count}];")
+        else:
+            heap_array(kind, name, count, self.out)
+
+    def _phase(self, phase: Phase, kept: Mapping[str, Kept], env: Env) -> Env:
+        accs = accumulators(phase, env)
+        blocks = blocking(phase, accs, 1)
+        here = env.with_refs(self._keep_refs(kept, phase, env))
+        for acc in accs if blocks.step else ():
+            declare(acc, acc.total, self.block, acc.total_dtype, self.out)
+        column_loops(
+            phase.cols,
+            blocks,
+            env,
+            self.out,
+            [plain_loop(env, self.out)] * len(phase.cols),
+            begin=lambda: declare_lanes(accs, self.block, self.out),
+            body=lambda: self._lane_loop(phase, accs, here),
+            flush=lambda: self._flush(accs) if blocks.step else None,
+        )
+        return env.with_refs({a.fold.name: self._result(a, bool(blocks.step)) for a in accs})
+
+    def _flush(self, accs: Sequence[Accumulator]) -> None:
+        for acc in accs:
+            flush_to_lanes(acc, self.width, self.out)
+
+    def _keep_refs(self, kept: Mapping[str, Kept], phase: Phase, env: Env) -> dict[str, Text]:
+        """Values kept over this phase's columns (or over none), at the current point."""
+        refs = {}
+        for name, k in kept.items():
+            if k.cols and k.cols != phase.cols:
+                continue
+            at = env.index.text(flat_column(k.cols) * self.block).code if k.cols else ""
+            refs[name] = Text(f"{k.array}[{at} + {self.lane}]" if at else f"{k.array}[{self.lane}]")
+        return refs
+
+    def _result(self, acc: Accumulator, blocked: bool) -> Text:
+        array = acc.total if blocked else acc.lanes
+        if acc.is_arg:
+            return Text(f"{array}_at[{self.lane}]")
+        dtype = acc.total_dtype if blocked else acc.dtype
+        return result(acc, Text(f"{array}[{self.lane}]"), dtype)
+
+    def _lane_loop(self, phase: Phase, accs: Sequence[Accumulator], env: Env) -> None:
+        self.out.line(simd_pragma(self.kernel))
+        head = f"for (int {self.lane} = 0; {self.lane} < {self.width}; {self.lane}++)"
+        lane = self.out.block(head)
+        with lane, self.out.declared(self.row, self.here) if self.here else nullcontext():
+            write_point(phase, accs, f"[{self.lane}]", env, self.out)

@@ -1,0 +1,157 @@
+"""Loops over the columns of reductions in C++: where lanes live, are flushed, and kept values are.
+
+Shared by `cpu_rows`, whose innermost loop runs over columns, and `cpu_columns`, whose innermost
+loop runs over rows.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from fusewright.ir.index import Index, Var, add, const, row_major
+from fusewright.ir.kernel import Phase
+
+from .common import loop_type
+from .cpu_folds import (
+    Accumulator,
+    declare,
+    fold_values,
+)
+from .cpu_loops import assign_stores
+from .cstyle import Env, evaluate, name_value
+from .ctext import Writer
+
+# Additions a float32 lane takes before it is flushed into the double total. With 64 the error of
+# 2^13 to 2^20 terms stays at eager's, and the flush costs less than a tenth of a cached read.
+FLUSH_AFTER = 64
+# A row buffer larger than this is allocated on the heap, once per thread.
+STACK_BYTES = 64 << 10
+
+Emit = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The array that holds a kept value, and the columns its points are numbered by."""
+
+    array: str
+    cols: tuple[Var, ...]
+
+
+def flat_column(cols: Sequence[Var]) -> Index:
+    """The row-major number of a point of the columns."""
+    strides = row_major(tuple(v.extent for v in cols))
+    return add(const(0), *(v * s for v, s in zip(cols, strides, strict=True)))
+
+
+# ------------------------------------------------------------------------------- loops over columns
+
+
+@dataclass(frozen=True, slots=True)
+class Blocking:
+    """Where lanes are flushed: the loop over column `level` runs in blocks of `step` columns.
+
+    `step == 0` means no blocks: lanes live for the whole phase.
+    """
+
+    level: int = 0
+    step: int = 0
+
+
+def blocking(phase: Phase, accs: Sequence[Accumulator], lanes: int) -> Blocking:
+    """Blocks of about FLUSH_AFTER additions per lane for float32 sums that are longer than two."""
+    volume = FLUSH_AFTER * lanes
+    if not any(a.is_float_sum for a in accs) or phase.extent <= 2 * volume:
+        return Blocking()
+    extents = [v.extent for v in phase.cols]
+    level = next(
+        (k for k in range(len(extents) - 1, 0, -1) if prod(extents[k:]) >= volume), 0
+    )
+    return Blocking(level, max(1, volume // prod(extents[level + 1 :])))
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """First and past-the-last value of a loop, as C text."""
+
+    first: str
+    last: str
+
+
+LoopHead = Callable[[Var, Range, Emit], None]
+
+
+def plain_loop(env: Env, out: Writer) -> LoopHead:
+    """A loop over one column variable."""
+
+    def write(v: Var, over: Range, body: Emit) -> None:
+        name = env.variables[v]
+        kind = loop_type(v, "int64_t")
+        with out.block(f"for ({kind} {name} = {over.first}; {name} < {over.last}; {name}++)"):
+            body()
+
+    return write
+
+
+def column_loops(
+    cols: Sequence[Var],
+    blocks: Blocking,
+    env: Env,
+    out: Writer,
+    loops: Sequence[LoopHead],
+    begin: Emit,
+    body: Emit,
+    flush: Emit,
+) -> None:
+    """Loops over all columns around `body`, one LoopHead each, with begin/flush around blocks."""
+
+    def inside(k: int) -> None:
+        if k == len(cols):
+            body()
+            return
+        v = cols[k]
+        if not blocks.step or k != blocks.level:
+            loops[k](v, Range("0", str(v.extent)), lambda: inside(k + 1))
+            return
+        name, kind = env.variables[v], loop_type(v, "int64_t")
+        first, last = env.names.fresh(f"{name}_begin"), env.names.fresh(f"{name}_end")
+        step = blocks.step
+        with out.block(f"for ({kind} {first} = 0; {first} < {v.extent}; {first} += {step})"):
+            out.line(f"const {kind} {last} = fw_minimum<{kind}>({first} + {step}, {v.extent});")
+            begin()
+            loops[k](v, Range(first, last), lambda: inside(k + 1))
+            flush()
+
+    if blocks.step:
+        inside(0)
+    else:
+        begin()
+        inside(0)
+        flush()
+
+
+def declare_lanes(accs: Sequence[Accumulator], lanes: int, out: Writer) -> None:
+    """The lane arrays of all folds, filled with their identities."""
+    for acc in accs:
+        declare(acc, acc.lanes, lanes, acc.dtype, out)
+
+
+def write_point(
+    phase: Phase, accs: Sequence[Accumulator], place: str, env: Env, out: Writer
+) -> None:
+    """One point of the columns: keeps, then folds (see `fold_values` on `place`), then stores."""
+    local = env
+    for keep in phase.keeps:
+        value = name_value(f"{keep.name}_here", keep.body, local, out)
+        out.line(f"{env.refs[keep.name].code} = {value.code};")
+        local = local.with_refs({keep.name: value})
+    folds = len(phase.folds)
+    values = evaluate([x.body for x in (*phase.folds, *phase.stores)], local, out)
+    fold_values(accs, values[:folds], place, local, out)
+    assign_stores(phase.stores, values[folds:], local, out)
+
+
+def heap_array(kind: str, name: str, count: int, out: Writer) -> None:
+    """A buffer too large for the stack: `name` points to it, `name_memory` owns it."""
+    out.line(f"std::unique_ptr<{kind}[]> {name}_memory(new {kind}[{count}]);")
+    out.line(f"{kind}* __restrict__ {name} = {name}_memory.get();")

@@ -1,0 +1,211 @@
+"""Row reductions of emitted C++: the compiler folds vectors of neighbouring columns.
+
+Loops are OpenMP reductions, which allow another order of additions; argmax and argmin have arrays
+with one element per lane instead, combined at the end.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from fusewright.ir.index import Var
+from fusewright.ir.kernel import Kernel, Phase
+
+from .common import has_checks, loop_type
+from .cpu_folds import (
+    Accumulator,
+    accumulators,
+    combined_lanes,
+    declare_partial,
+    declare_scalar,
+    flush_partial,
+    flush_to_scalar,
+    reduction_clauses,
+    result,
+)
+from .cpu_loops import is_parallel, nest, parallel_for, simd_pragma, write_stores
+from .cpu_nests import (
+    STACK_BYTES,
+    Emit,
+    Kept,
+    LoopHead,
+    Range,
+    blocking,
+    column_loops,
+    declare_lanes,
+    flat_column,
+    heap_array,
+    plain_loop,
+    write_point,
+)
+from .cstyle import Env, name_value
+from .ctext import Text, Writer, c_type
+
+# Lanes of a row reduction: independent accumulators, for any vector width.
+ROW_LANES = 32
+
+
+def row_reduce(kernel: Kernel, env: Env, out: Writer) -> None:
+    """One row after the other (in parallel); within a row the columns are the vector lanes."""
+    keeps = [(k, p) for p in kernel.phases for k in p.keeps if p.cols]
+    heap = sum(k.body.dtype.bytes * p.extent for k, p in keeps) > STACK_BYTES
+    kept = {k.name: Kept(env.names.fresh(k.name), p.cols) for k, p in keeps}
+    printer = _Rows(kernel, kept, heap, out)
+    parallel = is_parallel(kernel)
+    if not heap:
+        out.extend([parallel_for(kernel, len(kernel.rows))] if parallel else [])
+        nest(kernel.rows, env, out, lambda: printer.row(env))
+        return
+    clause = " reduction(| : failed)" if has_checks(kernel) else ""
+    out.extend([f"#pragma omp parallel{clause}"] if parallel else [])
+    with out.block(""):
+        for k, p in keeps:
+            heap_array(env.c_type(k.body), kept[k.name].array, p.extent, out)
+        collapse = f" collapse({len(kernel.rows)})" if len(kernel.rows) > 1 else ""
+        out.extend([f"#pragma omp for schedule(static){collapse}"] if parallel else [])
+        nest(kernel.rows, env, out, lambda: printer.row(env))
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The statements of one row; `kept` arrays are on the heap, allocated before, if `heap`."""
+
+    kernel: Kernel
+    kept: Mapping[str, Kept]
+    heap: bool
+    out: Writer
+
+    def row(self, env: Env) -> None:
+        for phase in self.kernel.phases:
+            if not self.heap:
+                for k in phase.keeps if phase.cols else ():
+                    kind, array = env.c_type(k.body), self.kept[k.name].array
+                    self.out.line(f"alignas(64) {kind} {array}[{phase.extent}];")
+            env = self._phase(phase, env) if phase.cols else self._single(phase, env)
+
+    def _single(self, phase: Phase, env: Env) -> Env:
+        """A phase without columns: plain statements."""
+        for keep in phase.keeps:
+            env = env.with_refs({keep.name: name_value(keep.name, keep.body, env, self.out)})
+        refs = {}
+        for f in phase.folds:
+            if f.position is None:
+                refs[f.name] = name_value(f.name, f.body, env, self.out)
+            else:
+                refs[f.name] = env.index.text(f.position)
+        env = env.with_refs(refs)
+        write_stores(phase.stores, env, self.out)
+        return env
+
+    def _phase(self, phase: Phase, env: Env) -> Env:
+        """One phase; returns the environment in which its results are known."""
+        accs = accumulators(phase, env)
+        if not any(a.is_arg for a in accs):
+            return self._folded_loop(phase, accs, env)
+        lanes = ROW_LANES
+        blocks = blocking(phase, accs, lanes)
+        totals = [a for a in accs if blocks.step or a.is_arg]
+        for acc in totals:
+            declare_scalar(acc, self.out)
+        here = env.with_refs(self._keep_refs(env))
+        loops: list[LoopHead] = [plain_loop(env, self.out)] * (len(phase.cols) - 1)
+        loops.append(self._lane_loop(lanes, env))
+        column_loops(
+            phase.cols,
+            blocks,
+            env,
+            self.out,
+            loops,
+            begin=lambda: declare_lanes(accs, lanes, self.out),
+            body=lambda: write_point(phase, accs, "[lane]", here, self.out),
+            flush=lambda: self._flush(totals, lanes),
+        )
+        return env.with_refs({a.fold.name: self._finish(a, a in totals) for a in accs})
+
+    def _folded_loop(self, phase: Phase, accs: Sequence[Accumulator], env: Env) -> Env:
+        """Loops that the compiler folds in vectors, as an OpenMP reduction allows it to."""
+        blocks = blocking(phase, accs, ROW_LANES)
+        for acc in accs if blocks.step else ():
+            declare_scalar(acc, self.out)
+        here = env.with_refs(self._keep_refs(env))
+        accs = [replace(a, blocked=bool(blocks.step)) for a in accs]
+        loops: list[LoopHead] = [plain_loop(env, self.out)] * (len(phase.cols) - 1)
+        column_loops(
+            phase.cols,
+            blocks,
+            env,
+            self.out,
+            [*loops, self._simd_loop(env, reduction_clauses(accs))],
+            begin=lambda: self._begin_partials(accs),
+            body=lambda: write_point(phase, accs, "", here, self.out),
+            flush=lambda: self._flush_partials(accs if blocks.step else ()),
+        )
+        refs = {a.fold.name: self._finish_partial(a) for a in accs}
+        return env.with_refs(refs)
+
+    def _finish_partial(self, acc: Accumulator) -> Text:
+        """The result of a fold: its variable, or what the total or another type makes of it."""
+        if acc.partial == acc.name:
+            return Text(acc.name)
+        total, dtype = (acc.total, acc.total_dtype) if acc.blocked else (acc.partial, acc.dtype)
+        value = result(acc, Text(total), dtype)
+        self.out.line(f"const {c_type(acc.fold.dtype, 'cpu')} {acc.name} = {value.code};")
+        return Text(acc.name)
+
+    def _begin_partials(self, accs: Sequence[Accumulator]) -> None:
+        for acc in accs:
+            declare_partial(acc, self.out)
+
+    def _flush_partials(self, accs: Sequence[Accumulator]) -> None:
+        for acc in accs:
+            flush_partial(acc, self.out)
+
+    def _flush(self, accs: Sequence[Accumulator], lanes: int) -> None:
+        for acc in accs:
+            flush_to_scalar(acc, lanes, self.out)
+
+    def _finish(self, acc: Accumulator, has_total: bool) -> Text:
+        """Names the result of a fold in its own type."""
+        if acc.is_arg:
+            return Text(f"{acc.total}_at")
+        if has_total:
+            value = result(acc, Text(acc.total), acc.total_dtype)
+        else:
+            value = result(acc, Text(combined_lanes(acc)), acc.dtype)
+        self.out.line(f"const {c_type(acc.fold.dtype, 'cpu')} {acc.name} = {value.code};")
+        return Text(acc.name)
+
+    def _keep_refs(self, env: Env) -> dict[str, Text]:
+        return {
+            name: Text(f"{k.array}[{env.index.text(flat_column(k.cols)).code}]")
+            for name, k in self.kept.items()
+        }
+
+    def _simd_loop(self, env: Env, clauses: str) -> LoopHead:
+        inner = plain_loop(env, self.out)
+
+        def write(v: Var, over: Range, body: Emit) -> None:
+            self.out.line(f"{simd_pragma(self.kernel)}{clauses}")
+            inner(v, over, body)
+
+        return write
+
+    def _lane_loop(self, lanes: int, env: Env) -> LoopHead:
+        """`for (base += lanes) for (lane < lanes)` over the innermost columns."""
+        out = self.out
+
+        def write(v: Var, over: Range, body: Emit) -> None:
+            name, kind = env.variables[v], loop_type(v, "int64_t")
+            base = env.names.fresh(f"{name}_base")
+            head = f"for ({kind} {base} = {over.first}; {base} < {over.last}; {base} += {lanes})"
+            with out.block(head):
+                width = str(lanes)
+                if v.extent % lanes:
+                    width = "width"
+                    left = f"{over.last} - {base}"
+                    out.line(f"const int width = fw_minimum<{kind}>({lanes}, {left});")
+                out.line(simd_pragma(self.kernel))
+                lane = out.block(f"for (int lane = 0; lane < {width}; lane++)")
+                with lane, out.declared(name, f"const {kind} {name} = {base} + lane;"):
+                    body()
+
+        return write
