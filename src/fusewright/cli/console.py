@@ -33,7 +33,7 @@ def width() -> int:
 
 
 class _Stdout(Console):
-    """Leaves a closed pipe to `main`: rich would end the process with a code that means rejected."""
+    """Leaves a closed pipe to `main`; rich would end the process with the code of a rejection."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
