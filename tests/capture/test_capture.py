@@ -190,6 +190,10 @@ def test_equal_random_calls_are_not_merged() -> None:
     assert len(graph.nodes()) == 4
 
 
+@pytest.mark.skipif(
+    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13),
+    reason="older torch derives a wrong shape for the state of an LSTM, which capture refuses",
+)
 def test_recurrent_layers_are_one_call() -> None:
     class Last(nn.Module):
         def __init__(self) -> None:
