@@ -13,7 +13,7 @@ from typing import Any
 
 from fusewright.errors import ProblemError, UsageError
 from fusewright.options import PRECISIONS
-from fusewright.run.verify import specs, structure, values
+from fusewright.run.verify import sanitize, specs, structure, values
 from fusewright.run.verify.isolate import (
     Nursery,
     WorkerCrashed,
@@ -26,7 +26,7 @@ from fusewright.run.verify.trial import Point, Progress, Settings, Trial
 
 DEFAULT_SEEDS = 3
 DEFAULT_TIMEOUT_S = 300.0
-_ROOMY_SHM = 8 << 30
+_ROOMY_SHM = 48 << 30
 
 
 class Stop(Exception):
@@ -41,6 +41,7 @@ def verify(
     precision: str = "match",
     seeds: int = DEFAULT_SEEDS,
     timeout_s: float = DEFAULT_TIMEOUT_S,
+    sanitize: bool = False,
     progress: Progress | None = None,
     nursery: Nursery | None = None,
 ) -> VerifyReport:
@@ -48,13 +49,14 @@ def verify(
 
     device: "auto" (CUDA where there is one), "cpu" or "cuda". precision: what arithmetic a kernel
     may use (options.Precision). seeds: how many times the given inputs are drawn. timeout_s: time
-    limit of any single step, such as one call or one import with its build. nursery: started
-    processes to use again, as a test suite does.
+    limit of any single step, such as one call or one import with its build. sanitize: on CUDA, also
+    make one call under each tool of compute-sanitizer. nursery: started processes to use again, as
+    a test suite does.
 
     Raises ProblemError when a file is missing or the reference itself cannot be run, UsageError for
     an option without meaning. Whatever the candidate does is a verdict, never an exception.
     """
-    settings = _settings(reference, candidate, device, precision, seeds, timeout_s)
+    settings = _settings(reference, candidate, device, precision, seeds, timeout_s, sanitize)
     start = time.monotonic()
     with _started(settings, progress or (lambda _: None), nursery) as trial:
         with contextlib.suppress(Stop):
@@ -69,6 +71,7 @@ def _settings(
     precision: str,
     seeds: int,
     timeout_s: float,
+    sanitize: bool,
 ) -> Settings:
     for path in (reference, candidate):
         if not path.is_file():
@@ -80,7 +83,7 @@ def _settings(
     if seeds < 1 or timeout_s <= 0:
         raise UsageError("seeds must be at least 1 and timeout_s above 0")
     paths = (reference.resolve(), candidate.resolve())
-    return Settings(*paths, device, precision, seeds, timeout_s)
+    return Settings(*paths, device, precision, seeds, timeout_s, sanitize)
 
 
 @contextlib.contextmanager
@@ -99,7 +102,8 @@ def _started(settings: Settings, progress: Progress, nursery: Nursery | None) ->
 
 
 def scratch_root() -> str | None:
-    """Where tensors are exchanged: shared memory where it is roomy, else the temporary folder."""
+    """Where tensors are exchanged: shared memory on a machine with plenty of it, else the temporary
+    folder, whose cache the system can give up when a large problem needs the memory."""
     shm = Path("/dev/shm")
     if shm.is_dir() and shutil.disk_usage(shm).free > _ROOMY_SHM:
         return str(shm)
@@ -117,6 +121,8 @@ def run_checks(trial: Trial) -> None:
         ("what the checks can tell", values.power_checks),
         ("awkward calls", structure.awkward_checks),
     ]
+    if trial.settings.sanitize:
+        phases.append(("sanitize", sanitize.sanitizer_checks))
     for name, phase in phases:
         trial.progress(name)
         guarded(trial, name, phase)
@@ -147,7 +153,7 @@ def start_reference(trial: Trial) -> None:
     """Import and build the reference. Raises ProblemError with its own words when it fails."""
     s = trial.settings
     try:
-        device = resolve_device(trial, s.device)
+        trial.inputs_device = device = resolve_device(trial, s.device)
         trial.ask_referee("load", path=str(s.reference), cls="Model", device=device, poison=False)
         trial.ask_referee("set_precision", precision=s.precision)
         trial.init = trial.ask_referee("init_arguments", prefix=trial.path("referee"))
@@ -168,9 +174,9 @@ def resolve_device(trial: Trial, device: str) -> str:
 def start_candidate(trial: Trial) -> None:
     """Import and build the candidate; compare what its constructor made."""
     s = trial.settings
-    device = trial.ask_referee("device")
     try:
-        trial.ask("load", path=str(s.candidate), cls="ModelNew", device=device, poison=True)
+        where = {"device": trial.inputs_device, "poison": True}
+        trial.ask("load", path=str(s.candidate), cls="ModelNew", **where)
     except WorkerRaised as failure:
         trial.add("import", "fail", str(failure))
         return
@@ -214,4 +220,4 @@ def first_call(trial: Trial) -> None:
 def _report(trial: Trial, seconds: float) -> VerifyReport:
     checks = tuple(trial.checks)
     verdict = conclude(checks, tuple(trial.undecided))
-    return VerifyReport(verdict, checks, values.summary(trial), trial.accuracy, seconds)
+    return VerifyReport(verdict, checks, values.summary(trial), values.accuracy(trial), seconds)

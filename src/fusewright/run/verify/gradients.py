@@ -56,7 +56,7 @@ def _expected(name: str, gradient: torch.Tensor, wide: list[torch.Tensor]) -> Ex
     right, *allowed = wide or [gradient.double()]
     part = Part.of(0, gradient, right, allowed)
     path, has_oracle = f"gradient of {name}", bool(wide)
-    return judge.expect(path, gradient, lambda: iter([part]), has_oracle, 1.0, _SLACK)
+    return judge.expect(path, gradient, lambda _: iter([part]), has_oracle, 1.0, _SLACK)
 
 
 def judge_gradients(book: Book, spec: Spec) -> list[dict[str, Any]]:

@@ -93,6 +93,10 @@ class Worker:
         text = self._log.read_text(errors="replace").strip().splitlines()
         return " | ".join(line.strip() for line in text[-lines:])[-600:]
 
+    def hang_up(self) -> None:
+        """Close the channel, upon which the worker ends by itself."""
+        self._sock.close()
+
     def close(self) -> None:
         """Kill the worker and everything that it started. Idempotent."""
         self._sock.close()

@@ -42,9 +42,13 @@ class Part:
         return cls(first, eager, oracle, others, metrics.joint_mask(eager, oracle))
 
 
+Parts = Callable[[bool], Iterator[Part]]
+
+
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What one tensor should be. `parts` may be called often; it may compute anew each time."""
+    """What one tensor should be. `parts` may be called often and may compute anew each time; its
+    argument says whether the other allowed references are wanted too."""
 
     path: str
     dtype: torch.dtype
@@ -54,7 +58,7 @@ class Expected:
     rms: float
     eager: Distance
     bound: Distance
-    parts: Callable[[], Iterator[Part]]
+    parts: Parts
 
 
 def is_exact(dtype: torch.dtype) -> bool:
@@ -65,7 +69,7 @@ def is_exact(dtype: torch.dtype) -> bool:
 def expect(
     path: str,
     whole: torch.Tensor,
-    parts: Callable[[], Iterator[Part]],
+    parts: Parts,
     has_oracle: bool,
     zero_scale: float,
     slack: float = 1.0,
@@ -87,11 +91,11 @@ def expect(
 
 
 def _reference_distances(
-    whole: torch.Tensor, parts: Callable[[], Iterator[Part]], rms: float
+    whole: torch.Tensor, parts: Parts, rms: float
 ) -> tuple[Distance, Distance]:
     """(eager's own distance, the largest over all allowed references)."""
     sums: list[Accumulator] = []
-    for part in parts():
+    for part in parts(True):
         for i, tensor in enumerate((part.eager, *part.allowed)):
             if i == len(sums):
                 sums.append(Accumulator(whole.shape, rms, whole.device))
@@ -156,7 +160,7 @@ def _judge_exact(candidate: torch.Tensor, expected: Expected) -> Finding:
     """Every element must be eager's, or what exact arithmetic gives (where eager rounded a tie)."""
     wrong = 0
     reason = ""
-    for part in expected.parts():
+    for part in expected.parts(False):
         rows = _rows(candidate, part)
         differs = (rows != part.eager) & (rows != part.oracle)
         wrong += int(differs.sum())
@@ -170,7 +174,7 @@ def _judge_exact(candidate: torch.Tensor, expected: Expected) -> Finding:
 
 def _judge_float(candidate: torch.Tensor, expected: Expected) -> Finding:
     sums = Accumulator(candidate.shape, expected.rms, candidate.device)
-    for part in expected.parts():
+    for part in expected.parts(False):
         rows = _rows(candidate, part)
         valid = _also_finite(part, rows)
         wrong, index = 0, ()
@@ -211,7 +215,7 @@ def _excess(distance: Distance, bound: Distance, eager: Distance) -> str:
 
 def _worst_example(distance: Distance, candidate: torch.Tensor, expected: Expected) -> str:
     where = distance.where
-    for part in expected.parts():
+    for part in expected.parts(False):
         if where and part.first <= where[0] < part.first + max(len(_flat(part.oracle)), 1):
             return _example((where[0] - part.first, *where[1:]), part, _rows(candidate, part))
     return "element unknown"

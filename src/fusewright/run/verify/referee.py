@@ -4,7 +4,7 @@ The referee runs the reference file only, in a process that the candidate's neve
 points it computes what is right after the candidate has answered.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -88,7 +88,8 @@ def _stamps(module: torch.nn.Module) -> dict[str, tuple[int, int]]:
 
 
 def fresh_inputs(book: Book, point: Point) -> list[Any]:
-    return tensors.load(book.draws[point.inputs], book.session.device)
+    """The point's inputs, to be read only: on the CPU they are mappings of their files."""
+    return tensors.load(book.draws[point.inputs], book.session.device, copy=False)
 
 
 def _eager_effects(book: Book, report: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -181,10 +182,10 @@ def _whole(
     eager: torch.Tensor,
     wide: dict[str, torch.Tensor],
     rest: list[dict[str, torch.Tensor]],
-) -> Callable[[], Iterator[Part]]:
+) -> judge.Parts:
     """The single part of a tensor that fits in memory."""
     part = Part.of(0, eager, wide[path], [other[path] for other in rest])
-    return lambda: iter([part])
+    return lambda _: iter([part])
 
 
 def wide_module(book: Book, weights: str) -> torch.nn.Module:
@@ -196,11 +197,15 @@ def wide_module(book: Book, weights: str) -> torch.nn.Module:
     return session.slots["wide"]
 
 
-def wide_runs(book: Book, point: Point, inputs: list[Any]) -> list[dict[str, torch.Tensor]]:
-    """The float64 result and the other results that are as right as the computation determines:
-    with every value randomly rounded, and in the tensor-core arithmetic that is allowed."""
+def wide_runs(
+    book: Book, point: Point, inputs: list[Any], allowed: bool = True
+) -> list[dict[str, torch.Tensor]]:
+    """The float64 result and, if asked for, other results that are as right as the computation
+    determines: with every value randomly rounded, and in tensor-core arithmetic that is allowed."""
     base = base_dtype(book, inputs)
     runs = [wide_run(book, point, inputs, Float64(base))]
+    if not allowed:
+        return runs
     for seed in range(book.jittered_runs):
         jitter = Jitter(metrics.UNIT_ROUNDOFF[base], seed, book.session.device)
         mode = Float64(base, jitter=jitter)
@@ -289,11 +294,11 @@ def _sliced(
         )
 
     def parts_of(path: str):
-        def parts() -> Iterator[Part]:
+        def parts(allowed: bool) -> Iterator[Part]:
             for start in range(0, rows, size):
                 stop = min(rows, start + size)
                 piece = oracle.take_rows(inputs, rows, start, stop)
-                runs = [run[path] for run in wide_runs(book, point, piece)]
+                runs = [run[path] for run in wide_runs(book, point, piece, allowed)]
                 yield Part.of(start, eager[path][start:stop], runs[0], runs[1:])
 
         return parts
@@ -338,7 +343,7 @@ def release(book: Book, name: str) -> None:
 def classify(book: Book, name: str, norm: float) -> str:
     """The accuracy class of an output error `norm` at a point."""
     point = book.expectations[name].point
-    inputs = tensors.load(book.draws[point.inputs], book.session.device)
+    inputs = fresh_inputs(book, point)
     worst = metrics.ZERO
     for path, expected in book.expectations[name].expected.items():
         if path.startswith("output") and not expected.exact:
@@ -355,7 +360,7 @@ def _error(book: Book, name: str, path: str, tensor: torch.Tensor) -> float:
     if expected is None or expected.exact or not path.startswith("output"):
         return 0.0
     sums = metrics.Accumulator(expected.shape, expected.rms, tensor.device)
-    for part in expected.parts():
+    for part in expected.parts(False):
         sums.add(metrics.as_real(tensor), part.oracle, part.valid, part.first)
     return sums.result().norm
 

@@ -111,6 +111,8 @@ def train(session: Session, slot: str, mode: bool) -> None:
 def put(session: Session, name: str, spec: Spec, layout: str) -> dict[str, bool]:
     """Make inputs under `name`. Layouts: "plain" (fresh storage), "reuse" (new values into the
     tensors that `name` already has), "strided" and "misaligned" (same values, awkward storage)."""
+    if layout != "reuse":
+        session.inputs.pop(name, None)
     fresh = tensors.load(spec, session.device)
     if layout == "reuse":
         for (_, old), (_, new) in zip(

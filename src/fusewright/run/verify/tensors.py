@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from fusewright.errors import ProblemError
-from fusewright.run.verify.specs import Spec
+from fusewright.run.verify.specs import Spec, contiguous_strides
 
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -186,20 +186,27 @@ def _is_injective(shape: Sequence[int], stride: Sequence[int]) -> bool:
     return True
 
 
-def load(spec: Spec, device: torch.device) -> Any:
-    """The nested value of a spec, its tensors in fresh storage of their strides on `device`."""
+def load(spec: Spec, device: torch.device, copy: bool = True) -> Any:
+    """The nested value of a spec, its tensors on `device` with their strides.
+
+    Without `copy`, contiguous tensors on the CPU are private mappings of their files: nothing is
+    read before it is used, and nothing counts as used memory.
+    """
     match spec["k"]:
         case "tensor":
-            return relaid(read(spec).to(device), spec["stride"])
+            tensor = read(spec).to(device)
+            borrowed = not copy and spec["stride"] == contiguous_strides(spec["shape"])
+            return tensor if borrowed else relaid(tensor, spec["stride"])
         case "value":
             return spec["value"]
         case "torch":
             name = spec["value"]
             return getattr(torch, name) if spec["type"] == "dtype" else torch.device(name)
         case "list":
-            return [load(item, device) for item in spec["items"]]
+            return [load(item, device, copy) for item in spec["items"]]
         case "tuple":
-            return tuple(load(item, device) for item in spec["items"])
+            return tuple(load(item, device, copy) for item in spec["items"])
         case "dict":
-            return {k: load(v, device) for k, v in zip(spec["keys"], spec["items"], strict=True)}
+            items = (load(item, device, copy) for item in spec["items"])
+            return dict(zip(spec["keys"], items, strict=True))
     raise ProblemError(f"an argument of type {spec['type']} cannot be handed to another process")

@@ -45,6 +45,7 @@ class Settings:
     precision: str
     seeds: int
     timeout_s: float
+    sanitize: bool = False
 
 
 @dataclass(slots=True)
@@ -58,12 +59,14 @@ class Trial:
     candidate: Worker
     progress: Progress
     init: Spec = field(default_factory=dict)
+    inputs_device: str = "cpu"
     training: bool = True
     other_stream: bool = False
     checks: list[Check] = field(default_factory=list)
     undecided: list[str] = field(default_factory=list)
     weights: dict[str, Spec] = field(default_factory=dict)
     inputs: dict[str, Spec] = field(default_factory=dict)
+    recipes: dict[str, str] = field(default_factory=dict)
     points: dict[str, dict[str, Any]] = field(default_factory=dict)
     errors: list[Finding] = field(default_factory=list)
     nulls: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -82,10 +85,10 @@ class Trial:
         """A new file prefix in the folder of "referee" or "candidate"."""
         return str(self.folder / owner / str(next(self._numbers)))
 
-    def add(self, name: str, outcome: Outcome, detail: str) -> Check:
-        check = Check(name, outcome, detail, self.command() if outcome == "fail" else "")
-        self.checks.append(check)
-        return check
+    def add(self, name: str, outcome: Outcome, detail: str, reproduce: str = "") -> None:
+        """A check; one that failed gets a command to repeat it, by default this verification."""
+        command = reproduce or self.command() if outcome == "fail" else ""
+        self.checks.append(Check(name, outcome, detail, command))
 
     def command(self) -> str:
         """The command that repeats this verification."""
@@ -93,9 +96,18 @@ class Trial:
         parts = ["fusewright", "verify", str(s.reference), str(s.candidate), "--device", s.device]
         return shlex.join(parts)
 
+    def replay_command(self, point: Point) -> str:
+        """The command that repeats one comparison, in one process."""
+        s, mode = self.settings, "train" if point.train else "eval"
+        parts = ["python", "-m", "fusewright.run.verify.replay", str(s.reference), str(s.candidate)]
+        parts += ["--inputs", self.recipes[point.inputs], "--weights", self.recipes[point.weights]]
+        device = self.inputs_device
+        return shlex.join([*parts, "--mode", mode, "--device", device])
+
     def draw_inputs(self, name: str, kind: str, seed: int, rows: int | None = None) -> Spec:
         """Inputs by the name that points refer to; drawn once."""
         if name not in self.inputs:
+            self.recipes[name] = f"{kind}:{seed}" + ("" if rows is None else f":{rows}")
             self.inputs[name] = self.ask_referee(
                 "draw_inputs",
                 name=name,
@@ -108,6 +120,7 @@ class Trial:
 
     def draw_weights(self, name: str, kind: str, seed: int) -> Spec:
         if name not in self.weights:
+            self.recipes[name] = f"{kind}:{seed}"
             self.weights[name] = self.ask_referee(
                 "draw_weights", name=name, kind=kind, seed=seed, prefix=self.path("referee")
             )
@@ -174,19 +187,18 @@ class Trial:
         if self.points.pop(point.name, None) is not None:
             self.ask_referee("release", name=point.name)
 
-    def tell(self, name: str, findings: Iterable[Finding]) -> bool:
-        """Add a check from findings; True when it passed."""
+    def tell(self, name: str, findings: Iterable[Finding], reproduce: str = "") -> None:
+        """Add a check from findings."""
         found = list(findings)
         wrong = [f for f in found if f["ok"] is False]
         unknown = [f for f in found if f["ok"] is None]
         if wrong:
-            self.add(name, "fail", describe(wrong))
+            self.add(name, "fail", describe(wrong), reproduce)
         elif unknown:
             self.undecided.append(name)
             self.add(name, "warn", "cannot be told without a float64 oracle: " + describe(unknown))
         else:
             self.add(name, "pass", describe_best(found))
-        return not wrong
 
 
 def describe(findings: list[Finding], limit: int = 3) -> str:

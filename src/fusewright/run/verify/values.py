@@ -3,7 +3,7 @@
 Runs in the verifier's process; the arithmetic is done by the referee.
 """
 
-from fusewright.run.verify import randomness
+from fusewright.run.verify import randomness, specs
 from fusewright.run.verify.isolate import WorkerRaised
 from fusewright.run.verify.report import ErrorSummary
 from fusewright.run.verify.structure import brief
@@ -36,7 +36,8 @@ def judge_first_call(trial: Trial, point: Point, report: dict) -> None:
     else:
         trial.errors += outputs
         judge_precision(trial, point, outputs)
-    trial.tell("values/given", outputs)
+    failing = any(f["ok"] is False for f in outputs)
+    trial.tell("values/given", outputs, smallest_failing(trial, point) if failing else "")
     trial.tell("buffers", [f for f in found if f["path"].startswith("state")])
     trial.tell("inputs-unchanged", [f for f in found if f["path"].startswith("input")])
     if report["rng"] and not trial.expect(point)["rng"]:
@@ -51,7 +52,8 @@ def judge_precision(trial: Trial, point: Point, outputs: list[Finding]) -> None:
     worst = max(floats, key=lambda f: f["norm"])
     if all(f["ok"] is not False for f in floats):
         better = all(f["norm"] <= f["eager"] for f in floats)
-        trial.accuracy = "more accurate than the reference" if better else "reference class"
+        dtype = specs.tensors(trial.expect(point)["output"])[0][1]["dtype"]
+        trial.accuracy = "more accurate than the reference" if better else f"{dtype} class"
         return
     trial.accuracy = trial.ask_referee("classify", name=point.name, norm=worst["norm"])
     if trial.accuracy in ("TF32 class", "half class"):
@@ -95,18 +97,38 @@ def distribution(trial: Trial, inputs: str, weights: str, name: str) -> None:
     if expected["finite"] < 0.5:
         name += " (mostly NaN or Inf)"
     trial.errors += found
-    tell_values(trial, name, kind, found)
+    tell_values(trial, name, kind, found, point)
     note_power(trial, point)
     trial.release(point)
 
 
-def tell_values(trial: Trial, name: str, kind: str, found: list[Finding]) -> None:
+def tell_values(trial: Trial, name: str, kind: str, found: list[Finding], point: Point) -> None:
     """Ties may be broken differently where an index is the output: a warning there."""
     wrong = [f for f in found if f["ok"] is False]
     if kind == "ties" and wrong and all(f["exact"] for f in wrong):
         trial.add(name, "warn", "another choice among equal values: " + describe(wrong))
     else:
-        trial.tell(name, found)
+        trial.tell(name, found, smallest_failing(trial, point) if wrong else "")
+
+
+def smallest_failing(trial: Trial, point: Point) -> str:
+    """The command that repeats a wrong answer, at the smallest batch size that still shows it.
+
+    Sizes 1, 2, 4, ... are tried on a fresh module; a size that either side refuses is passed over.
+    """
+    kind, seed = trial.recipes[point.inputs].split(":")[:2]
+    for rows in (1, 2, 4, 8):
+        small = Point(point.weights, f"{point.inputs}-of-{rows}", point.train, point.seed)
+        try:
+            trial.draw_inputs(small.inputs, kind, int(seed), rows)
+            trial.construct("small")
+            wrong = any(f["ok"] is False for f in trial.evaluate(small, "small"))
+        except WorkerRaised:
+            continue
+        trial.release(small)
+        if wrong:
+            return trial.replay_command(small)
+    return trial.replay_command(point)
 
 
 def note_power(trial: Trial, point: Point) -> None:
@@ -154,6 +176,12 @@ def unseen(trial: Trial) -> list[str]:
     if {ignoring[name]["path"] for name in constant} != {r["path"] for r in ignoring.values()}:
         return undetected
     return undetected + [f"{name} (the reference gives that at every draw)" for name in constant]
+
+
+def accuracy(trial: Trial) -> str:
+    """The class found at the given inputs, unless the values at other points are wrong."""
+    others = [c for c in trial.checks if c.outcome == "fail" and c.name.startswith("values/")]
+    return "" if any(c.name != "values/given" for c in others) else trial.accuracy
 
 
 def summary(trial: Trial) -> ErrorSummary:
