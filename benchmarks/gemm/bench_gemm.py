@@ -355,6 +355,21 @@ PROBLEMS = {
     "batch16_16384": Problem(16, 16384, 16384, PLAIN, True, _mm),
 }
 
+# (m, k, n) around the point where the library is the better choice.
+GATE = (
+    (8, 8192, 8192),
+    (32, 8192, 8192),
+    (128, 4096, 4096),
+    (128, 8192, 8192),
+    (512, 512, 512),
+    (512, 4096, 4096),
+    (2048, 512, 2048),
+    (4096, 128, 4096),
+    (8192, 32, 8192),
+    (65536, 1024, 256),
+)
+PROBLEMS |= {f"gate_{m}x{k}x{n}": Problem(m, n, k, PLAIN, True, _mm) for m, k, n in GATE}
+
 
 def time_problem(library: ctypes.CDLL, name: str, rounds: int) -> dict[str, object]:
     """Median times of interleaved rounds with an L2 flush before each call, and the errors."""
