@@ -46,3 +46,15 @@ def test_candidate_gets_its_verdict(path: Path, nursery: Nursery) -> None:
         failed = [c.name for c in report.failed()]
         wanted = tuple(match[2].split("|"))
         assert any(name.startswith(wanted) for name in failed), summary(report)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if path.stem.startswith("honest")],
+    ids=lambda path: f"{path.parent.name}/{path.stem}",
+)
+def test_honest_candidate_is_accepted_over_fifty_seeds(path: Path, nursery: Nursery) -> None:
+    report = verify(path.parent / "reference.py", path, device="cpu", seeds=50, nursery=nursery)
+    assert report.verdict == "accept", summary(report)
+    assert sum(check.name.startswith("values/given-") for check in report.checks) == 49

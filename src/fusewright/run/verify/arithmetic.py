@@ -94,6 +94,8 @@ class Float64(TorchDispatchMode):
     ) -> None:
         super().__init__()
         self.base, self.rounding, self.rounded, self.jitter = base, rounding, rounded, jitter
+        # Taken before the run makes float64 the default: what `torch.rand(n)` draws in.
+        self.default = torch.get_default_dtype()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -120,16 +122,19 @@ class Float64(TorchDispatchMode):
             scaled, mask = func(torch.ones_like(args[0], dtype=self.base), *args[1:], **kwargs)
             return args[0] * scaled.to(args[0].dtype), mask
         narrow = tree_map(self._narrow, (args, kwargs))
-        result = func(*narrow[0], **narrow[1])
+        wide_default = torch.get_default_dtype()
+        torch.set_default_dtype(self.default)
+        try:
+            result = func(*narrow[0], **narrow[1])
+        finally:
+            torch.set_default_dtype(wide_default)
         if func._schema.is_mutable and isinstance(args[0], torch.Tensor):
             return args[0].copy_(narrow[0][0])
         return tree_map(_widen_tensor, result)
 
     def _narrow(self, value: Any) -> Any:
         wide = isinstance(value, torch.Tensor) and value.dtype == torch.float64
-        if wide:
-            return value.to(self.base)
-        return self.base if value is torch.float64 else value
+        return value.to(self.base) if wide else value
 
 
 def _rounds(func: Any, name: str, args: tuple[Any, ...]) -> bool:

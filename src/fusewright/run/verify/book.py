@@ -58,5 +58,6 @@ class Book:
     gradients: dict[str, Expected] = field(default_factory=dict)
     samples: dict[str, Any] = field(default_factory=dict)
     stamps: dict[str, Stamps] = field(default_factory=dict)
+    written: dict[str, None] = field(default_factory=dict)
     null_seconds: float = 0.0
     jittered_runs: int = 2

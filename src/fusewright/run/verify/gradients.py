@@ -36,12 +36,16 @@ def expect_gradients(
 
 
 def _wide_gradients(book: Book, point: Point) -> list[dict[str, torch.Tensor]]:
-    """Float64 gradients by name, exact and randomly rounded; none where they cannot be had."""
+    """Float64 gradients by name: exact, randomly rounded, in allowed arithmetic. Empty where
+    they cannot be had."""
     base = referee.base_dtype(book, referee.fresh_inputs(book, point))
     jitter = Jitter(metrics.UNIT_ROUNDOFF[base], point.seed, book.session.device)
+    allowed = referee.allowed_roundings(book.precision, book.session.device)
+    modes = [Float64(base), Float64(base, jitter=jitter)]
+    modes += [Float64(base, rounding, ops) for rounding, ops in allowed]
     runs: list[dict[str, torch.Tensor]] = []
     try:
-        for mode in (Float64(base), Float64(base, jitter=jitter)):
+        for mode in modes:
             module = referee.wide_module(book, point.weights).train(point.train)
             inputs = oracle.widen_inputs(referee.fresh_inputs(book, point))
             with oracle.float64_arithmetic(mode):

@@ -40,6 +40,7 @@ def expect(book: Book, name: str, weights: str, inputs: str, seed: int, train: b
     plan = {"slot": "reference", "inputs": "point", "seed": seed, "prefix": None, "effects": True}
     with oracle.PeakMemory(book.session.device) as peak:
         report = runner.call(book.session, keep="eager", **plan)
+    book.written.update(dict.fromkeys(report["effects"]["state"]["keys"]))
     if report["seconds"] > _SLOW_S:
         book.jittered_runs = 1
     eager = _eager_effects(book, report)
@@ -73,7 +74,8 @@ def set_state(book: Book, slot: str, weights: str) -> None:
         now = _stamps(module)
         with torch.no_grad():
             for name, tensor in module.state_dict(keep_vars=True).items():
-                if name not in now or now[name] != stamps.entries[name]:
+                written = name in book.written or name not in now
+                if written or now[name] != stamps.entries[name]:
                     tensor.copy_(wanted[name])
     book.stamps[slot] = Stamps(weights, _stamps(module))
 
@@ -81,7 +83,8 @@ def set_state(book: Book, slot: str, weights: str) -> None:
 def _stamps(module: torch.nn.Module) -> dict[str, tuple[int, int]]:
     """Identity and version of every parameter: a write, in place or by replacement, shows.
 
-    Buffers are left out: batch normalisation writes its statistics without a new version.
+    Buffers are left out: batch normalisation writes its statistics without a new version. So does
+    whatever writes through `.data`, which is why entries seen to change are in `Book.written`.
     """
     parameters = module.named_parameters(remove_duplicate=False)
     return {name: (id(tensor), tensor._version) for name, tensor in parameters}

@@ -71,7 +71,8 @@ def distribution_checks(trial: Trial) -> None:
     seeds = min(trial.settings.seeds, 2) if slow else trial.settings.seeds
     for seed in range(1, seeds):
         trial.draw_inputs(f"given-{seed}", "given", seed)
-        distribution(trial, f"given-{seed}", "random-1", f"values/given-{seed}")
+        trial.draw_weights(f"random-{seed}", "random", seed)
+        distribution(trial, f"given-{seed}", f"random-{seed}", f"values/given-{seed}")
     for inputs, weights in _DISTRIBUTIONS[:_SLOW_COUNT] if slow else _DISTRIBUTIONS:
         distribution(trial, inputs, weights, f"values/{inputs}")
 

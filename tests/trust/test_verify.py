@@ -1,0 +1,218 @@
+"""`verify` as a whole: verdicts that need a file of their own, errors, report, isolation."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fusewright.errors import ProblemError, UsageError
+from fusewright.run.verify import (
+    Check,
+    ErrorSummary,
+    Nursery,
+    VerifyReport,
+    render_verify,
+    verify,
+)
+from fusewright.run.verify.isolate import WorkerCrashed, WorkerHung, WorkerRaised
+from fusewright.run.verify.sanitize import read_log
+
+REFERENCE = """
+import torch
+from torch import nn
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(12, 10{dtype})
+    def forward(self, x):
+        return {body}
+def get_inputs():
+    return [torch.rand(6, 12{dtype})]
+"""
+Run = Callable[..., VerifyReport]
+
+
+@pytest.fixture(scope="module")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    with Nursery(tmp_path_factory.mktemp("nursery")) as started:
+        yield started
+
+
+@pytest.fixture
+def run(tmp_path: Path, nursery: Nursery) -> Run:
+    """Verify a candidate whose forward is `new` against a reference whose forward is `old`."""
+
+    def run_one(old: str, new: str, dtype: str = "", **options: object) -> VerifyReport:
+        reference, candidate = tmp_path / "reference.py", tmp_path / "candidate.py"
+        filled = REFERENCE.replace("{dtype}", dtype and f", dtype=torch.{dtype}")
+        reference.write_text(filled.replace("{body}", old))
+        text = filled.replace("{body}", new).replace("class Model(", "class ModelNew(")
+        candidate.write_text(text)
+        chosen = {"device": "cpu", "nursery": nursery} | options
+        return verify(reference, candidate, **chosen)  # type: ignore[arg-type]
+
+    return run_one
+
+
+def outcome(report: VerifyReport, name: str) -> str:
+    return next(check.outcome for check in report.checks if check.name == name)
+
+
+def test_report_of_an_equal_file(run: Run) -> None:
+    report = run("self.linear(x)", "self.linear(x)")
+    assert (report.verdict, report.exit_code) == ("accept", 0)
+    found = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    assert sorted(found) == ["checks", "error", "verdict"]
+    assert all(sorted(check) == ["detail", "name", "outcome"] for check in found["checks"])
+    assert sorted(found["error"]) == ["candidate", "minimum_detectable", "reference"]
+    assert 0 < found["error"]["reference"] <= found["error"]["minimum_detectable"] <= 5e-7
+    assert {"values/given", "state-dict", "power", "isolation"} <= {
+        check["name"] for check in found["checks"]
+    }
+
+
+def test_a_wrong_file_names_the_check_and_how_to_see_it_again(run: Run) -> None:
+    report = run("self.linear(x)", "self.linear(x) * (1 + 1e-5)")
+    assert report.exit_code == 1
+    failed = next(check for check in report.failed() if check.name == "values/given")
+    assert "relative L2 error 1e-05" in failed.detail
+    assert "replay" in failed.reproduce and "--inputs given:0:1" in failed.reproduce
+    console = Console(width=120, record=True, file=None, quiet=True)
+    console.print(render_verify(report))
+
+
+def test_replay_repeats_the_comparison(run: Run, tmp_path: Path) -> None:
+    from fusewright.run.verify.replay import parse, replay
+
+    run("self.linear(x)", "self.linear(x) * (1 + 1e-5)")
+    files = [str(tmp_path / "reference.py"), str(tmp_path / "candidate.py")]
+    words = [*files, "--inputs", "heavy:3:2", "--weights", "random:1"]
+    (line,) = replay(parse(words), str(tmp_path))
+    assert line.startswith("output: wrong: relative L2 error 1e-05")
+
+
+def test_a_reference_that_ignores_its_input_cannot_be_tested(run: Run) -> None:
+    report = run("torch.zeros_like(self.linear(x))", "torch.zeros_like(self.linear(x))")
+    assert (report.verdict, report.exit_code) == ("inconclusive", 2)
+    assert "zeros as output" in next(c.detail for c in report.checks if c.name == "power")
+
+
+def test_a_dead_parameter_is_no_hindrance(run: Run) -> None:
+    old = "(y := self.linear(x)) - y.mean(0)"
+    new = "(y := x @ self.linear.weight.t()) - y.mean(0) + 0 * self.linear.bias"
+    report = run(old, new)
+    assert report.verdict == "accept", [c for c in report.checks if c.outcome != "pass"]
+    power = next(c.detail for c in report.checks if c.name == "power")
+    assert "of no effect on any output: parameter linear.bias" in power
+
+
+def test_a_term_below_the_precision_is_seen_or_the_verdict_is_open(run: Run) -> None:
+    report = run("self.linear(x) * (1 + 2e-7 * torch.sigmoid(x.mean()))", "self.linear(x)")
+    assert report.verdict == "inconclusive"
+    assert "left out (differs by" in next(c.detail for c in report.checks if c.name == "power")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_other_dtypes(run: Run, dtype: str) -> None:
+    same = "torch.nn.functional.gelu(self.linear(x))"
+    other = "torch.nn.functional.gelu(x @ self.linear.weight.t() + self.linear.bias)"
+    if dtype != "float64":
+        # In float32 inside: nearer to float64 than the reference is.
+        other = "torch.nn.functional.gelu(x.float() @ self.linear.weight.float().t()"
+        other += " + self.linear.bias.float()).to(x.dtype)"
+    report = run(same, other, dtype)
+    assert report.verdict == "accept", [c for c in report.checks if c.outcome != "pass"]
+    wrong = run(same, other.replace("gelu(", "relu(", 1), dtype)
+    assert wrong.verdict == "reject"
+
+
+def test_float64_is_not_judged_as_float32(run: Run) -> None:
+    report = run("self.linear(x)", "self.linear(x).float().double()", "float64")
+    assert report.verdict == "reject"
+
+
+@pytest.mark.parametrize(
+    ("precision", "verdict"),
+    [("match", "reject"), ("ieee", "reject"), ("tf32", "reject"), ("bf16", "accept")],
+)
+def test_precision_allows_what_it_says(run: Run, precision: str, verdict: str) -> None:
+    # bfloat16 operands with a float32 result, as a tensor core gives it.
+    half = "x.bfloat16().float() @ self.linear.weight.bfloat16().float().t() + self.linear.bias"
+    report = run("self.linear(x)", half, precision=precision)
+    assert report.verdict == verdict, [c for c in report.checks if c.outcome != "pass"]
+
+
+def test_a_missing_file_and_bad_options_are_errors(tmp_path: Path, run: Run) -> None:
+    with pytest.raises(ProblemError, match="no such file"):
+        verify(tmp_path / "a.py", tmp_path / "b.py")
+    with pytest.raises(UsageError, match="precision 'fp8'"):
+        run("x", "x", precision="fp8")
+    with pytest.raises(UsageError, match="device 'tpu'"):
+        run("x", "x", device="tpu")
+    with pytest.raises(UsageError, match="seeds"):
+        run("x", "x", seeds=0)
+
+
+def test_a_reference_that_does_not_run_is_the_users_error(run: Run) -> None:
+    with pytest.raises(ProblemError, match=r"reference\.py does not run"):
+        run("x", "x", dtype="no_such_dtype")
+
+
+def test_a_reference_whose_forward_raises_is_undecided(run: Run) -> None:
+    report = run("x.no_such_method()", "self.linear(x)")
+    assert report.verdict == "inconclusive"
+    assert "no_such_method" in next(c.detail for c in report.checks if c.name == "reference")
+
+
+def test_workers_that_raise_crash_and_hang(nursery: Nursery, tmp_path: Path) -> None:
+    path = tmp_path / "bad.py"
+    path.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    arguments = {"path": str(path), "cls": "Model", "device": "cpu", "poison": False}
+    worker = nursery.spawn("candidate")
+    with pytest.raises(WorkerCrashed, match="killed by SIGSEGV"):
+        worker.call("load", 20.0, **arguments)
+    path.write_text("import time\ntime.sleep(100)\n")
+    with pytest.raises(WorkerHung, match=r"no answer within 0\.5 s"):
+        nursery.spawn("candidate").call("load", 0.5, **arguments)
+    path.write_text("raise ValueError('words')\n")
+    worker = nursery.spawn("candidate")
+    with pytest.raises(WorkerRaised, match="words") as raised:
+        worker.call("load", 20.0, **arguments)
+    assert raised.value.role == "candidate"
+    worker.close()
+
+
+def test_what_a_candidate_prints_does_not_reach_the_channel(run: Run) -> None:
+    noisy = "(print('x' * 10000), __import__('os').write(1, b'{}'), self.linear(x))[-1]"
+    assert run("self.linear(x)", noisy).verdict == "accept"
+
+
+def test_a_failed_check_rejects_before_an_open_one() -> None:
+    checks = (Check("a", "pass", ""), Check("b", "fail", "why", "how"), Check("c", "skip", ""))
+    report = VerifyReport("reject", checks, ErrorSummary(1e-7, None, 5e-7), "", 1.0)
+    assert report.failed() == (checks[1],)
+    console = Console(width=100, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(render_verify(report))
+    text = console.export_text()
+    assert text.index("fail") < text.index("pass") and "how" in text and "reject" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [
+        ("========= ERROR SUMMARY: 0 errors", "pass"),
+        ("========= Invalid __global__ read\n========= ERROR SUMMARY: 3 errors", "fail"),
+        ("========= RACECHECK SUMMARY: 2 hazards displayed (2 errors, 0 warnings)", "fail"),
+        ("========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)", "pass"),
+        ("Segmentation fault", "warn"),
+    ],
+)
+def test_what_the_sanitizer_prints(text: str, outcome: str) -> None:
+    assert read_log(text, "memcheck")[0] == outcome
+
+
+def test_sanitizing_on_a_cpu_is_skipped(run: Run) -> None:
+    report = run("self.linear(x)", "self.linear(x)", sanitize=True)
+    assert outcome(report, "sanitize/memcheck") == "skip"
