@@ -125,7 +125,14 @@ def environment_prefix(extensions: Path) -> list[str]:
     ninja is found beside the interpreter."""
     path = os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
     # Waiting threads sleep: spinning ones would starve each other on a busy machine.
-    return ["env", f"TORCH_EXTENSIONS_DIR={extensions}", f"PATH={path}", "OMP_WAIT_POLICY=PASSIVE"]
+    variables = {
+        "TORCH_EXTENSIONS_DIR": extensions,
+        "PATH": path,
+        "OMP_WAIT_POLICY": "PASSIVE",
+        # Asking whether there is a GPU must not start CUDA in a process that will fork.
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    }
+    return ["env", *(f"{name}={value}" for name, value in variables.items())]
 
 
 class Nursery:

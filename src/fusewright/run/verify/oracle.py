@@ -29,6 +29,10 @@ class OracleUnavailable(FusewrightError):
     """The reference cannot be run in float64 here; the message says why."""
 
 
+class OracleTooLarge(OracleUnavailable):
+    """A float64 run needs more memory than the device has free."""
+
+
 @dataclass(frozen=True, slots=True)
 class Effects:
     """What a call returned, and what it left in its inputs and in the module's state."""
@@ -111,6 +115,8 @@ def run_wide(
     try:
         with float64_arithmetic(mode), inner or contextlib.nullcontext():
             effects = run(module, inputs, seed)
+    except torch.OutOfMemoryError as error:
+        raise OracleTooLarge("a float64 run needs more memory than is free") from error
     except Exception as error:
         first = f"{type(error).__name__}: {error}".splitlines()[0]
         raise OracleUnavailable(f"the reference does not run in float64 ({first})") from error

@@ -14,7 +14,13 @@ from typing import Any
 import torch
 
 from fusewright.run.verify import judge, metrics, oracle, referee, tensors
-from fusewright.run.verify.arithmetic import Float64, OpSkipper, round_bf16, round_tf32
+from fusewright.run.verify.arithmetic import (
+    ALL_CONTRACTIONS,
+    Float64,
+    OpSkipper,
+    round_bf16,
+    round_tf32,
+)
 from fusewright.run.verify.book import Book, Expectation
 
 # Time, over all points, for the nulls that need a float64 forward each; and how many of them are
@@ -155,7 +161,8 @@ def _selected(book: Book, expectation: Expectation, known: list[str]) -> list[Nu
 def _run(book: Book, expectation: Expectation, **changes: Any) -> dict[str, torch.Tensor]:
     """A float64 run of the expectation's point, with `changes` to referee.wide_run."""
     inputs = _inputs_of(book, expectation)
-    mode = Float64(referee.base_dtype(book, inputs), changes.pop("rounding", None))
+    rounded = changes.pop("rounded", ALL_CONTRACTIONS)
+    mode = Float64(referee.base_dtype(book, inputs), changes.pop("rounding", None), rounded)
     return referee.wide_run(book, expectation.point, inputs, mode, **changes)
 
 
@@ -185,7 +192,16 @@ def _roundings(book: Book, expectation: Expectation) -> Iterator[Null]:
     """Inputs, weights and operands of contractions rounded, as far as that is not allowed."""
     allowed = referee.allowed_roundings(book.precision, book.session.device)
     for label, rounding in (("TF32", round_tf32), ("bfloat16", round_bf16)):
-        if any(rounding is permitted for permitted, _ in allowed) or _is_narrow(expectation):
+        if _is_narrow(expectation):
+            continue
+        permitted = frozenset(op for given, ops in allowed if given is rounding for op in ops)
+        if permitted:
+            # Only what is not permitted may be wrong; the inputs may feed a permitted op.
+            rest = ALL_CONTRACTIONS - permitted
+            yield Null(
+                f"{label} arithmetic where it is not allowed",
+                lambda r=rounding, ops=rest: _run(book, expectation, rounding=r, rounded=ops),
+            )
             continue
         yield Null(
             f"{label} arithmetic",

@@ -25,6 +25,8 @@ from fusewright.run.verify.specs import Spec
 
 # A reference that takes longer than this is evaluated with random rounding once, not twice.
 _SLOW_S = 0.2
+# Batch slices when the estimate said that the whole would fit, and it did not.
+_SLICES_WHEN_FULL = 16
 
 
 def expect(book: Book, name: str, weights: str, inputs: str, seed: int, train: bool) -> Spec:
@@ -132,12 +134,16 @@ def _expectation(
     rows = oracle.batch_rows(fresh)
     size = sum(t.numel() * 8 for t in book.session.slots["reference"].state_dict().values())
     slices = oracle.slices_needed(4 * peak + 2 * size, book.session.device, rows)
-    if slices > 1:
+    if slices == 1:
         try:
-            return _sliced(book, point, fresh, eager, changed, random, slices, scale)
-        except oracle.OracleUnavailable as reason:
-            return _without_oracle(point, eager, changed, random, scale, str(reason))
-    return whole_expectation(book, point, fresh, eager, changed, random, scale)
+            return whole_expectation(book, point, fresh, eager, changed, random, scale)
+        except oracle.OracleTooLarge:
+            runner.release_memory(book.session.device)
+            slices = min(rows, _SLICES_WHEN_FULL)
+    try:
+        return _sliced(book, point, fresh, eager, changed, random, slices, scale)
+    except oracle.OracleUnavailable as reason:
+        return _without_oracle(point, eager, changed, random, scale, str(reason))
 
 
 def whole_expectation(
@@ -149,9 +155,14 @@ def whole_expectation(
     random: bool,
     scale: float,
 ) -> Expectation:
-    """Expectation from float64 runs of the whole batch, or without an oracle where they fail."""
+    """Expectation from float64 runs of the whole batch, or without an oracle where they fail.
+
+    Raises OracleTooLarge where they fail for want of memory.
+    """
     try:
         wide, *rest = wide_runs(book, point, inputs)
+    except oracle.OracleTooLarge:
+        raise
     except oracle.OracleUnavailable as reason:
         return _without_oracle(point, eager, changed, random, scale, str(reason))
     expected = {

@@ -339,6 +339,12 @@ def _weighted(output: torch.Tensor) -> torch.Tensor:
     return (output * count.cos().to(output.dtype).view(output.shape)).sum()
 
 
+def drop(session: Session, slot: str) -> None:
+    """Forget a module, so that large weights are not held twice."""
+    session.slots.pop(slot, None)
+    release_memory(session.device)
+
+
 def findings(session: Session) -> dict[str, Any]:
     """What the user's code did to this process since before its import."""
     assert session.before is not None
@@ -372,6 +378,7 @@ COMMANDS = {
     "redump": redump,
     "duplicate": duplicate,
     "backward": backward,
+    "drop": drop,
     "findings": findings,
     "forget": forget,
 }

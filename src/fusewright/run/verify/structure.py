@@ -81,6 +81,7 @@ def robust_checks(trial: Trial) -> None:
         scene(trial, "weights/set-before-first-call", weights_before_first_call)
         scene(trial, "weights/set-after-a-call", weights_after_call)
         scene(trial, "weights/replaced", weights_replaced)
+        trial.ask("drop", slot="fresh")
     else:
         trial.add("weights", "skip", "the module has no parameters and no buffers")
     for name, play in (
@@ -217,6 +218,7 @@ def gradients(trial: Trial) -> None:
 def duplicates(trial: Trial, how: str) -> None:
     """A copy computes the same, and neither feels what is done to the other."""
     trial.ask_referee("duplicate", slot="reference", into="copy", how=how)
+    trial.ask_referee("drop", slot="copy")
     trial.ensure_weights("main", "random-1")
     trial.ask("duplicate", slot="main", into="copy", how=how)
     trial.loaded["copy"] = "random-1"
@@ -225,6 +227,7 @@ def duplicates(trial: Trial, how: str) -> None:
         trial.set_weights("copy", "random-2", "copy")
         found += trial.evaluate(base_point(trial, weights="random-2"), "copy")
         found += again(trial, base_point(trial), "plain")
+    trial.ask("drop", slot="copy")
     trial.tell(how, found)
 
 
