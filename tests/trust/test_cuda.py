@@ -60,7 +60,8 @@ def scaled(x):
     x = x.contiguous()
     out = torch.empty_like(x)
     stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-    LIBRARY.launch(ctypes.c_void_p(x.data_ptr()), ctypes.c_void_p(out.data_ptr()), x.numel(), stream)
+    pointers = [ctypes.c_void_p(t.data_ptr()) for t in (x, out)]
+    LIBRARY.launch(*pointers, x.numel(), stream)
     return out
 """
 SCALE = """
