@@ -1,4 +1,4 @@
-"""Programs whose mathematics is far smaller than their text, with the least work that computes them.
+"""Programs whose mathematics is smaller than their text, with the least work that computes them.
 
 Each is a function of tensors, given at a small size (values are compared) and at a large one (work
 is compared). `ideal` counts float operations as the cost model does: two per multiply-add, one per
@@ -20,7 +20,7 @@ Shape = Sequence[int]
 
 @dataclass(frozen=True)
 class Program:
-    """`function` of tensors of `small` or `large` shapes; `ideal(*large shapes)` is its least work."""
+    """`function` of tensors of `small` or `large` shapes; `ideal(*large)` is its least work."""
 
     name: str
     function: Callable[..., Any]

@@ -15,8 +15,8 @@ import torch
 
 # Twice the largest L2 of a Hopper card and more: 256 MB, as Triton's and KernelBench's flushes.
 CUDA_FLUSH_BYTES = 256 << 20
-# Writes of the flush before a queued call: about 0.3 ms on a Hopper card, so that the device is still
-# busy when the host, which may be slow, has launched the call.
+# Writes of the flush before a queued call: about 0.3 ms on a Hopper card, so that the device is
+# still busy when the host, which may be slow, has launched the call.
 FLUSHES = 4
 # Where the size of the last-level cache cannot be read.
 ASSUMED_CACHE_BYTES = 64 << 20
