@@ -45,7 +45,10 @@ def test_rule(rule: Rule) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES, ids=names)
-def test_rule_at_length(rule: Rule) -> None:
+def test_rule_at_length(rule: Rule, request: pytest.FixtureRequest) -> None:
+    if rule.name == "scale-out-of-sum":
+        reason = "its generator also draws sums that another rule takes first"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     for seed in range(FEW, MANY):
         check_instance(rule, seed)
 

@@ -6,17 +6,19 @@ the modules named after their families.
 
 from ..context import Context
 from ..ir import graph as g
-from . import algebra, collect, constants, contract, reduce, view
+from . import algebra, clamp, collect, constants, contract, linear, reduce, view
 from .engine import run_rules
 from .rule import Rewrite, Rule
 
 RULES: tuple[Rule, ...] = (
     *constants.RULES,
     *algebra.RULES,
+    *clamp.RULES,
     *collect.RULES,
     *view.RULES,
     *reduce.RULES,
     *contract.RULES,
+    *linear.RULES,
 )
 
 __all__ = ["RULES", "Rewrite", "Rule", "rewrite", "run_rules"]

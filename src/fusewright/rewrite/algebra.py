@@ -10,7 +10,7 @@ from ..ir import graph as g
 from ..ir.graph import Node, Scalar
 from ..ir.scalar import OPS
 from .build import is_op, like, split_const, value_of
-from .range import is_finite
+from .range import interval, is_finite
 from .rule import Env, Rule
 from .samples import Draw
 
@@ -122,12 +122,16 @@ def _self(node: Node, env: Env) -> Node | None:
             return node.a
         case "sub" if is_finite(node.a, env):
             return like(0, node)
+        case "div" if is_finite(node.a, env) and interval(node.a, env).excludes_zero:
+            return like(1, node)
         case _:
             return None
 
 
 def _with_itself(draw: Draw) -> Node:
-    x = g.unary("tanh", draw.tensor())
+    x = g.unary(draw.pick(("tanh", "exp")), draw.tensor())
+    if x.kind == "exp" and draw.chance():
+        return g.binary("div", x, x)
     return g.binary(draw.pick(("sub", "maximum", "minimum")), x, x)
 
 
@@ -312,11 +316,11 @@ RULES = (
     ),
     Rule(
         "with-itself",
-        "x − x = 0; max(x, x) = min(x, x) = x and x = x",
+        "x − x = 0; x/x = 1; max(x, x) = min(x, x) = x and x = x",
         "finite",
         _B,
         _self,
-        "for x − x no infinity arises in x by the program itself",
+        "no infinity arises in x by the program itself; for x/x the program makes x nonzero",
         _with_itself,
         _with_itself_infinite,
     ),

@@ -1,6 +1,6 @@
 """Rules about sums and products of many tensors: equal terms merge, small tensors meet first.
 
-A tree of additions (or of multiplications) is read through broadcasts into a flat list, terms that
+A tree of additions (or of multiplications) is read through views into a flat list, terms that
 differ by a constant are merged, and the tree is written again so that tensors of small extent are
 combined with each other before they meet large ones. So a bias cancels against its own mean, and a
 chain of per-channel factors costs one multiplication per element.
@@ -25,7 +25,7 @@ LEAVES = 12
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A broadcast through which a tree is read: the view's shape and index, or none."""
+    """The views through which a tree is read, the outermost first."""
 
     views: tuple[g.View, ...] = ()
 
@@ -38,9 +38,9 @@ class Layout:
         return Layout((*self.views, v))
 
 
-def is_broadcast(x: Node) -> bool:
-    """Whether x is a view that only repeats a smaller tensor."""
-    return isinstance(x, g.View) and not x.valid and x.x.size < x.size
+def is_layout(x: Node) -> bool:
+    """Whether x is a view without borders: arithmetic below it could as well be above."""
+    return isinstance(x, g.View) and not x.valid
 
 
 # -------------------------------------------------------------------------------------------- sums
@@ -73,7 +73,7 @@ def sum_terms(node: Node) -> tuple[dict[Node, Fraction], Fraction, int] | None:
 
 
 def _sum_parts(x: Node, at: Layout) -> list[tuple[Node, Layout, Fraction]] | None:
-    """The summands of x with their factors, if x is a sum, a multiple or a broadcast of one."""
+    """The summands of x with their factors, if x is a sum, a multiple or a view of one."""
     match x:
         case g.Binary(op="add"):
             return [(x.a, at, Fraction(1)), (x.b, at, Fraction(1))]
@@ -83,7 +83,7 @@ def _sum_parts(x: Node, at: Layout) -> list[tuple[Node, Layout, Fraction]] | Non
             return [(x.x, at, Fraction(-1))]
         case g.Binary(op="mul" | "div") if (split := _constant_factor(x)) is not None:
             return [(split[0], at, split[1])]
-        case g.View() if is_broadcast(x) and _is_linear(x.x):
+        case g.View() if is_layout(x) and _is_linear(x.x):
             return [(x.x, at.below(x), Fraction(1))]
         case _:
             return None
@@ -179,7 +179,7 @@ def product_factors(node: Node) -> tuple[list[tuple[Node, int]], Fraction] | Non
         elif is_op(x, "mul") or (is_op(x, "div") and x.dtype.is_float):
             a, b = x.operands
             stack += [(b, layout, power if is_op(x, "mul") else -power), (a, layout, power)]
-        elif isinstance(x, g.View) and is_broadcast(x) and _is_product(x.x):
+        elif isinstance(x, g.View) and is_layout(x) and _is_product(x.x):
             stack.append((x.x, layout.below(x), power))
         else:
             factors.append((layout.apply(x), power))
@@ -207,7 +207,7 @@ def _collect_factors(node: Node, env: Env) -> Node | None:
 
 
 def _is_nested(x: Node) -> bool:
-    return _is_product(x) or (isinstance(x, g.View) and is_broadcast(x) and _is_product(x.x))
+    return _is_product(x) or (isinstance(x, g.View) and is_layout(x) and _is_product(x.x))
 
 
 def product_of(factors: Sequence[tuple[Node, int]], constant: float | int, node: Node) -> Node:
@@ -233,10 +233,10 @@ def _common_factor(node: Node, env: Env) -> Node | None:
     assert isinstance(node, g.Binary)
     if node.op not in ("add", "sub"):
         return None
-    sides = [product_factors(x) for x in (node.a, node.b)]
-    if sides[0] is None or sides[1] is None or not node.dtype.is_float:
+    first, second = product_factors(node.a), product_factors(node.b)
+    if first is None or second is None or not node.dtype.is_float:
         return None
-    (left, c), (right, d) = sides
+    (left, c), (right, d) = first, second
     common = [f for f in left if f in right]
     if not common or not c or not d:
         return None

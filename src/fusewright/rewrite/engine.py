@@ -76,6 +76,7 @@ class _Work:
         default_factory=list
     )
     records: list[Rewrite] = field(default_factory=list)
+    starts: list[tuple[int, int]] = field(default_factory=list)
     cost: Cost = field(default_factory=Cost)
     totals: tuple[int, int] = (0, 0)
     depth: int = 0
@@ -87,7 +88,15 @@ class _Work:
         for root in self.graph.roots:
             self._acquire(root, 1)
         self._sweep(self.graph.nodes())
-        return self._result(), self.records
+        return self._result(), self._certificates()
+
+    def _certificates(self) -> list[Rewrite]:
+        """The records with their deltas: what changed until the next one, merged nodes included."""
+        ends = [*self.starts, self.totals][1:]
+        return [
+            replace(r, flops_delta=end[0] - start[0], bytes_delta=end[1] - start[1])
+            for r, start, end in zip(self.records, self.starts, ends, strict=True)
+        ]
 
     def uses(self, node: Node) -> int:
         """See rule.Env."""
@@ -179,7 +188,7 @@ class _Work:
                 del table[node]
             else:
                 table[node] = before  # type: ignore[assignment]
-        del self.records[mark.records :]
+        del self.records[mark.records :], self.starts[mark.records :]
         self.cost, self.totals = mark.cost, mark.totals
 
     # --------------------------------------------------------------------------------- rewriting
@@ -218,7 +227,8 @@ class _Work:
         fresh = self._fresh(candidate)
         self._inherit(node, fresh)
         self._replace(node, candidate)
-        self.records.append(self._record(rule, node, candidate, mark))
+        self.records.append(self._record(rule, node, candidate))
+        self.starts.append(mark.totals)
         if self.depth < DEPTH:
             self.depth += 1
             self._sweep(fresh)
@@ -250,15 +260,15 @@ class _Work:
             for node in fresh:
                 self.origins.setdefault(node, origin)
 
-    def _record(self, rule: Rule, node: Node, candidate: Node, before: _Mark) -> Rewrite:
+    def _record(self, rule: Rule, node: Node, candidate: Node) -> Rewrite:
         return Rewrite(
             rule=rule.name,
             numerics=rule.numerics,
             where=_place(self.origins.get(node)),
             identity=rule.identity,
             precondition=rule.precondition,
-            flops_delta=self.totals[0] - before.totals[0],
-            bytes_delta=self.totals[1] - before.totals[1],
+            flops_delta=0,
+            bytes_delta=0,
             before=describe(node),
             after=describe(candidate),
         )

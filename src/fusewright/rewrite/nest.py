@@ -216,9 +216,21 @@ def changes(nest: Nest) -> Iterable[Nest]:
     condition that the division leaves no rest, is treated alike.
     """
     for f in nest.factors:
-        for e in f.index:
-            for v in nest.loops:
-                yield from _changed(nest, f, e, v)
+        for v in nest.loops:
+            if not nest.used_elsewhere(v, f):
+                for e in f.index:
+                    yield from _changed(nest, f, e, v)
+
+
+def undivided(e: Index) -> tuple[Index, int]:
+    """(x, s) with `e = x // s`, undoing what simplification took out of the division."""
+    constant, terms = ix.parts(e)
+    divisions = [a for c, a in terms if isinstance(a, ix.Div) and c == 1]
+    if len(divisions) != 1 or not isinstance(divisions[0], ix.Div):
+        return e, 1
+    step = divisions[0].divisor
+    rest = ix.add(ix.const(constant), *(ix.mul(a, c) for c, a in terms if a != divisions[0]))
+    return rest * step + divisions[0].x, step
 
 
 def _guarded(f: Factor) -> Factor:
@@ -227,7 +239,7 @@ def _guarded(f: Factor) -> Factor:
 
 
 def _changed(nest: Nest, f: Factor, e: Index, v: Var) -> Iterable[Nest]:
-    inner, step = (e.x, e.divisor) if isinstance(e, ix.Div) else (e, 1)
+    inner, step = undivided(e)
     exact = step == 1 or any(c.kind == "eq" and c.x == ix.mod(inner, step) for c in f.valid)
     sign = ix.coefficient(inner, v)
     if sign not in (1, -1) or not exact:
@@ -247,9 +259,8 @@ def _changed(nest: Nest, f: Factor, e: Index, v: Var) -> Iterable[Nest]:
     loops = tuple(w for w in nest.loops if w != v) + as_loops((t,))
     moved = replace(nest, loops=loops).substitute({v: value})
     moved = replace(moved, factors=tuple(_guarded(h) for h in moved.factors))
-    for k in range(len(moved.factors)):
+    others = [k for k, h in enumerate(nest.factors) if h is not f]
+    for k in others if conds else others[:1]:
         factors = list(moved.factors)
         factors[k] = factors[k].where(conds)
         yield simplified(replace(moved, factors=tuple(factors)))
-        if not conds:
-            return

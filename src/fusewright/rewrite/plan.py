@@ -1,8 +1,8 @@
 """From a nest to the cheapest graph that computes it.
 
 A loop that only one factor depends on is summed in that factor first, overlapping windows are
-summed once and corrected at their edges, products of more than two factors are taken two by two in the
-cheapest order. Alternatives are written out as nodes and compared by the cost model.
+summed once and corrected at their edges, products of more than two factors are taken two by two in
+the cheapest order. Alternatives are written out as nodes and compared by the cost model.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,8 +20,8 @@ from .build import like, restored, through_view
 from .nest import Factor, Nest, changes, simplified
 from .windows import summed_alone, summed_window
 
-# Changes of variables tried one after the other: one per spatial axis is needed.
-CHANGES = 4
+# Changes of variables made one after the other: one or two per spatial axis are needed.
+CHANGES = 8
 # A product of more factors than this is left as it is.
 FACTORS = 6
 

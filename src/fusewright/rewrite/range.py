@@ -16,6 +16,7 @@ from ..ir.scalar import OPS
 from .rule import Env
 
 INF = math.inf
+TINY = 5e-324
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,9 @@ def _unary(node: g.Unary, x: Interval) -> Interval:
         found = [_end(node.op, v, default) for v, default in zip(at, ends, strict=True)]
         ends = (max(found[0], op.low), min(found[1], op.high))
     finite = x.finite and _total(node.op, x)
+    if node.op in ("exp", "exp2") and finite:
+        # Positive, underflow aside: the smallest number there is stands for that.
+        ends = (max(ends[0], TINY), ends[1])
     return _checked(Interval(*ends, finite), node.dtype)
 
 

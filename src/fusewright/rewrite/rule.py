@@ -37,8 +37,8 @@ class Rule:
     `identity` states it in one line, `precondition` what must hold beside the shape of the left
     side. `numerics`: "exact" gives the same bits up to the order of operations, "reassociate"
     rounds in another order, "finite" is equal where all values are finite. `apply` gets a node of
-    one of the classes `roots` and returns a candidate, or None; the engine takes it if the measure falls.
-    `instances` draws a node the rule must rewrite, `near_misses` yields nodes that it must not.
+    one of the classes `roots` and returns a candidate, or None; the engine takes it if the measure
+    falls. `instances` draws a node the rule must rewrite, `near_misses` yields nodes it must not.
     """
 
     name: str

@@ -12,7 +12,7 @@ from ..ir import index as ix
 from ..ir.graph import Node
 from ..ir.index import Cond, Index, Var
 from .build import through_view
-from .nest import Factor
+from .nest import Factor, undivided
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def _line(f: Factor, v: Var) -> _Line | None:
     if len(axes) != 1:
         return None
     e, extent = f.index[axes[0]], f.x.shape[axes[0]]
-    inner, step = (e.x, e.divisor) if isinstance(e, ix.Div) else (e, 1)
+    inner, step = undivided(e)
     exact = ix.Cond("eq", ix.mod(inner, step))
     sign = ix.coefficient(inner, v)
     if sign not in (1, -1) or (step > 1 and exact not in f.valid) or extent < 2:

@@ -16,6 +16,8 @@ from ..ir.scalar import OPS
 # on server CPUs. Only the order of magnitude matters: it weighs algebra that trades one for the
 # other.
 FLOPS_PER_BYTE = 16
+# Elements that a view repeats come from a cache, so many times faster than from memory.
+CACHE_SPEED = 8
 # Time of an operation in quarters of a float32 contraction's: a pointwise one cannot be half of a
 # multiply-add, a 16-bit contraction runs on tensor cores.
 POINTWISE_WEIGHT, CONTRACT_WEIGHT, HALF_CONTRACT_WEIGHT, BYTE_WEIGHT = 8, 4, 1, 4 * FLOPS_PER_BYTE
@@ -47,11 +49,12 @@ def density(valid: ix.Conds) -> float:
 
 
 def read_bytes(x: g.Node) -> int:
-    """Bytes a consumer reads for operand `x`: a view costs no more than what it looks at."""
+    """Bytes a consumer reads for operand `x`: a view costs what it looks at, reuse a little."""
     if isinstance(x, g.Const | g.Iota):
         return 0
     if isinstance(x, g.View):
-        return min(x.nbytes, read_bytes(x.x) if isinstance(x.x, g.Const) else x.x.nbytes)
+        once = min(x.nbytes, 0 if isinstance(x.x, g.Const) else x.x.nbytes)
+        return once + max(x.nbytes - x.x.nbytes, 0) // CACHE_SPEED
     return x.nbytes
 
 
@@ -75,20 +78,21 @@ class Cost:
     """The measure, compared field by field.
 
     `work`: weighted float operations plus memory traffic in the same unit, where pointwise nodes
-    and views are taken to be fused into what they feed. `late_views`: views above a pointwise node
-    that could be below it (views next to the leaves let pointwise chains fuse). `nodes`: operations
+    and views are taken to be fused into what they feed. `misplaced`: views above a pointwise node
+    that could be below it, and reorderings below a reduction that could be above it (views next to
+    the leaves let pointwise chains fuse, and equal reductions look equal). `nodes`: operations
     other than constants. `length`: terms of all index expressions.
     """
 
     work: int = 0
-    late_views: int = 0
+    misplaced: int = 0
     nodes: int = 0
     length: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
             self.work + other.work,
-            self.late_views + other.late_views,
+            self.misplaced + other.misplaced,
             self.nodes + other.nodes,
             self.length + other.length,
         )
@@ -96,7 +100,7 @@ class Cost:
     def __sub__(self, other: "Cost") -> "Cost":
         return Cost(
             self.work - other.work,
-            self.late_views - other.late_views,
+            self.misplaced - other.misplaced,
             self.nodes - other.nodes,
             self.length - other.length,
         )
@@ -113,7 +117,10 @@ def node_cost(node: g.Node) -> Cost:
     work = _weight(node) * node_flops(node) + BYTE_WEIGHT * node_bytes(node)
     # A pointwise operand is computed again in the kernel of every reduction that reads it.
     work += sum(POINTWISE_WEIGHT * node_flops(x) for x in node.operands if is_pointwise(x))
-    return Cost(work, 0, 1, _length(_indices(node)))
+    if isinstance(node, g.Contract):
+        # A library call reads its operands from memory: what is computed there is written first.
+        work += BYTE_WEIGHT * sum(x.nbytes for x in node.operands if is_pointwise(x))
+    return Cost(work, int(is_early(node)), 1, _length(_indices(node)))
 
 
 def _weight(node: g.Node) -> int:
@@ -131,6 +138,12 @@ def _indices(node: g.Node) -> Iterable[ix.Index]:
 def is_late(node: g.View) -> bool:
     """Whether `node` is a view of a pointwise result that could as well be below it."""
     return is_pointwise(node.x) and node.size <= node.x.size and not node.valid
+
+
+def is_early(node: g.Node) -> bool:
+    """Whether `node` reduces a reordering of a tensor that it could reduce itself."""
+    x = node.x if isinstance(node, g.Reduce) else None
+    return isinstance(x, g.View) and not x.valid and x.size == x.x.size
 
 
 def _length(xs: Iterable[ix.Index]) -> int:

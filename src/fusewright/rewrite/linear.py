@@ -1,0 +1,178 @@
+"""Rules that use that a contraction is linear in each operand: sums, factors, shared operands."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ..ir import graph as g
+from ..ir import index as ix
+from ..ir.graph import Node
+from .build import dependent_axes, through_view
+from .contract import convolution, matmul
+from .nest import opens
+from .rule import Env, Rule
+from .samples import Draw
+
+
+def _other_operand(c: g.Contract, side: int, x: Node) -> Node:
+    """`c` with operand number `side` replaced by a tensor of the same shape."""
+    return c.with_operands((x, c.b) if side == 0 else (c.a, x))
+
+
+def _distribute(node: Node, env: Env) -> Node | None:
+    assert isinstance(node, g.Contract)
+    if not opens(node):
+        return None
+    for side, x in enumerate(node.operands):
+        if isinstance(x, g.Binary) and x.op in ("add", "sub"):
+            return g.binary(x.op, *(_other_operand(node, side, o) for o in x.operands))
+        if isinstance(x, g.View) and isinstance(x.x, g.Binary) and x.x.op in ("add", "sub"):
+            if x.valid and x.fill != 0:
+                continue
+            parts = [through_view(o, x.shape, x.index, x.valid, 0) for o in x.x.operands]
+            return g.binary(x.x.op, *(_other_operand(node, side, o) for o in parts))
+    return None
+
+
+def _stacked_layers(draw: Draw) -> Node:
+    x, w1, w2 = draw.tensor((60, 6)), draw.tensor((6, 30)), draw.tensor((30, 6))
+    bias = draw.tensor((30,))
+    hidden = g.binary("add", matmul(x, w1), g.expand(bias, (60, 30)))
+    return matmul(hidden, w2)
+
+
+def _nonlinear_layers(draw: Draw) -> Iterator[Node]:
+    x, w1, w2 = draw.tensor((60, 6)), draw.tensor((6, 30)), draw.tensor((30, 6))
+    hidden = g.binary("add", matmul(x, w1), draw.row((60, 30), (1,)))
+    yield matmul(g.unary("tanh", hidden), w2)
+    yield matmul(g.binary("add", draw.tensor((60, 6)), draw.tensor((60, 6))), w1)
+    small = g.binary("add", matmul(draw.tensor((3, 6)), w1), draw.row((3, 30), (1,)))
+    yield matmul(small, w2)
+
+
+# --------------------------------------------------------------------------------------- factors
+
+
+def _factor_out(node: Node, env: Env) -> Node | None:
+    assert isinstance(node, g.Contract)
+    if not opens(node):
+        return None
+    for side, (x, index) in enumerate(((node.a, node.a_index), (node.b, node.b_index))):
+        if isinstance(x, g.Unary) and x.op == "neg":
+            return g.unary("neg", _other_operand(node, side, x.x))
+        if not isinstance(x, g.Binary) or x.op not in ("mul", "div"):
+            continue
+        pairs = ((x.a, x.b), (x.b, x.a)) if x.op == "mul" else ((x.a, x.b),)
+        for rest, factor in pairs:
+            if (moved := _at_output(node, factor, index)) is not None:
+                return g.binary(x.op, _other_operand(node, side, rest), moved)
+    return None
+
+
+def _at_output(c: g.Contract, factor: Node, index: tuple[ix.Index, ...]) -> Node | None:
+    """`factor`, read at the contraction's index, over the output; None if it varies in the sum."""
+    depends = dependent_axes(factor)
+    if any(v not in c.axes for k in depends for v in ix.variables(index[k])):
+        return None
+    extents = zip(index, factor.shape, strict=True)
+    if any(k in depends and not 0 <= e.lo <= e.hi < n for k, (e, n) in enumerate(extents)):
+        return None
+    at = [e if k in depends else ix.const(0) for k, e in enumerate(index)]
+    return through_view(g.cast(factor, c.dtype), c.shape, at)
+
+
+def _scaled_operand(draw: Draw) -> Node:
+    m, k, n = 8, 9, 3
+    x, w = draw.tensor((m, k)), draw.tensor((k, n))
+    factor = draw.pick((draw.like(draw.number(), x), draw.row((m, k), (0,))))
+    return draw.pick(
+        (
+            matmul(g.binary(draw.pick(("mul", "div")), x, factor), w),
+            matmul(g.unary("neg", x), w),
+            convolution(
+                g.binary("mul", y := draw.tensor((2, 3, 9)), draw.like(draw.number(), y)),
+                draw.tensor((2, 3, 3)),
+                padding=1,
+            ),
+        )
+    )
+
+
+def _scaled_along_sum(draw: Draw) -> Iterator[Node]:
+    x, w = draw.tensor((8, 9)), draw.tensor((9, 3))
+    yield matmul(g.binary("mul", x, draw.row((8, 9), (1,))), w)
+    yield matmul(g.binary("div", draw.like(2.0, x), x), w)
+
+
+# -------------------------------------------------------------------------------- shared operands
+
+
+def _shared_operand(node: Node, env: Env) -> Node | None:
+    assert isinstance(node, g.Binary)
+    a, b = node.a, node.b
+    if node.op not in ("add", "sub") or not isinstance(a, g.Contract):
+        return None
+    if not isinstance(b, g.Contract) or _maps(a) != _maps(b):
+        return None
+    if a.a == b.a and a.b.shape == b.b.shape and a.b.dtype == b.b.dtype:
+        return replace(a, b=g.binary(node.op, a.b, b.b))
+    if a.b == b.b and a.a.shape == b.a.shape and a.a.dtype == b.a.dtype:
+        return replace(a, a=g.binary(node.op, a.a, b.a))
+    return None
+
+
+def _maps(c: g.Contract) -> tuple[object, ...]:
+    return (c.reduced, c.a_index, c.b_index, c.a_valid, c.b_valid, c.family, c.dtype)
+
+
+def _two_weights(draw: Draw) -> Node:
+    x = draw.tensor((9, 8))
+    v, w = draw.tensor((8, 5)), draw.tensor((8, 5))
+    op = draw.pick(("add", "sub"))
+    if draw.chance():
+        y = draw.tensor((9, 8))
+        return g.binary(op, matmul(x, w), matmul(y, w))
+    return g.binary(op, matmul(x, v), matmul(x, w))
+
+
+def _two_products(draw: Draw) -> Iterator[Node]:
+    x, y = draw.tensor((9, 8)), draw.tensor((9, 8))
+    v, w = draw.tensor((8, 5)), draw.tensor((8, 5))
+    yield g.binary("add", matmul(x, v), matmul(y, w))
+    xv, xw = matmul(x, v), matmul(x, w)
+    yield g.binary("mul", g.binary("add", xv, xw), g.binary("mul", xv, xw))
+
+
+_C = (g.Contract,)
+
+RULES = (
+    Rule(
+        "distribute-contraction",
+        "(x + p) @ w = x @ w + p @ w",
+        "finite",
+        _C,
+        _distribute,
+        "one of the products is cheaper than the sum was",
+        _stacked_layers,
+        _nonlinear_layers,
+    ),
+    Rule(
+        "factor-out-of-contraction",
+        "(c·x) @ w = c·(x @ w)",
+        "finite",
+        _C,
+        _factor_out,
+        "the factor does not vary along a summed axis, and the output is not larger",
+        _scaled_operand,
+        _scaled_along_sum,
+    ),
+    Rule(
+        "shared-operand",
+        "x @ v + x @ w = x @ (v + w)",
+        "finite",
+        (g.Binary,),
+        _shared_operand,
+        "both contractions read in the same way and are used nowhere else",
+        _two_weights,
+        _two_products,
+    ),
+)
