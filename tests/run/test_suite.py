@@ -147,7 +147,7 @@ def test_a_crashing_command_is_told_from_an_error(tmp_path: Path):
 
 
 def test_command_line_step_reports_what_the_command_said(tmp_path: Path):
-    with pytest.raises(SuiteError, match="fusewright optimize"):
+    with pytest.raises(SuiteError, match="cannot be read"):
         cli_step("optimize", [], 60)(tmp_path / "missing.py", tmp_path / "new.py")
 
 
