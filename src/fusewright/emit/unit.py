@@ -20,6 +20,10 @@ from .spell import DialectName
 
 Segment = tuple[Kernel, ...]
 
+# From this size on, memory comes straight from the system and every page of it is mapped anew at
+# each call (glibc's malloc keeps smaller blocks mapped and hands them out again).
+FRESH_BYTES = 8 << 20
+
 
 class TargetLike(Protocol):
     """What the printers ask of a target: its name, `cpu` or `cuda...`."""
@@ -63,8 +67,9 @@ def _cpu_unit(program: Program, segments: Sequence[Segment]) -> str:
     buffers = {b.name: b for b in program.buffers}
     kernels = "\n".join(cpu_kernel(k, buffers) for s in segments for k in s)
     entries = "\n".join(_cpu_entry(program, s, n) for n, s in enumerate(segments))
+    text = f"{kernels}\n{entries}"
     memory = "#include <memory>\n" if "std::unique_ptr" in kernels else ""
-    return f"{memory}{cpu_helpers(kernels)}{kernels}\n{entries}"
+    return f"{memory}{cpu_helpers(text)}{text}"
 
 
 def _cpu_entry(program: Program, segment: Segment, number: int) -> str:
@@ -74,11 +79,20 @@ def _cpu_entry(program: Program, segment: Segment, number: int) -> str:
     head = signature(f'extern "C" int {entry_name(number)}', params)
     out.extend(head[:-1])
     with out.block(head[-1]):
+        for buffer in buffers:
+            if _is_fresh_and_large(buffer, segment):
+                out.line(f"fw_huge_pages({names[buffer.name]}, {buffer.nbytes});")
         for kernel in segment:
             call = f"{function_name(kernel)}({', '.join(names[b] for b in buffer_order(kernel))})"
             out.line(f"if ({call}) return 1;" if has_checks(kernel) else f"{call};")
         out.line("return 0;")
     return out.text
+
+
+def _is_fresh_and_large(buffer: Buffer, segment: Segment) -> bool:
+    """Whether the segment writes memory that was allocated for this call and is mapped by use."""
+    written = any(buffer.name in (*k.writes, k.workspace) for k in segment)
+    return written and buffer.role in ("temp", "output") and buffer.nbytes >= FRESH_BYTES
 
 
 def entry_parameters(
