@@ -19,20 +19,20 @@ fusewright() {
 }
 
 if "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
-    target=cuda
+    device=cuda
 else
-    target=cpu
+    device=cpu
     export FUSEWRIGHT_EXAMPLE_SCALE=small
 fi
-echo "target: $target, scale: ${FUSEWRIGHT_EXAMPLE_SCALE:-full}"
+echo "device: $device, scale: ${FUSEWRIGHT_EXAMPLE_SCALE:-full}"
 
 mkdir -p "$OUT"
 for name in "${PROBLEMS[@]}"; do
     reference="examples/$name.py"
     candidate="$OUT/$name.py"
     printf '\n== %s\n' "$name"
-    fusewright explain "$reference" --target "$target"
-    fusewright optimize "$reference" -o "$candidate" --target "$target"
-    fusewright verify "$reference" "$candidate" --device "$target"
-    fusewright bench "$reference" "$candidate" --device "$target"
+    fusewright explain "$reference"
+    fusewright optimize "$reference" -o "$candidate" --no-check  # the next two commands check it
+    fusewright verify "$reference" "$candidate" --device "$device"
+    fusewright bench "$reference" "$candidate" --device "$device"
 done
