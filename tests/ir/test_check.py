@@ -17,6 +17,7 @@ from fusewright.ir.kernel import (
     Kernel,
     LibraryCall,
     Phase,
+    Prefix,
     Program,
     Store,
     Strided,
@@ -98,6 +99,13 @@ def stores(body=LOAD, offset=AT, cols=(COL,), to="y"):
     return [Phase(cols, stores=(Store(to, offset, body),))]
 
 
+PREFIX = Prefix("s", "sum", F32, LOAD)
+
+
+def scans(*prefixes):
+    return Phase((COL,), stores=(Store("y", AT, b.Ref(F32, "s")),), scans=prefixes)
+
+
 def program(*steps, **changes):
     return replace(Program(BUFFERS, steps, (WHOLE,)), **changes)
 
@@ -132,6 +140,11 @@ def test_a_program_that_keeps_the_rules_comes_back():
         (stores(cols=(), offset=ROW * 6, body=b.Lit(F32, 0.0)), "y is read before all of it"),
         (stores(to="t"), "which is not among its writes"),
         ([Phase((COL,), (Fold("s", "sum", F32, LOAD),))], "k never stores to y"),
+        ([scans(PREFIX, replace(PREFIX, name="r", reverse=True))], "runs against another"),
+        ([scans(PREFIX, PREFIX)], "s is named twice"),
+        ([scans(replace(PREFIX, kind="argmax"))], "position of scan s"),
+        ([scans(PREFIX), *stores(b.Ref(F32, "s"))], "s is used before it has a value"),
+        ([Phase((COL, ix.Var("q", 2)), scans=(PREFIX,))], "needs one column variable"),
         ([Phase((COL,), (Fold("s", "argmax", dt.INT64, LOAD),))], "position of fold s"),
     ],
 )

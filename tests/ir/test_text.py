@@ -15,6 +15,7 @@ from fusewright.ir.kernel import (
     Kernel,
     LibraryCall,
     Phase,
+    Prefix,
     Program,
     Store,
     Strided,
@@ -118,6 +119,11 @@ SORT = g.Call(
             ["out[i, j] = exp(x[at[i, j], j])"],
         ),
         (g.concat([X, X], 1), ["out[i, j] = x[i, j] if j <= 63 else x[i, j - 64]"]),
+        (scaled(g.scan("sum", X, 1), 2.0), ["out[i, j] = 2 * sum(k <= j) x[i, k]"]),
+        (
+            g.scan("max", scaled(X, 3.0), 0, reverse=True, exclusive=True),
+            ["out[i, j] = max(k > i) 3 * x[k, j]"],
+        ),
         (X, ["out[i, j] = x[i, j]"]),
     ],
 )
@@ -165,6 +171,7 @@ def test_deep_graphs_print_in_pieces_of_bounded_length():
 
 GRAPHS = [
     graph(softmax(LINEAR), padded(X)),
+    graph(g.scan("argmin", X, 1), g.scan("sum", X, 0, reverse=True, exclusive=True)),
     graph(g.extern(SORT, 0), g.extern(SORT, 1), aliases=((0, "x"),)),
     graph(
         g.cast(
@@ -246,8 +253,36 @@ def test_program_text():
     ]
 
 
-def test_program_code_rebuilds_the_program():
-    assert repr(evaluate(program_code(program()))) == repr(program())
+def scan_program():
+    x = b.Load(F32, "x", AT)
+    scans = (
+        Prefix("s", "sum", F32, x, reverse=True, exclusive=True),
+        Prefix("at", "argmax", F32, b.Ref(F32, "s"), reverse=True, position=COL),
+    )
+    stores = (Store("y", AT, b.Ref(F32, "s")), Store("z", AT, b.Ref(dt.INT64, "at")))
+    phase = Phase((COL,), stores=stores, scans=scans)
+    kernel = Kernel("scan", "row_reduce", (ROW,), (phase,), ("x",), ("y", "z"), Tile())
+    buffers = (
+        Buffer("x", (4, 6), F32, (6, 1), "input"),
+        Buffer("y", (4, 6), F32, (6, 1), "output"),
+        Buffer("z", (4, 6), dt.INT64, (6, 1), "output"),
+    )
+    return Program(buffers, (kernel,), (Strided("y", (4, 6), (6, 1)),))
+
+
+def test_scans_as_text():
+    assert program_text(scan_program()).splitlines()[5:10] == [
+        "  for i < 4:",
+        "    for j < 6:",
+        "      s = reverse exclusive cumsum of x[i, j]",
+        "      at = reverse cumargmax at j of s",
+        "      y[i, j] = s",
+    ]
+
+
+@pytest.mark.parametrize("value", [program(), scan_program()])
+def test_program_code_rebuilds_the_program(value):
+    assert repr(evaluate(program_code(value))) == repr(value)
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,40 @@ def test_argmax_takes_the_first_nan_and_the_first_tie():
     assert value(g.arg_reduce("argmax", x_of((2, 4)), 1), x=x).tolist() == [1, 1]
 
 
+def running(kind: str, x: torch.Tensor, axis: int, **ways: bool) -> torch.Tensor:
+    node = g.scan(kind, x_of(tuple(x.shape), dt.by_name(str(x.dtype)[6:])), axis, **ways)
+    return value(node, x=x)
+
+
+def test_scans_follow_eager():
+    x = torch.randn(3, 5)
+    assert torch.equal(running("sum", x, 1), x.cumsum(1))
+    assert torch.equal(running("prod", x, 0), x.cumprod(0))
+    assert torch.equal(running("max", x, 1), x.cummax(1).values)
+    assert torch.equal(running("argmin", x, 1), x.cummin(1).indices)
+    assert torch.equal(running("logsumexp", x, 0), x.logcumsumexp(0))
+    assert torch.equal(running("sum", x, 1, reverse=True), x.flip(1).cumsum(1).flip(1))
+    after = running("sum", x, 1, reverse=True, exclusive=True)
+    assert torch.equal(after[:, :-1], x.flip(1).cumsum(1).flip(1)[:, 1:])
+    assert torch.equal(after[:, -1], torch.zeros(3))
+    assert running("prod", x, 1, exclusive=True)[:, 0].tolist() == [1, 1, 1]
+
+
+def test_running_positions_take_the_last_tie_and_the_last_nan():
+    x = torch.tensor([1.0, 3.0, 3.0, float("nan"), 4.0, float("nan"), 0.0])
+    assert running("argmax", x, 0).tolist() == [0, 1, 2, 3, 3, 5, 5]
+    assert running("argmax", x, 0, reverse=True).tolist() == [3, 3, 3, 3, 5, 5, 6]
+
+
+def test_scans_of_one_element_and_what_has_no_scan():
+    x = x_of((3, 1))
+    assert g.scan("sum", x, 1) == x
+    assert value(g.scan("prod", x, 1, exclusive=True), x=torch.zeros(3, 1)).tolist() == [[1]] * 3
+    for kind, ways in (("any", {}), ("argmax", {"exclusive": True})):
+        with pytest.raises(IRError, match="scan"):
+            g.scan(kind, x, 0, **ways)
+
+
 def matmul(a: g.Node, b: g.Node) -> g.Node:
     (m, k), n = a.shape, b.shape[1]
     i, j = ix.axes((m, n))

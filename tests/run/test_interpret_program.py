@@ -14,6 +14,7 @@ from fusewright.ir.kernel import (
     Kernel,
     LibraryCall,
     Phase,
+    Prefix,
     Program,
     Store,
     Strided,
@@ -125,6 +126,35 @@ def test_argmax_reports_the_position():
     x = torch.randn(4, 6)
     got = run(program(phases, (X, out), returns=(Strided("y", (4,), (1,)),)), x=x)
     assert torch.equal(got, x.argmax(1))
+
+
+def scanned(prefix, out=F32):
+    y = buffer("y", (4, 6), "output", out)
+    phase = Phase((COL,), stores=(Store("y", OFFSET, b.Ref(out, "run")),), scans=(prefix,))
+    return program((phase,), (X, y))
+
+
+def test_scans_run_along_the_columns():
+    x, load = torch.randn(4, 6), b.Load(F32, "x", OFFSET)
+    torch.testing.assert_close(run(scanned(Prefix("run", "sum", F32, load)), x=x), x.cumsum(1))
+    back = Prefix("run", "prod", F32, load, reverse=True, exclusive=True)
+    torch.testing.assert_close(
+        run(scanned(back), x=x)[:, :-1], x.flip(1).cumprod(1).flip(1)[:, 1:]
+    )
+    at = Prefix("run", "argmax", F32, load, position=10 * COL)
+    assert torch.equal(run(scanned(at, dt.INT64), x=x), 10 * x.cummax(1).indices)
+
+
+def test_a_scan_of_a_scan_beside_a_fold_of_it():
+    x, load = torch.randn(4, 6), b.Load(F32, "x", OFFSET)
+    once = Prefix("once", "sum", F32, load)
+    twice = Prefix("twice", "max", F32, b.Ref(F32, "once"))
+    total = Fold("total", "sum", F32, b.Ref(F32, "twice"))
+    phase = Phase((COL,), (total,), scans=(once, twice))
+    store = Phase((), stores=(Store("y", ROW, b.Ref(F32, "total")),))
+    p = program((phase, store), (X, buffer("y", (4,), "output")),
+                returns=(Strided("y", (4,), (1,)),))  # fmt: skip
+    torch.testing.assert_close(run(p, x=x), x.cumsum(1).cummax(1).values.sum(1))
 
 
 def test_a_gather_checks_its_indices():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 
 from fusewright.ir.body import Apply, Checked, Expr, walk
 from fusewright.ir.index import Var
-from fusewright.ir.kernel import Buffer, Fold, Kernel, Phase
+from fusewright.ir.kernel import Buffer, Fold, Kernel, Phase, Prefix
 from fusewright.ir.scalar import OPS, identity
 
 from .cindex import is_wide
@@ -78,11 +78,10 @@ def kernel_cost(kernel: Kernel) -> int:
     return kernel.row_count * sum(p.extent * point_cost(p.bodies) for p in kernel.phases)
 
 
-def fold_identity(fold: Fold, int64: str) -> str:
+def fold_identity(fold: Fold | Prefix, int64: str) -> str:
     """The start value of a fold as C."""
-    kind = {"argmax": "max", "argmin": "min"}.get(fold.kind, fold.kind)
     dtype = compute_c_type(fold.dtype)
-    return literal(identity(kind, dtype), dtype, int64).code
+    return literal(identity(fold.kind, dtype), dtype, int64).code
 
 
 # ---------------------------------------------------------------------------------------- comments
@@ -128,7 +127,8 @@ def _shape_text(kernel: Kernel) -> str:
 
 
 def _phase_text(p: Phase) -> str:
-    parts = [f"{f.name} = {f.kind}" for f in p.folds]
+    parts = [f"{s.name} = cum{s.kind}" for s in p.scans]
+    parts += [f"{f.name} = {f.kind}" for f in p.folds]
     parts += [f"keep {k.name}" for k in p.keeps]
     parts += [f"store {s.buffer}" for s in p.stores]
     over = f" over {_extent_text(p.cols)}" if p.cols else ""

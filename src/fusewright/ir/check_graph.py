@@ -95,6 +95,9 @@ def _reconstructed(node: g.Node) -> g.Node:
             return g.reduce(node.op, node.x, node.axes_reduced)
         case g.ArgReduce():
             return g.arg_reduce(node.op, node.x, node.axis)
+        case g.Scan():
+            flags = {"reverse": node.reverse, "exclusive": node.exclusive}
+            return g.scan(node.op, node.x, node.axis, **flags)
         case g.Gather():
             return g.gather(node.x, node.where, axis=node.axis, index=node.index)
         case g.Extern():

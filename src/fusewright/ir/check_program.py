@@ -130,6 +130,15 @@ def _check_phase(
         _check_body(kernel, phase, keep.body, state, names, stored)
         require(keep.name not in names, f"{kernel.name}: {keep.name} is named twice")
         names[keep.name] = (keep.body.dtype, phase.cols)
+    for s in phase.scans:
+        _check_body(kernel, phase, s.body, state, names, stored)
+        require(len(phase.cols) == 1, f"{kernel.name}: scan {s.name} needs one column variable")
+        one_way = s.reverse == phase.scans[0].reverse
+        require(one_way, f"{kernel.name}: scan {s.name} runs against another of its phase")
+        arg = s.kind in ("argmax", "argmin")
+        require(arg == (s.position is not None), f"{kernel.name}: position of scan {s.name}")
+        require(s.name not in names, f"{kernel.name}: {s.name} is named twice")
+        names[s.name] = (s.result_dtype, phase.cols)
     for f in phase.folds:
         _check_body(kernel, phase, f.body, state, names, stored)
         arg = f.kind in ("argmax", "argmin")
@@ -141,6 +150,8 @@ def _check_phase(
     for f in phase.folds:
         require(f.name not in names, f"{kernel.name}: {f.name} is named twice")
         names[f.name] = (f.result_dtype, None)
+    for s in phase.scans:
+        del names[s.name]
 
 
 def _check_store(kernel: Kernel, phase: Phase, store: Store, state: _State) -> None:

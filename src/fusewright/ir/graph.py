@@ -36,6 +36,7 @@ from .nodes import (
     Reduce,
     Role,
     Scalar,
+    Scan,
     Shape,
     Unary,
     Verbatim,
@@ -45,7 +46,7 @@ from .nodes import (
 from .nodes import (
     Device as Device,
 )
-from .scalar import OPS, REDUCTIONS, result_dtype
+from .scalar import OPS, REDUCTIONS, SCANS, identity, result_dtype
 
 # ------------------------------------------------------------------------------------ constructors
 
@@ -156,6 +157,21 @@ def arg_reduce(op: str, x: Node, axis: int) -> Node:
     _require(0 <= axis < len(x.shape) and x.shape[axis] > 0, f"{op}: axis {axis} of {x.shape}")
     shape = x.shape[:axis] + x.shape[axis + 1 :]
     return ArgReduce(shape, INT64, "argmax" if op == "argmax" else "argmin", x, axis)
+
+
+def scan(op: str, x: Node, axis: int, *, reverse: bool = False, exclusive: bool = False) -> Node:
+    """Running fold of `op` (see `ir.scalar.SCANS`) along `axis`; x.dtype, int64 for positions."""
+    if op not in SCANS or x.dtype.kind not in SCANS[op]:
+        raise IRError(f"scan {op} is not defined on {x.dtype}")
+    _require(0 <= axis < len(x.shape), f"scan: axis {axis} of {x.shape}")
+    positions = op in ("argmax", "argmin")
+    _require(not (positions and exclusive), f"scan {op}: no position of nothing")
+    dtype = INT64 if positions else x.dtype
+    if x.shape[axis] > 1:
+        return Scan(x.shape, dtype, op, x, axis, reverse, exclusive)
+    if positions or exclusive:
+        return const(0 if positions else identity(op, dtype), dtype, x.shape)
+    return x
 
 
 def reduced_axes(extents: Shape) -> tuple[Index, ...]:

@@ -61,6 +61,32 @@ class Fold:
         return self.dtype if self.position is None else INT64
 
 
+ScanKind = Literal["sum", "prod", "max", "min", "logsumexp", "argmax", "argmin"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """`name`: at each point of the phase's one column variable, the fold of `body` up to there.
+
+    "Up to" is from the first column on, from the last with `reverse`, and without the point itself
+    with `exclusive`. For argmax and argmin it is the int64 `position` of the extreme value, of ties
+    the one met last. Later prefixes, folds and stores of the phase read it as `Ref(name)`.
+    """
+
+    name: str
+    kind: ScanKind
+    dtype: DType
+    body: Expr
+    reverse: bool = False
+    exclusive: bool = False
+    position: Index | None = None
+
+    @property
+    def result_dtype(self) -> DType:
+        """The type of a Ref to the value."""
+        return self.dtype if self.position is None else INT64
+
+
 @dataclass(frozen=True, slots=True)
 class Store:
     """`buffer[offset] = body`; the body's dtype is the buffer's."""
@@ -86,14 +112,16 @@ class Keep:
 class Phase:
     """One pass over `cols` (none: a single point) that keeps, folds and stores values.
 
-    At each point the keeps are computed first, in order; folds and stores may refer to them. A
-    `Ref` to a fold of an earlier phase is a value per row.
+    At each point the keeps are computed first, then the scans, in order; folds and stores may refer
+    to them. A `Ref` to a fold of an earlier phase is a value per row. Scans of one phase run the
+    same way over its one column variable, and their values do not outlive it.
     """
 
     cols: tuple[Var, ...]
     folds: tuple[Fold, ...] = ()
     stores: tuple[Store, ...] = ()
     keeps: tuple[Keep, ...] = ()
+    scans: tuple[Prefix, ...] = ()
 
     @property
     def extent(self) -> int:
@@ -101,7 +129,7 @@ class Phase:
 
     @property
     def bodies(self) -> tuple[Expr, ...]:
-        return tuple(x.body for x in (*self.keeps, *self.folds, *self.stores))
+        return tuple(x.body for x in (*self.keeps, *self.scans, *self.folds, *self.stores))
 
 
 AnchorName = Literal[
@@ -158,7 +186,8 @@ def streamed_load(kernel_rows: tuple[Var, ...], phases: tuple[Phase, ...]) -> Lo
     must only store, once per row.
     """
     first, rest = phases[0], phases[1:]
-    plain = not first.keeps and not first.stores and first.folds and len(first.cols) == 1
+    plain = first.folds and len(first.cols) == 1
+    plain = plain and not (first.keeps or first.scans or first.stores)
     if not kernel_rows or not plain or any(p.cols or p.folds or p.keeps for p in rest):
         return None
     (k,), j = first.cols, kernel_rows[-1]

@@ -199,6 +199,27 @@ class ArgReduce(Node):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Scan(Node):
+    """`out[i] = fold(op, x[j] for all j <= i along axis)`: a running fold.
+
+    `reverse`: for all j >= i. `exclusive`: without j == i, from the identity. argmax and argmin
+    give the position (int64) of the extreme value: NaN before all others, of ties the one met last.
+    """
+
+    OPERANDS: ClassVar[tuple[str, ...]] = ("x",)
+
+    op: str
+    x: Node
+    axis: int
+    reverse: bool
+    exclusive: bool
+
+    @property
+    def kind(self) -> str:
+        return f"cum{self.op}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Contract(Node):
     """`out[i] = sum over r of a[a_index(i, r)] * b[b_index(i, r)]`: every matmul and convolution.
 

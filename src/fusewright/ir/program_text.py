@@ -10,7 +10,17 @@ from . import body as b
 from . import index as ix
 from .dtypes import DType
 from .graph import Device, Verbatim
-from .kernel import Buffer, Fold, Kernel, LibraryArg, LibraryCall, Phase, Program, Strided
+from .kernel import (
+    Buffer,
+    Fold,
+    Kernel,
+    LibraryArg,
+    LibraryCall,
+    Phase,
+    Prefix,
+    Program,
+    Strided,
+)
 from .text import INFIX, conds_text
 
 MAX_INLINE = 100
@@ -62,6 +72,8 @@ def _phase_lines(phase: Phase, buffers: Mapping[str, Buffer]) -> Iterator[str]:
         yield f"for {_loops(phase.cols)}:"
     for keep in phase.keeps:
         yield from _statement(f"{indent}keep {keep.name} =", keep.body, buffers)
+    for s in phase.scans:
+        yield from _statement(f"{indent}{s.name} {_scan_sign(s)}", s.body, buffers)
     for f in phase.folds:
         yield from _statement(f"{indent}{f.name} {_fold_sign(f)}", f.body, buffers)
     for s in phase.stores:
@@ -73,6 +85,12 @@ def _fold_sign(f: Fold) -> str:
     signs = {"sum": "+=", "prod": "*=", "any": "|=", "all": "&="}
     at = f" at {f.position}" if f.position is not None else ""
     return signs.get(f.kind, f"{f.kind}=") + at
+
+
+def _scan_sign(s: Prefix) -> str:
+    ways = ("reverse " if s.reverse else "", "exclusive " if s.exclusive else "")
+    at = f" at {s.position}" if s.position is not None else ""
+    return f"= {''.join(ways)}cum{s.kind}{at} of"
 
 
 def _statement(head: str, root: b.Expr, buffers: Mapping[str, Buffer]) -> Iterator[str]:

@@ -149,8 +149,18 @@ REDUCTIONS = {
 }
 
 
+# The kinds of running folds and the operand kinds they admit.
+SCANS = {
+    **{op: REDUCTIONS[op].on for op in ("sum", "prod", "max", "min")},
+    "logsumexp": ("float",),
+    "argmax": ANY,
+    "argmin": ANY,
+}
+
+
 def identity(kind: str, dtype: DType) -> float | int | bool:
     """The value `z` with `combine(z, x) == x` for every x of `dtype`."""
+    kind = {"argmax": "max", "argmin": "min", "logsumexp": "max"}.get(kind, kind)
     value = REDUCTIONS[kind].identity
     if kind in ("any", "all"):
         return value

@@ -191,7 +191,7 @@ def _forced_by(node: g.Node) -> list[g.Node]:
     """Values that `node` can only mention by name: operands of calls, and of nested sums."""
     if isinstance(node, g.Extern):
         return [o for o in node.operands if not isinstance(o, g.Input | g.Const)]
-    if isinstance(node, g.Contract | g.ArgReduce):
+    if isinstance(node, g.Contract | g.ArgReduce | g.Scan):
         return [s for s in map(_source, node.operands) if _holds_sum(s)]
     return []
 
@@ -206,7 +206,7 @@ def _holds_sum(node: g.Node) -> bool:
     """Whether a sum would be written inside: looks a few operations deep."""
     front = [node]
     for _ in range(4):
-        if any(isinstance(n, g.Reduce | g.Contract) for n in front):
+        if any(isinstance(n, g.Reduce | g.Scan | g.Contract) for n in front):
             return True
         front = [_source(o) for n in front for o in n.operands][:16]
     return False
@@ -283,6 +283,8 @@ class _Writer:
                 return self._concat(node, axes, used)
             case g.Reduce() | g.ArgReduce():
                 return self._reduce(node, axes, used)
+            case g.Scan():
+                return self._scan(node, axes, used)
             case g.Contract():
                 return self._contract(node, here, used)
             case g.Gather():
@@ -314,6 +316,14 @@ class _Writer:
             index.append(bound[-1] if k in gone else next(rest))
         body = self.at(node.x, index, used + len(bound))
         return _summed(node.op, bound, body)
+
+    def _scan(self, node: g.Scan, axes: tuple[Index, ...], used: int) -> _Piece:
+        """`sum(k <= j) x[i, k]`."""
+        bound = ix.var(_letter(used), node.x.shape[node.axis])
+        index = (*axes[: node.axis], bound, *axes[node.axis + 1 :])
+        sign = (">" if node.reverse else "<") + ("" if node.exclusive else "=")
+        body = self.at(node.x, index, used + 1).inside(PRODUCT)
+        return _Piece(f"{node.op}({bound} {sign} {axes[node.axis]}) {body}", PRODUCT, open=True)
 
     def _contract(self, node: g.Contract, here: dict[Index, Index], used: int) -> _Piece:
         bound = [ix.var(_letter(used + k), n) for k, n in enumerate(node.reduced)]

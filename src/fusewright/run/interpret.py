@@ -33,6 +33,7 @@ from fusewright.ir.graph import (
     Iota,
     Node,
     Reduce,
+    Scan,
     Unary,
     Verbatim,
     View,
@@ -42,7 +43,7 @@ from fusewright.ir.graph import (
 from fusewright.ir.index import Conds, Index
 
 from .interpret_program import ProgramResult, interpret_program
-from .scalars import apply, arg_fold, fold, torch_dtype
+from .scalars import apply, arg_fold, fold, scan, torch_dtype
 
 __all__ = [
     "GraphResult",
@@ -148,6 +149,8 @@ class _Machine:
                 return fold(node.op, xs[0], node.axes_reduced)
             case ArgReduce():
                 return arg_fold(node.op, xs[0], node.axis)
+            case Scan():
+                return scan(node.op, xs[0], node.axis, node.reverse, node.exclusive)
             case Extern():
                 return self._extern(node)
             case _:

@@ -39,12 +39,13 @@ from fusewright.ir.kernel import (
     LibraryArg,
     LibraryCall,
     Phase,
+    Prefix,
     Program,
     Store,
     Strided,
 )
 
-from .scalars import apply, arg_fold, fold, torch_dtype
+from .scalars import apply, arg_fold, fold, scan, torch_dtype
 
 # Points of a grid evaluated at once: bounds the memory of one subexpression to 32 MiB of float64.
 CHUNK = 1 << 22
@@ -216,12 +217,23 @@ class _Rows:
         for keep in phase.keeps:
             point = _Point(self, env, shape)
             self.names[keep.name] = point.value(keep.body).expand(shape)
+        for s in phase.scans:
+            self.names[s.name] = self._scan(s, _Point(self, env, shape))
         point = _Point(self, env, shape)
         folded = {f.name: self._fold(f, point) for f in phase.folds}
         stored = [(s, point.value(s.body), point.index(s.offset)) for s in phase.stores]
         for store, value, offset in stored:
             self._store(store, value, offset)
         self.names |= folded
+        for s in phase.scans:
+            del self.names[s.name]
+
+    def _scan(self, s: Prefix, point: "_Point") -> Tensor:
+        x = point.value(s.body).expand(point.shape).to(torch_dtype(s.dtype))
+        out = scan(s.kind, x, 1, s.reverse, s.exclusive)
+        if s.position is None:
+            return out
+        return point.index(s.position).expand(point.shape).gather(1, out)
 
     def _fold(self, f: Fold, point: "_Point") -> Tensor:
         rows, cols = point.shape

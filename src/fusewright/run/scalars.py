@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fusewright.errors import IRError
 from fusewright.ir.dtypes import DType, by_name, compute_type
-from fusewright.ir.scalar import OPS
+from fusewright.ir.scalar import OPS, identity
 
 
 def _floor_div(a: Tensor, b: Tensor) -> Tensor:
@@ -90,3 +90,35 @@ def arg_fold(op: str, x: Tensor, axis: int) -> Tensor:
     if x.dtype == torch.bool:
         x = x.to(torch.uint8)
     return x.argmax(axis) if op == "argmax" else x.argmin(axis)
+
+
+def scan(op: str, x: Tensor, axis: int, reverse: bool, exclusive: bool) -> Tensor:
+    """The running fold `op` of `ir.scalar.SCANS` along `axis`, as `ir.nodes.Scan` says.
+
+    16-bit floats accumulate in float32; positions are int64.
+    """
+    storage = x.dtype
+    x = x.flip(axis) if reverse else x
+    if op in ("argmax", "argmin"):
+        wide = x.to(torch.uint8) if storage == torch.bool else x
+        at = (wide.cummax(axis) if op == "argmax" else wide.cummin(axis)).indices
+        return (x.shape[axis] - 1 - at).flip(axis) if reverse else at
+    out = _running(op, x.to(torch_dtype(compute_type(ir_dtype(storage)))), axis)
+    if exclusive:
+        start = identity(op, ir_dtype(storage))
+        first = torch.full_like(out.narrow(axis, 0, 1), start)
+        out = torch.cat((first, out.narrow(axis, 0, x.shape[axis] - 1)), axis)
+    return (out.flip(axis) if reverse else out).to(storage)
+
+
+def _running(op: str, x: Tensor, axis: int) -> Tensor:
+    match op:
+        case "sum":
+            return x.cumsum(axis, dtype=x.dtype)
+        case "prod":
+            return x.cumprod(axis, dtype=x.dtype)
+        case "logsumexp":
+            return x.logcumsumexp(axis)
+        case _:
+            wide = x.to(torch.uint8) if x.dtype == torch.bool else x
+            return getattr(wide, f"cum{op}")(axis).values.to(x.dtype)

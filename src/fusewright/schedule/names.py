@@ -167,7 +167,7 @@ def _main_operations(phases: tuple[Phase, ...]) -> list[str]:
         for e in b.walk(*p.bodies):
             if isinstance(e, b.Apply):
                 found.setdefault(e.op, OPS[e.op].cost)
-        for f in p.folds:
-            found.setdefault(f.kind, 100)
+        found.update((f.kind, 100) for f in p.folds)
+        found.update((f"cum{s.kind}", 100) for s in p.scans)
     ranked = sorted(found, key=lambda op: -found[op])[:3]
     return [op for op in found if op in ranked]

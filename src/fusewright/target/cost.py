@@ -34,7 +34,7 @@ def node_flops(node: g.Node) -> int:
             return OPS[node.op].cost * node.size
         case g.Where():
             return node.size
-        case g.Reduce() | g.ArgReduce():
+        case g.Reduce() | g.ArgReduce() | g.Scan():
             return node.x.size
         case g.Contract():
             return int(node.flops * density((*node.a_valid, *node.b_valid)))

@@ -18,7 +18,7 @@ def _point_flops(phase: Phase) -> int:
     inner = tuple(b.walk(*phase.bodies))
     ops = sum(OPS[e.op].cost for e in inner if isinstance(e, b.Apply))
     products = sum(2 * e.k.extent for e in inner if isinstance(e, b.Dot))
-    return ops + products + len(phase.folds)
+    return ops + products + len(phase.folds) + len(phase.scans)
 
 
 def kernel_bytes(kernel: Kernel, buffers: Mapping[str, Buffer]) -> int:
