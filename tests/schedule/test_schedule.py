@@ -5,6 +5,7 @@ import torch
 
 from fusewright.context import Context
 from fusewright.ir import graph as g
+from fusewright.ir import index as ix
 from fusewright.ir.check import check_program
 from fusewright.ir.kernel import Kernel, LibraryCall
 from fusewright.run.interpret import interpret_graph, interpret_program
@@ -186,3 +187,16 @@ def test_a_chain_of_thousands_is_cut():
 @pytest.mark.parametrize("seed", range(150))
 def test_random_programs_keep_their_values(seed):
     assert_same_values(random_graph(seed))
+
+
+def test_copied_operand_of_a_call_comes_before_it():
+    """A merged operand without a strided view is copied, although the graph has no such node."""
+    a, b = tensor("a", 4, 6, 3, 3), tensor("b", 6, 5, 3, 3, role="param")
+    (i, j), r = ix.axes((4, 5)), g.reduced_axes((6, 3, 3))
+    product = g.contract(
+        g.unary("tanh", a), b, (4, 5), (6, 3, 3), (i, *r), (r[0], j, *r[1:]), family="convolution"
+    )
+    graph = graph_of(g.unary("exp", product))
+    for program in programs(graph):
+        assert [c.function for c in calls(program)] == ["torch.mm"]
+    assert_same_values(graph)

@@ -111,7 +111,9 @@ def transposed_convolution(
 
 def recognise(c: Contract) -> Parameters | None:
     """The parameters whose convolution `c` is (a: input, b: weight), or None."""
-    if c.family != "convolution" or len(c.a.shape) < 3 or len(c.a.shape) != len(c.b.shape):
+    ranks = {len(c.a.shape), len(c.b.shape), len(c.shape)}
+    # A rewriting may have reduced spatial axes away: what is left is a sum, not a convolution.
+    if c.family != "convolution" or len(ranks) > 1 or min(ranks) < 3:
         return None
     for candidate in (_forward_parameters(c), _transposed_parameters(c)):
         if candidate is not None and _rebuilt(c, candidate) == c:

@@ -5,6 +5,7 @@ leaves it to the engine whether that pays.
 """
 
 from collections.abc import Iterator
+from typing import TypeGuard
 
 from ..ir import graph as g
 from ..ir import index as ix
@@ -23,21 +24,50 @@ def _sum_of_contraction(node: Node, env: Env) -> Node | None:
         return None
     reader = Reader(products=True)
     nest = from_sum(node.x, node.axes_reduced, reader)
-    return plan.best(nest) if reader.opened else None
+    if not reader.opened or not _is_only_summed(node.x, env):
+        return None
+    return plan.best(nest)
+
+
+def _is_only_summed(x: Node, env: Env) -> bool:
+    """Whether the contractions below `x` are needed for sums alone.
+
+    One that is stored for another reader can be summed on the way, which costs nothing.
+    """
+    stack: list[Node] = [n for n in _linear_below(x) if isinstance(n, g.Contract)]
+    seen: set[Node] = set()
+    while stack:
+        n = stack.pop()
+        if n in seen:
+            continue
+        seen.add(n)
+        for user in env.users(n):
+            if isinstance(user, g.View | g.Cast) or _is_product(user):
+                stack.append(user)
+            elif not (isinstance(user, g.Reduce) and user.op == "sum"):
+                return False
+    return True
 
 
 def _leads_to_contraction(x: Node) -> bool:
     """Whether a contraction lies below views, widening casts and products."""
+    return any(isinstance(n, g.Contract) for n in _linear_below(x))
+
+
+def _linear_below(x: Node) -> Iterator[Node]:
+    """`x` and what lies below views, widening casts and products, contractions not entered."""
     stack = [x]
     while stack:
         n = stack.pop()
-        if isinstance(n, g.Contract):
-            return True
+        yield n
         if isinstance(n, g.View | g.Cast):
             stack.append(n.x)
-        elif isinstance(n, g.Binary) and n.op == "mul":
-            stack += (n.a, n.b)
-    return False
+        elif _is_product(n):
+            stack += n.operands
+
+
+def _is_product(n: Node | None) -> TypeGuard[g.Binary]:
+    return isinstance(n, g.Binary) and n.op == "mul"
 
 
 def matmul(a: Node, b: Node) -> Node:
@@ -144,9 +174,10 @@ def _contraction_and_sum(draw: Draw) -> Node:
 
 
 def _not_only_summed(draw: Draw) -> Iterator[Node]:
-    y = _random_matmul(draw)
-    total = g.reduce("sum", y, (1,))
-    yield g.binary("mul", y, g.insert_expanded(total, (1,), y.shape))
+    for y in (_random_matmul(draw), convolution(draw.tensor((2, 3, 9)), draw.tensor((4, 3, 3)))):
+        total = g.reduce("sum", y, (1,))
+        yield g.binary("mul", y, g.insert_expanded(total, (1,), y.shape))
+        yield g.binary("sub", y, g.insert_expanded(total, (1,), y.shape))
     yield g.reduce("max", _random_matmul(draw), (1,))
     z = _random_matmul(draw)
     yield g.reduce("sum", g.unary("abs", z), (0, 1))

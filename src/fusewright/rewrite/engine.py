@@ -98,9 +98,11 @@ class _Work:
             for r, start, end in zip(self.records, self.starts, ends, strict=True)
         ]
 
-    def uses(self, node: Node) -> int:
-        """See rule.Env."""
-        return self.counts.get(node, 0)
+    def users(self, node: Node) -> tuple[Node | None, ...]:
+        """See rule.Env. A scan of all that is live: few rules ask, and rarely."""
+        inside = (n for n in self.counts if any(self._resolve(o) == node for o in n.operands))
+        leaves = any(self._resolve(r) == node for r in self.graph.roots)
+        return (*inside, *((None,) if leaves else ()))
 
     def fact(self, analysis: Callable[[Node, Sequence[Fact]], Fact], node: Node) -> Fact:
         """See rule.Env. Iterative: graphs are deep."""

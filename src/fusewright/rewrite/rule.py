@@ -25,8 +25,8 @@ class Env(Protocol):
         """What `analysis` says of `node`, given what it says of the operands; kept per node."""
         ...
 
-    def uses(self, node: g.Node) -> int:
-        """How often `node` is an operand, an output or a new value of a buffer in the graph."""
+    def users(self, node: g.Node) -> tuple[g.Node | None, ...]:
+        """The nodes that `node` is an operand of; None where it leaves the graph itself."""
         ...
 
 

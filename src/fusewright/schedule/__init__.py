@@ -63,10 +63,22 @@ def _fused(plan: Plan, arch: Arch) -> Fusion:
 
 
 def _fuse_once(plan: Plan, arch: Arch) -> Fusion:
-    order = [n for n in g.topological(plan.required) if n in plan.required]
+    order = _order_of_required(plan)
     calls = {n: tuple(o.base for o in _operands(plan, n)) for n in order if _is_call(plan, n)}
     sinks = tuple(n for n in order if not isinstance(n, g.Input) and n.size)
     return fuse(sinks, calls, Lowering(frozenset(order)), arch)
+
+
+def _order_of_required(plan: Plan) -> tuple[g.Node, ...]:
+    """What must be in memory, each after all it reads.
+
+    A call may read a copy that the graph does not have (an operand merged into matrix form): the
+    operands of the calls come first as roots of their own, those of earlier calls before others.
+    """
+    calls = [n for n in g.topological(plan.required) if _is_call(plan, n) and n in plan.required]
+    operands = [o.base for n in calls for o in _operands(plan, n)]
+    nodes = g.topological((*operands, *plan.required))
+    return tuple(n for n in nodes if n in plan.required)
 
 
 def _is_call(plan: Plan, node: g.Node) -> bool:

@@ -1,0 +1,33 @@
+"""Convolutions as contractions: what is recognised as one, and what only was one."""
+
+from fusewright.ir import graph as g
+from fusewright.ir import index as ix
+from fusewright.ir.convolution import Parameters, convolution, recognise, transposed_convolution
+from fusewright.ir.dtypes import FLOAT32
+
+
+def test_both_kinds_are_recognised_with_their_parameters() -> None:
+    x, w = (
+        g.input_("x", (2, 4, 9, 8), FLOAT32, "input"),
+        g.input_("w", (6, 2, 3, 2), FLOAT32, "param"),
+    )
+    forward = convolution(x, w, (2, 1), (1, 0), (1, 2), 2)
+    assert isinstance(forward, g.Contract)
+    assert recognise(forward) == Parameters((2, 1), (1, 0), (1, 2), 2)
+    v = g.input_("v", (4, 3, 3, 2), FLOAT32, "param")
+    backward = transposed_convolution(x, v, (2, 2), (1, 0), (1, 1), 2, (1, 0))
+    assert isinstance(backward, g.Contract)
+    assert recognise(backward) == Parameters((2, 2), (1, 0), (1, 1), 2, True, (1, 0))
+
+
+def test_a_sum_over_taps_without_space_is_no_convolution() -> None:
+    """What rewriting leaves of a mean of a convolution: family and ranks of one, but no windows."""
+    x, w = (
+        g.input_("x", (4, 6, 3, 3), FLOAT32, "input"),
+        g.input_("w", (5, 6, 3, 3), FLOAT32, "param"),
+    )
+    (i, j), r = ix.axes((4, 5)), g.reduced_axes((6, 3, 3))
+    assert (
+        recognise(g.contract(x, w, (4, 5), (6, 3, 3), (i, *r), (j, *r), family="convolution"))
+        is None
+    )
