@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 # torch.utils.cpp_extension looks for ninja on the PATH.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: setup demo test lint size clean
+.PHONY: setup demo test rules algebra lint size clean
 
 setup: $(STAMP)
 
@@ -25,6 +25,13 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Every rule on 200 random instances (the tests take 25), and its page of the documentation.
+rules: $(STAMP)
+	$(BIN)/python -m pytest -m slow tests/rules $(PYTEST_ARGS)
+
+algebra: $(STAMP)
+	$(BIN)/python tools/algebra_docs.py
 
 lint: $(STAMP)
 	$(BIN)/python -m ruff check .

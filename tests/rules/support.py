@@ -6,23 +6,12 @@ import torch
 
 from fusewright.context import Context
 from fusewright.ir import graph as g
-from fusewright.ir import index as ix
 from fusewright.ir.check_graph import check_graph
 from fusewright.options import Options
 from fusewright.rewrite import RULES, Rewrite, Rule, run_rules
+from fusewright.rewrite.samples import graph_of
 from fusewright.run.interpret import interpret_nodes
 from fusewright.target.cost import Cost, graph_measure
-
-
-def graph_of(*roots: g.Node) -> g.Graph:
-    """A graph with `roots` as outputs."""
-    inputs = [n for n in g.topological(roots) if isinstance(n, g.Input)]
-    return g.Graph(
-        inputs=tuple(g.InputSpec(x, (x.name,), ix.row_major(x.shape)) for x in inputs),
-        outputs=roots,
-        output_strides=tuple(ix.row_major(r.shape) for r in roots),
-        result=g.Tree("tuple", ("",) * len(roots), tuple(g.Leaf(k) for k in range(len(roots)))),
-    )
 
 
 def simplified(

@@ -1,4 +1,4 @@
-"""Random tensors and shapes from which rules draw their own test instances.
+"""Random tensors and shapes from which rules draw their own test instances, and graphs of them.
 
 Only descriptions are drawn here, never values: an instance is a graph over named inputs.
 """
@@ -9,6 +9,7 @@ from random import Random
 from typing import TypeVar
 
 from ..ir import graph as g
+from ..ir import index as ix
 from ..ir.dtypes import FLOAT64, DType
 from ..ir.graph import Shape
 
@@ -64,3 +65,14 @@ class Draw:
         """A new input that depends on `axes` of `shape` only, broadcast to it."""
         small = self.tensor(tuple(shape[a] for a in axes))
         return g.insert_expanded(small, [k for k in range(len(shape)) if k not in axes], shape)
+
+
+def graph_of(*roots: g.Node) -> g.Graph:
+    """A graph with `roots` as outputs."""
+    inputs = [n for n in g.topological(roots) if isinstance(n, g.Input)]
+    return g.Graph(
+        inputs=tuple(g.InputSpec(x, (x.name,), ix.row_major(x.shape)) for x in inputs),
+        outputs=roots,
+        output_strides=tuple(ix.row_major(r.shape) for r in roots),
+        result=g.Tree("tuple", ("",) * len(roots), tuple(g.Leaf(k) for k in range(len(roots)))),
+    )
