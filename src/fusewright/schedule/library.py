@@ -16,6 +16,8 @@ from ..ir import index as ix
 from ..ir.convolution import Parameters, recognise
 from ..ir.index import Index, Var
 from ..ir.kernel import LibraryArg, Strided
+from ..ir.matmul import Roles, roles
+from ..target.cost import node_flops
 
 # A node at coordinates as a strided view of memory: (node that must be stored, strides per
 # variable, offset).
@@ -67,69 +69,32 @@ def plan_contract(c: g.Contract, bias: g.Node | None, view: View) -> CallPlan | 
 # ------------------------------------------------------------------------------- matrix products
 
 
-@dataclass(frozen=True, slots=True)
-class _Roles:
-    """A contraction's variables by role: in both operands, in a only, in b only, summed."""
-
-    batch: tuple[Index, ...]
-    m: tuple[Index, ...]
-    n: tuple[Index, ...]
-    k: tuple[Index, ...]
-
-
-def _roles(c: g.Contract) -> _Roles | None:
-    """Roles of the variables if every index is a plain variable or 0 and nothing is guarded."""
-    if c.a_valid or c.b_valid:
-        return None
-    a, b = _plain(c.a_index), _plain(c.b_index)
-    if a is None or b is None:
-        return None
-    out = [v for v in c.axes if isinstance(v, Var)]
-    k = [v for v in c.reduced_axes if isinstance(v, Var)]
-    if set(k) - (a & b) or set(out) - (a | b):
-        return None
-    return _Roles(
-        tuple(v for v in out if v in a and v in b),
-        tuple(v for v in out if v in a and v not in b),
-        tuple(v for v in out if v in b and v not in a),
-        tuple(k),
-    )
-
-
-def _plain(index: tuple[Index, ...]) -> set[Index] | None:
-    live = [e for e in index if ix.constant_value(e) != 0]
-    distinct = set(live)
-    return (
-        distinct if all(isinstance(e, Var) for e in live) and len(distinct) == len(live) else None
-    )
-
-
 def _plan_matmul(c: g.Contract, bias: g.Node | None, view: View) -> CallPlan | None:
-    roles = _roles(c)
-    if roles is None or not (roles.m and roles.n and roles.k):
+    found = roles(c)
+    if found is None or not (found.m and found.n and found.k):
         return None
     a_index, b_index, a, b = c.a_index, c.b_index, c.a, c.b
-    if _axis_number(c, roles.m[0]) > _axis_number(c, roles.n[0]):
+    if _axis_number(c, found.m[0]) > _axis_number(c, found.n[0]):
         # The result's rows are b's: compute the transposed product instead of transposing.
-        roles = _Roles(roles.batch, roles.n, roles.m, roles.k)
+        found = Roles(found.batch, found.n, found.m, found.k)
         a, b, a_index, b_index = b, a, b_index, a_index
-    left = _matrix(a, a_index, (roles.batch, roles.m, roles.k), view)
-    right = _matrix(b, b_index, (roles.batch, roles.k, roles.n), view)
-    order = (*roles.batch, *roles.m, *roles.n)
-    shape = (*_extents(roles.batch), prod(_extents(roles.m)), prod(_extents(roles.n)))
+    left = _matrix(a, a_index, (found.batch, found.m, found.k), view)
+    right = _matrix(b, b_index, (found.batch, found.k, found.n), view)
+    order = (*found.batch, *found.m, *found.n)
+    shape = (*_extents(found.batch), prod(_extents(found.m)), prod(_extents(found.n)))
     strides = dict(zip(order, ix.row_major(_extents(order)), strict=True))
     result = tuple(strides.get(v, 1) for v in c.axes)
-    if len(roles.batch) == 0:
+    if len(found.batch) == 0:
         function, args = "torch.mm", (left, right)
-        added = _row_vector(bias, c, roles.n, view) if bias is not None else None
+        added = _row_vector(bias, c, found.n, view) if bias is not None else None
         if added is not None:
             function, args = "torch.addmm", (added, left, right)
     else:
-        function = "torch.bmm" if len(roles.batch) == 1 else "torch.matmul"
+        function = "torch.bmm" if len(found.batch) == 1 else "torch.matmul"
         added, args = None, (left, right)
     if bias is not None and added is None:
         return None
-    return CallPlan(function, args, (), shape, result, c.flops, (_describe(c),))
+    return CallPlan(function, args, (), shape, result, node_flops(c), (_describe(c),))
 
 
 def _describe(c: g.Contract) -> str:
@@ -206,7 +171,8 @@ def _plan_convolution(
     else:
         args = (x, w, added, p.stride, p.padding, p.dilation, p.groups)
         function = f"torch.conv{rank}d"
-    return CallPlan(function, args, (), c.shape, ix.row_major(c.shape), c.flops, (_describe(c),))
+    strides = ix.row_major(c.shape)
+    return CallPlan(function, args, (), c.shape, strides, node_flops(c), (_describe(c),))
 
 
 def _whole(x: g.Node, view: View) -> Operand:

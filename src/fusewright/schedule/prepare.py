@@ -1,8 +1,9 @@
 """What is decided on the Graph itself before fusion: which contractions become loops, and splits.
 
 Empty reductions become constants, contractions that reuse nothing become a reduction of a product
-(a matrix-vector product runs at the memory rate, a library gemm does not), and a reduction with too
-few rows to fill the target is split in two. No kernels are formed here.
+(a matrix-vector product runs at the memory rate, a library gemm does not), others get the layout of
+a call that a library has, and a reduction with too few rows to fill the target is split in two. No
+kernels are formed here.
 """
 
 from math import prod
@@ -11,6 +12,7 @@ from ..ir import graph as g
 from ..ir import index as ix
 from ..ir.dtypes import compute_type
 from ..ir.scalar import identity
+from ..ir.windowed import as_library_form
 from ..target.arch import Arch
 
 # A contraction whose points number at most this many times its largest tensor is memory-bound.
@@ -34,6 +36,8 @@ def prepare(graph: g.Graph, arch: Arch) -> g.Graph:
             node = as_reduction(node)
             if isinstance(node, g.Cast) and isinstance(node.x, g.Reduce):
                 return g.cast(split(node.x, arch), node.dtype)
+        if isinstance(node, g.Contract) and (form := as_library_form(node)) is not None:
+            return form
         return split(node, arch) if isinstance(node, g.Reduce) else node
 
     return g.rebuild(graph, change)

@@ -10,7 +10,10 @@ from math import prod
 
 from ..ir import graph as g
 from ..ir import index as ix
+from ..ir.convolution import recognise
+from ..ir.matmul import roles
 from ..ir.scalar import OPS
+from ..ir.windowed import as_library_form
 
 # Float operations in the time one byte moves to or from memory: 20 on an H100 in float32, 10 to 16
 # on server CPUs. Only the order of magnitude matters: it weighs algebra that trades one for the
@@ -21,6 +24,9 @@ CACHE_SPEED = 8
 # Time of an operation in quarters of a float32 contraction's: a pointwise one cannot be half of a
 # multiply-add, a 16-bit contraction runs on tensor cores.
 POINTWISE_WEIGHT, CONTRACT_WEIGHT, HALF_CONTRACT_WEIGHT, BYTE_WEIGHT = 8, 4, 1, 4 * FLOPS_PER_BYTE
+# A contraction that is neither a matrix product nor a convolution runs as a loop nest, whose
+# operands come from the first-level cache again for every multiply-add.
+NEST_WEIGHT = 16 * CONTRACT_WEIGHT
 
 
 def node_flops(node: g.Node) -> int:
@@ -124,9 +130,11 @@ def node_cost(node: g.Node) -> Cost:
 
 
 def _weight(node: g.Node) -> int:
-    if isinstance(node, g.Contract):
-        return HALF_CONTRACT_WEIGHT if node.a.dtype.bits <= 16 else CONTRACT_WEIGHT
-    return POINTWISE_WEIGHT
+    if not isinstance(node, g.Contract):
+        return POINTWISE_WEIGHT
+    if roles(node) is None and recognise(node) is None and as_library_form(node) is None:
+        return NEST_WEIGHT
+    return HALF_CONTRACT_WEIGHT if node.a.dtype.bits <= 16 else CONTRACT_WEIGHT
 
 
 def _indices(node: g.Node) -> Iterable[ix.Index]:
