@@ -128,7 +128,8 @@ def _numbered(p: Program, n: int) -> Program:
 
     def phase(x: Phase) -> Phase:
         keeps, folds = tuple(map(body, x.keeps)), tuple(map(body, x.folds))
-        return replace(x, keeps=keeps, folds=folds, stores=tuple(map(stored, x.stores)))
+        stores, scans = tuple(map(stored, x.stores)), tuple(map(body, x.scans))
+        return replace(x, keeps=keeps, folds=folds, stores=stores, scans=scans)
 
     def named(names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(f"{x}_{n}" for x in names)

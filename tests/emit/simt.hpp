@@ -23,6 +23,8 @@
 #define blockIdx simt::block
 #define __syncthreads simt::sync_block
 #define __shfl_xor_sync simt::shuffle_xor
+#define __shfl_up_sync simt::shuffle_up
+#define __shfl_sync simt::shuffle
 #define __trap simt::trap
 
 extern char __start_simt_shared[] __attribute__((weak));
@@ -80,7 +82,8 @@ static inline void sync_block() {
     wait(0, count, [=](const Fiber& f) { return f.barriers >= mine; });
 }
 
-template <class T> static inline T shuffle_xor(unsigned, T value, int step) {
+// The value that the thread `from` of the same warp gives.
+template <class T> static inline T exchange(T value, unsigned from) {
     Fiber& me = fibers[current];
     const long mine = ++me.shuffles;
     std::memcpy(&me.slot[mine % 2], &value, sizeof value);
@@ -88,8 +91,20 @@ template <class T> static inline T shuffle_xor(unsigned, T value, int step) {
     wait(warp, warp + 32 < count ? warp + 32 : count,
          [=](const Fiber& f) { return f.shuffles >= mine; });
     T out;
-    std::memcpy(&out, &fibers[current ^ (unsigned)step].slot[mine % 2], sizeof out);
+    std::memcpy(&out, &fibers[from].slot[mine % 2], sizeof out);
     return out;
+}
+
+template <class T> static inline T shuffle_xor(unsigned, T value, int step) {
+    return exchange(value, current ^ (unsigned)step);
+}
+
+template <class T> static inline T shuffle_up(unsigned, T value, int step, int width) {
+    return exchange(value, current % width < (unsigned)step ? current : current - step);
+}
+
+template <class T> static inline T shuffle(unsigned, T value, int lane, int width) {
+    return exchange(value, current / width * width + lane % width);
 }
 
 static inline void trap() { stop("trap"); }

@@ -10,6 +10,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+import torch
 
 from emit.kernels import all_folds, bag, norm, softmax
 from emit.nests import (
@@ -25,6 +26,8 @@ from emit.nests import (
     ref,
     var,
 )
+from emit.scans import TILES as SCAN_TILES
+from emit.scans import running, softmax_then_scan
 from emit.test_cuda_reduce import TILES
 from emit.test_elementwise import MAKERS, broadcast
 from emit.test_scalar_ops import every_operation
@@ -32,6 +35,8 @@ from fusewright.emit.unit import segments, translation_unit
 from fusewright.ir import dtypes as dt
 from fusewright.ir.kernel import Fold, Phase, Store, Tile
 from fusewright.run.build import compile_cuda, find_nvcc
+
+SCANS = ("sum", "prod", "max", "logsumexp", "argmin")
 
 pytestmark = pytest.mark.skipif(find_nvcc() is None, reason="no nvcc")
 
@@ -83,6 +88,10 @@ def test_every_kind_of_kernel_assembles(arch):
     for anchor, tiles in TILES.items():
         for t in tiles:
             cases += [softmax(anchor, 36, 260, t), norm(anchor, t), *all_folds(anchor, t)]
+    for anchor, tiles in SCAN_TILES.items():
+        for t in tiles:
+            x = torch.randn(3, 260)
+            cases += [softmax_then_scan(anchor, x, t), running(anchor, x, SCANS, tile=t)]
     binary = compiled(cases, arch)
     assert binary.spilling == ()
     assert binary.warnings == ()

@@ -24,7 +24,7 @@ class Model(nn.Module):
         super().__init__()
         self.low_pass = nn.Linear(n, n)
     def forward(self, x):
-        return torch.softmax(self.low_pass(x) / 2, dim=1).cumsum(1)
+        return torch.softmax(self.low_pass(x) / 2, dim=1).sort(1).values
 def get_inputs(): return [torch.rand(8, 16)]
 def get_init_inputs(): return [16]
 """
@@ -127,7 +127,7 @@ def test_the_report_has_the_documented_keys(compilation):
     (product,) = data["optimized"]["library_calls"]
     assert product["flops"] == 2 * 8 * 16 * 16
     (call,) = data["optimized"]["extern_calls"]
-    assert call["function"] == "torch.ops.aten.cumsum.default"
+    assert call["function"] == "torch.ops.aten.sort.default"
     assert data["reference"]["flops"] >= product["flops"]
 
 

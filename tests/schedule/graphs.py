@@ -68,7 +68,13 @@ def random_graph(seed):
 
 def _random_step(rng, values):
     x = rng.choice(values)
-    kind = rng.choice(["unary", "binary", "binary", "reduce", "view", "norm", "concat", "matmul"])
+    kinds = ["unary", "binary", "binary", "reduce", "view", "norm", "concat", "matmul", "scan"]
+    kind = rng.choice(kinds)
+    if kind == "scan" and x.shape:
+        ways = {"reverse": rng.random() < 0.5, "exclusive": rng.random() < 0.5}
+        out = g.scan(rng.choice(["sum", "max"]), x, rng.randrange(len(x.shape)), **ways)
+        # The extreme of nothing is infinite: keep it out of products.
+        return g.unary("tanh", out)
     if kind == "binary":
         return _random_binary(rng, x, values)
     if kind == "reduce" and x.shape:

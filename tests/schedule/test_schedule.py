@@ -15,6 +15,7 @@ from schedule.graphs import (
     graph_of,
     linear,
     matmul,
+    mean,
     normalised,
     random_graph,
     scalar,
@@ -60,6 +61,8 @@ gain = tensor("gain", 32, role="param")
 residual = g.binary("add", x, y)
 groups = g.reshape(planes, (40, 8, 120))
 
+TWICE = g.scan("prod", g.scan("sum", x, 1, exclusive=True), 1)
+
 ONE_KERNEL = {
     "pointwise chain": [g.unary("tanh", g.unary("exp", g.binary("mul", x, y)))],
     "softmax": [softmax(x)],
@@ -80,6 +83,20 @@ ONE_KERNEL = {
     ],
     "concatenation": [g.concat((x, g.unary("neg", y)), 0)],
     "transposed copy": [g.permute(g.unary("exp", x), (1, 0))],
+    "scan with what is before and after it": [
+        g.binary("sub", g.scan("sum", g.binary("mul", x, y), 1), x)
+    ],
+    "running maximum and where it is": [
+        g.scan("max", planes, 1, reverse=True),
+        g.scan("argmax", planes, 1, reverse=True),
+    ],
+    "scan of a softmax, and its sum": [
+        g.scan("sum", softmax(x), 1),
+        g.reduce("sum", g.scan("sum", softmax(x), 1), (1,)),
+    ],
+    "scan of a scan, with its mean taken out": [
+        g.binary("sub", TWICE, g.insert_expanded(mean(TWICE, (1,)), (1,), TWICE.shape))
+    ],
     "argmax and its maximum": [g.arg_reduce("argmax", x, 1), g.reduce("max", x, (1,))],
 }
 
@@ -89,6 +106,22 @@ def test_one_kernel(name):
     graph = graph_of(*ONE_KERNEL[name])
     for program in programs(graph):
         assert len(kernels(program)) == 1 and not calls(program), program.why_not
+    assert_same_values(graph)
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        [g.scan("sum", x, 1), g.scan("sum", x, 1, reverse=True)],
+        [g.reduce("sum", g.reshape(g.scan("sum", x, 1), (300, 10, 10)), (2,))],
+        [g.binary("add", g.scan("sum", x, 1), g.scan("sum", x, 0))],
+    ],
+    ids=["opposite directions", "columns of two axes", "two axes"],
+)
+def test_what_cannot_share_the_pass_of_a_scan(outputs):
+    graph = graph_of(*outputs)
+    for program in programs(graph):
+        assert len(kernels(program)) >= 2 and program.why_not
     assert_same_values(graph)
 
 

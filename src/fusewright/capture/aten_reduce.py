@@ -1,7 +1,7 @@
 """Lowerings of reductions: sums, extremes, moments, norms, softmax and its logarithm.
 
 16-bit floats are folded in float32 and rounded once; integers are summed in int64. Normalisation
-layers are in `aten_norm`, cumulative ops stay calls.
+layers are in `aten_norm`, cumulative ops in `aten_scan`.
 """
 
 import math

@@ -22,6 +22,7 @@ from . import (
     aten_pool,
     aten_reduce,
     aten_resample,
+    aten_scan,
     aten_view,
 )
 
@@ -32,6 +33,7 @@ _FAMILIES = (
     aten_choice.TABLE,
     aten_activation.TABLE,
     aten_reduce.TABLE,
+    aten_scan.TABLE,
     aten_view.TABLE,
     aten_pad.TABLE,
     aten_contract.TABLE,

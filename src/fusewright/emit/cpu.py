@@ -49,6 +49,6 @@ def rows_are_lanes(kernel: Kernel) -> bool:
     if not kernel.rows:
         return False
     window = all(p.extent <= WINDOW for p in kernel.phases)
-    return kernel.anchor == "column_reduce" or (
+    return kernel.anchor in ("column_reduce", "column_scan") or (
         window and kernel.rows[-1].extent >= WINDOW_ROWS
     )

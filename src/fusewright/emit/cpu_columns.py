@@ -30,6 +30,7 @@ from .cpu_nests import (
     plain_loop,
     write_point,
 )
+from .cpu_scans import Carry, declare_carries
 from .cstyle import Env
 from .ctext import Text, Writer
 
@@ -113,6 +114,7 @@ class _Columns:
         accs = accumulators(phase, env)
         blocks = blocking(phase, accs, 1)
         here = env.with_refs(self._keep_refs(kept, phase, env))
+        scans = declare_carries(phase, self.block, env, self.out)
         for acc in accs if blocks.step else ():
             declare(acc, acc.total, self.block, acc.total_dtype, self.out)
         column_loops(
@@ -120,9 +122,9 @@ class _Columns:
             blocks,
             env,
             self.out,
-            [plain_loop(env, self.out)] * len(phase.cols),
+            [plain_loop(env, self.out, phase.reverse)] * len(phase.cols),
             begin=lambda: declare_lanes(accs, self.block, self.out),
-            body=lambda: self._lane_loop(phase, accs, here),
+            body=lambda: self._lane_loop(phase, accs, scans, here),
             flush=lambda: self._flush(accs) if blocks.step else None,
         )
         return env.with_refs({a.fold.name: self._result(a, bool(blocks.step)) for a in accs})
@@ -148,9 +150,11 @@ class _Columns:
         dtype = acc.total_dtype if blocked else acc.dtype
         return result(acc, Text(f"{array}[{self.lane}]"), dtype)
 
-    def _lane_loop(self, phase: Phase, accs: Sequence[Accumulator], env: Env) -> None:
+    def _lane_loop(
+        self, phase: Phase, accs: Sequence[Accumulator], scans: Sequence[Carry], env: Env
+    ) -> None:
         self.out.line(simd_pragma(self.kernel))
         head = f"for (int {self.lane} = 0; {self.lane} < {self.width}; {self.lane}++)"
         lane = self.out.block(head)
         with lane, self.out.declared(self.row, self.here) if self.here else nullcontext():
-            write_point(phase, accs, f"[{self.lane}]", env, self.out)
+            write_point(phase, accs, f"[{self.lane}]", env, self.out, scans)

@@ -110,12 +110,13 @@ def combine(kind: str, a: str, b: str) -> str:
 
 def declare(acc: Accumulator, array: str, count: int, dtype: DType, out: Writer) -> None:
     """`T array[count]` filled with the identity, and the array of positions."""
-    _filled(c_type(dtype, "cpu"), array, count, acc.identity, out)
+    filled(c_type(dtype, "cpu"), array, count, acc.identity, out)
     if acc.is_arg:
-        _filled(acc.at_type, f"{array}_at", count, acc.last_position, out)
+        filled(acc.at_type, f"{array}_at", count, acc.last_position, out)
 
 
-def _filled(kind: str, array: str, count: int, value: str, out: Writer) -> None:
+def filled(kind: str, array: str, count: int, value: str, out: Writer) -> None:
+    """`kind array[count]`, every element `value`."""
     if value in ("0.0f", "0", "false", "0.0"):
         out.line(f"{kind} {array}[{count}] = {{}};")
     else:

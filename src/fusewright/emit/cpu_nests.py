@@ -5,6 +5,7 @@ loop runs over rows.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import prod
 
@@ -18,6 +19,7 @@ from .cpu_folds import (
     fold_values,
 )
 from .cpu_loops import assign_stores
+from .cpu_scans import Carry, write_scans
 from .cstyle import Env, evaluate, name_value
 from .ctext import Writer
 
@@ -81,13 +83,15 @@ class Range:
 LoopHead = Callable[[Var, Range, Emit], None]
 
 
-def plain_loop(env: Env, out: Writer) -> LoopHead:
-    """A loop over one column variable."""
+def plain_loop(env: Env, out: Writer, reverse: bool = False) -> LoopHead:
+    """A loop over one column variable, on demand from the last column to the first."""
 
     def write(v: Var, over: Range, body: Emit) -> None:
-        name = env.variables[v]
-        kind = loop_type(v, "int64_t")
-        with out.block(f"for ({kind} {name} = {over.first}; {name} < {over.last}; {name}++)"):
+        name, kind = env.variables[v], loop_type(v, "int64_t")
+        step = env.names.fresh(f"{name}_back") if reverse else name
+        head = f"for ({kind} {step} = {over.first}; {step} < {over.last}; {step}++)"
+        from_end = f"const {kind} {name} = {v.extent - 1} - {step};"
+        with out.block(head), out.declared(name, from_end) if reverse else nullcontext():
             body()
 
     return write
@@ -137,14 +141,20 @@ def declare_lanes(accs: Sequence[Accumulator], lanes: int, out: Writer) -> None:
 
 
 def write_point(
-    phase: Phase, accs: Sequence[Accumulator], place: str, env: Env, out: Writer
+    phase: Phase,
+    accs: Sequence[Accumulator],
+    place: str,
+    env: Env,
+    out: Writer,
+    carries: Sequence[Carry] = (),
 ) -> None:
-    """One point of the columns: keeps, then folds (see `fold_values` on `place`), then stores."""
+    """One point of the columns: keeps, scans, folds (see `fold_values` on `place`), stores."""
     local = env
     for keep in phase.keeps:
         value = name_value(f"{keep.name}_here", keep.body, local, out)
         out.line(f"{env.refs[keep.name].code} = {value.code};")
         local = local.with_refs({keep.name: value})
+    local = write_scans(carries, place, local, out)
     folds = len(phase.folds)
     values = evaluate([x.body for x in (*phase.folds, *phase.stores)], local, out)
     fold_values(accs, values[:folds], place, local, out)

@@ -37,6 +37,7 @@ from .cpu_nests import (
     plain_loop,
     write_point,
 )
+from .cpu_scans import declare_carries
 from .cstyle import Env, name_value
 from .ctext import Text, Writer, c_type
 
@@ -99,16 +100,19 @@ class _Rows:
     def _phase(self, phase: Phase, env: Env) -> Env:
         """One phase; returns the environment in which its results are known."""
         accs = accumulators(phase, env)
-        if not any(a.is_arg for a in accs):
+        if not phase.scans and not any(a.is_arg for a in accs):
             return self._folded_loop(phase, accs, env)
-        lanes = ROW_LANES
+        lanes = 1 if phase.scans else ROW_LANES
         blocks = blocking(phase, accs, lanes)
         totals = [a for a in accs if blocks.step or a.is_arg]
         for acc in totals:
             declare_scalar(acc, self.out)
+        scans = declare_carries(phase, 0, env, self.out)
         here = env.with_refs(self._keep_refs(env))
         loops: list[LoopHead] = [plain_loop(env, self.out)] * (len(phase.cols) - 1)
-        loops.append(self._lane_loop(lanes, env))
+        one_way = plain_loop(env, self.out, phase.reverse)
+        loops.append(one_way if scans else self._lane_loop(lanes, env))
+        place = "[0]" if scans else "[lane]"
         column_loops(
             phase.cols,
             blocks,
@@ -116,7 +120,7 @@ class _Rows:
             self.out,
             loops,
             begin=lambda: declare_lanes(accs, lanes, self.out),
-            body=lambda: write_point(phase, accs, "[lane]", here, self.out),
+            body=lambda: write_point(phase, accs, place, here, self.out, scans),
             flush=lambda: self._flush(totals, lanes),
         )
         return env.with_refs({a.fold.name: self._finish(a, a in totals) for a in accs})

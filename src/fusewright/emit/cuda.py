@@ -51,9 +51,9 @@ def cuda_kernel(kernel: Kernel, buffers: Buffers) -> KernelText:
     match kernel.anchor:
         case "elementwise":
             grid = elementwise(kernel, env, body)
-        case "row_reduce":
+        case "row_reduce" | "row_scan":
             grid = row_reduce(kernel, env, body)
-        case "column_reduce":
+        case "column_reduce" | "column_scan":
             grid = column_reduce(kernel, env, body)
         case "column_stream":
             grid = column_stream(kernel, env, body)

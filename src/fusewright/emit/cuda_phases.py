@@ -266,10 +266,10 @@ class Reduction:
         env: Env,
     ) -> None:
         out, number = self.out, self.grid.number
-        offset = "" if number == "0" else f" + {_scaled(number, split.scale)}"
-        start = _scaled(number, split.scale)
+        offset = "" if number == "0" else f" + {scaled(number, split.scale)}"
+        start = scaled(number, split.scale)
         if split.chunks > 1:
-            start = f"{_scaled('chunk', split.step)}{offset}"
+            start = f"{scaled('chunk', split.step)}{offset}"
         early = split.chunks > 1 and _fetch_cost(fetches, split) <= FETCH_REGISTERS
         slot = "[chunk]" if early else ""
         if early and fetches:
@@ -293,12 +293,12 @@ class Reduction:
         out = self.out
         flat, kind = self._flat(phase, env), index_type(split.extent)
         base = env.names.fresh(f"{flat}_base")
-        first = _scaled(self.grid.number, split.scale)
+        first = scaled(self.grid.number, split.scale)
         stride = split.step * items
         # Whole rounds need no guard; a ragged end is guarded item by item.
         ragged = split.extent % stride != 0
         inner = Split(split.axis, split.extent, split.step if not ragged else stride, split.scale)
-        start = f"{base} + {_scaled('item', split.step)}" if items > 1 else base
+        start = f"{base} + {scaled('item', split.step)}" if items > 1 else base
         slot = "[item]" if items > 1 else ""
         head = f"for ({kind} {base} = {first}; {base} < {split.extent}; {base} += {stride})"
         with out.block(head):
@@ -344,7 +344,8 @@ def free_registers(threads: int) -> int:
     return min(FILE_REGISTERS // threads, MAX_REGISTERS) - OTHER_REGISTERS
 
 
-def _scaled(number: str, scale: int) -> str:
+def scaled(number: str, scale: int) -> str:
+    """`number * scale`."""
     return number if scale == 1 or number == "0" else f"{number} * {scale}"
 
 

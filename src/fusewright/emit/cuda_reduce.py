@@ -16,6 +16,7 @@ from .ctext import Writer
 from .cuda_access import VectorAxis, usable_width
 from .cuda_loops import Launch, block_position, index_type, positions
 from .cuda_phases import Reduction, Threads
+from .cuda_scan import Scans
 
 # Static shared memory of a block.
 SHARED_BYTES = 48 << 10
@@ -30,19 +31,22 @@ def row_reduce(kernel: Kernel, env: Env, out: Writer) -> Launch:
     per_block = threads // lanes
     flat = _row_name(kernel, env)
     place = "threadIdx.x" if per_block == 1 else f"threadIdx.x % {lanes}"
-    if lanes > 1:
-        out.line(f"const int lane = {place};")
-    live = _row_position(kernel, flat, per_block, lanes, env, out)
-    grid = Threads(
-        "row_reduce", threads, lanes, kernel.tile.items, kernel.tile.vector,
-        number="lane" if lanes > 1 else "0",
-        leader="lane == 0" if lanes > 1 else "",
-        live=live,
-        row_axis=VectorAxis(None, 1),
-    )
-    with positions(kernel.rows, flat, env, out):
-        Reduction(kernel, grid, out, env.names.fresh("col_at")).write(env)
+    with out.declared("lane", f"const int lane = {place};"):
+        live = _row_position(kernel, flat, per_block, lanes, env, out)
+        grid = Threads(
+            "row_reduce", threads, lanes, kernel.tile.items, kernel.tile.vector,
+            number="lane" if lanes > 1 else "0",
+            leader="lane == 0" if lanes > 1 else "",
+            live=live,
+            row_axis=VectorAxis(None, 1),
+        )
+        with positions(kernel.rows, flat, env, out):
+            _writer(kernel)(kernel, grid, out, env.names.fresh("col_at")).write(env)
     return Launch(-(-rows // per_block), threads)
+
+
+def _writer(kernel: Kernel) -> type[Reduction]:
+    return Scans if any(p.scans for p in kernel.phases) else Reduction
 
 
 def _row_name(kernel: Kernel, env: Env) -> str:
@@ -96,7 +100,7 @@ def column_reduce(kernel: Kernel, env: Env, out: Writer) -> Launch:
         block = "blockIdx.x" if blocks == 1 else f"blockIdx.x / {blocks}"
         out.line(f"const int {flat} = {block};")
     with positions(outer, flat, env, out):
-        Reduction(kernel, grid, out, env.names.fresh("col_at")).write(env)
+        _writer(kernel)(kernel, grid, out, env.names.fresh("col_at")).write(env)
     return Launch(blocks * total, threads)
 
 
@@ -109,7 +113,7 @@ def _groups(kernel: Kernel, width: int) -> tuple[int, int]:
     if threads % lanes or threads > 1024:
         raise IRError(f"{kernel.name}: {threads} threads cannot be split in {lanes} groups")
     per_thread = sum(16 if f.position is not None else max(f.dtype.bytes, 4)
-                     for p in kernel.phases for f in p.folds) * width
+                     for p in kernel.phases for f in (*p.folds, *p.scans, *p.scans)) * width
     while lanes > 1 and per_thread * threads > SHARED_BYTES:
         threads, lanes = threads // 2, lanes // 2
     return lanes, threads

@@ -128,12 +128,23 @@ class Phase:
         return prod(v.extent for v in self.cols)
 
     @property
+    def reverse(self) -> bool:
+        """Whether its scans run from the last column to the first."""
+        return any(s.reverse for s in self.scans)
+
+    @property
     def bodies(self) -> tuple[Expr, ...]:
         return tuple(x.body for x in (*self.keeps, *self.scans, *self.folds, *self.stores))
 
 
 AnchorName = Literal[
-    "elementwise", "row_reduce", "column_reduce", "column_stream", "contraction"
+    "elementwise",
+    "row_reduce",
+    "column_reduce",
+    "column_stream",
+    "row_scan",
+    "column_scan",
+    "contraction",
 ]
 
 
@@ -142,9 +153,10 @@ class Tile:
     """How a nest maps to the machine; printed in the kernel's header and accepted as an override.
 
     `threads` per block (CUDA) ; `vector` elements per memory access along the fastest axis;
-    `items` vectors per thread in flight; `lanes` threads that share one row (row_reduce) or that
-    split the reduced axis (column_reduce). column_stream: `items` columns per chunk of shared
-    memory, `stages` chunks in flight.
+    `items` vectors per thread in flight; `lanes` threads that share one row (row_reduce, row_scan)
+    or that split the columns (column_reduce, column_scan). column_stream: `items` columns per chunk
+    of shared memory, `stages` chunks in flight. Scans: with two `stages` the next chunk is fetched
+    while one is scanned.
     """
 
     threads: int = 256

@@ -57,7 +57,7 @@ class Cluster:
 
     @property
     def reduces(self) -> bool:
-        return any(is_reduction(m.sink) for m in self.members)
+        return any(walked_axes(m.sink) for m in self.members)
 
     def member(self, sink: g.Node) -> Member | None:
         return next((m for m in self.members if m.sink == sink), None)
@@ -81,6 +81,11 @@ def is_reduction(node: g.Node) -> bool:
     return isinstance(node, g.Reduce | g.ArgReduce)
 
 
+def has_name(node: g.Node) -> bool:
+    """Whether a kernel computes the sink as a named value: a reduction's result or a scan's."""
+    return is_reduction(node) or isinstance(node, g.Scan)
+
+
 def domain(sink: g.Node) -> tuple[int, ...]:
     """The shape a sink's loop nest visits."""
     return sink.x.shape if isinstance(sink, g.Reduce | g.ArgReduce) else sink.shape
@@ -91,6 +96,11 @@ def folded_axes(sink: g.Node) -> tuple[int, ...]:
     if isinstance(sink, g.Reduce):
         return sink.axes_reduced
     return (sink.axis,) if isinstance(sink, g.ArgReduce) else ()
+
+
+def walked_axes(sink: g.Node) -> tuple[int, ...]:
+    """The axes of a sink's domain that are no rows of a kernel it founds: folded or scanned."""
+    return (sink.axis,) if isinstance(sink, g.Scan) else folded_axes(sink)
 
 
 def result_axes(sink: g.Node) -> tuple[Index, ...]:
@@ -178,7 +188,7 @@ class Fusion:
         joined = admit(cluster, sink, lowered, bindings)
         if joined is None:
             return self._refuse(sink, cluster, "it does not visit that kernel's rows once each")
-        reason = self._unprofitable(joined)
+        reason = _out_of_step(joined) or self._unprofitable(joined)
         return self._refuse(sink, cluster, reason) if reason else joined
 
     def _chain(self, cluster: Cluster, lowered: Lowered) -> int:
@@ -187,7 +197,7 @@ class Fusion:
         below = (
             self._chain(cluster, m.lowered)
             for m in inside
-            if m is not None and not is_reduction(m.sink)
+            if m is not None and not has_name(m.sink)
         )
         return depth(lowered.body) + max(below, default=0)
 
@@ -226,6 +236,18 @@ class Fusion:
         return tuple(WhyNot(what, reason) for what, reason in self.why_not)
 
 
+def _out_of_step(joined: Cluster) -> str | None:
+    """Why the members of a kernel with a scan cannot share its one pass over the columns."""
+    scans = [m.sink for m in joined.members if isinstance(m.sink, g.Scan)]
+    if not scans:
+        return None
+    if len({s.reverse for s in scans}) > 1:
+        return "the scans run in opposite directions"
+    columns = {c for m in joined.members if (c := joined.cols(m))}
+    one = len(columns) == 1 and all(len(c) == 1 for c in columns)
+    return None if one else "a scan walks its columns alone, in their order"
+
+
 def depth(body: b.Expr) -> int:
     """The longest path of operations in a body."""
     found: dict[b.Expr, int] = {}
@@ -241,9 +263,9 @@ def describe(node: g.Node) -> str:
 
 def _found(number: int, sink: g.Node, lowered: Lowered) -> Cluster:
     axes = ix.axes(domain(sink))
-    folded = folded_axes(sink)
+    walked = walked_axes(sink)
     fresh = {k: Var(f"p{k}", a.extent) for k, a in enumerate(axes) if isinstance(a, Var)}
-    rows = tuple(v for k, v in fresh.items() if k not in folded)
+    rows = tuple(v for k, v in fresh.items() if k not in walked)
     mapping: dict[Index, Index] = {axes[k]: v for k, v in fresh.items()}
     return Cluster(number, rows, (Member(sink, lowered, mapping),))
 
@@ -361,19 +383,21 @@ def admit(
     member = Member(sink, lowered, bindings)
     if not spaces.is_bijection(_mapped(member), member.domain):
         return None
-    kept = {v for e in member.result_coords for v in ix.variables(e)}
     axes = _mapped(member)
-    folded = {v for k in folded_axes(sink) for v in ix.variables(axes[k])}
+    walked = {v for k in walked_axes(sink) for v in ix.variables(axes[k])}
+    kept = {v for e in member.result_coords for v in ix.variables(e)}
     rows = set(cluster.rows)
-    if not is_reduction(sink):
+    if isinstance(sink, g.Scan):
+        kept -= walked
+    elif not is_reduction(sink):
         fits = rows <= kept if cluster.reduces else rows == kept
         return replace(cluster, members=(*cluster.members, member)) if fits else None
-    if kept & folded:
+    if kept & walked:
         return None
     if cluster.reduces:
         fits = kept == rows
         return replace(cluster, members=(*cluster.members, member)) if fits else None
-    if kept | folded != rows:
+    if kept | walked != rows:
         return None
     new_rows = tuple(v for v in cluster.rows if v in kept)
     return replace(cluster, rows=new_rows, members=(*cluster.members, member))
@@ -397,7 +421,7 @@ def fuse(
     for sink in sinks:
         if sink in calls:
             state.place_call(sink)
-        elif is_reduction(sink):
+        elif has_name(sink):
             x = sink.operands[0]
             state.place(sink, lowering.use(x, x.axes))
         else:

@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from ..ir import body as b
 from ..ir import graph as g
 from ..ir import index as ix
 from ..ir.index import Index, Var
-from ..ir.kernel import Buffer, Fold, Keep, Kernel, Phase, Store
+from ..ir.kernel import Buffer, Fold, Keep, Kernel, Phase, Prefix, Store
 from ..ir.scalar import OPS
 from ..target.arch import Arch
 from . import collapse, tile
-from .fuse import Cluster, Member, describe, folded_axes, is_reduction
+from .fuse import Cluster, Member, describe, has_name, is_reduction, walked_axes
 from .lower import SinkRef
 from .names import Names
 
@@ -29,6 +30,7 @@ class Placement:
 
 
 Placements = Mapping[g.Node, Placement]
+Named = TypeVar("Named", Fold, Prefix)
 
 
 class _Resolver:
@@ -37,9 +39,9 @@ class _Resolver:
     def __init__(self, cluster: Cluster, placements: Placements) -> None:
         self.cluster = cluster
         self._placements = placements
-        self.folds = {
+        self.named = {
             m.sink: f"{m.sink.kind.removeprefix('reduce_')}{k}"
-            for k, m in enumerate(m for m in cluster.members if is_reduction(m.sink))
+            for k, m in enumerate(m for m in cluster.members if has_name(m.sink))
         }
         self._bodies: dict[g.Node, b.Expr] = {}
 
@@ -60,8 +62,8 @@ class _Resolver:
         return None
 
     def _reference(self, ref: SinkRef, member: Member) -> b.Expr:
-        if ref.sink in self.folds:
-            return b.Ref(ref.sink.dtype, self.folds[ref.sink])
+        if ref.sink in self.named:
+            return b.Ref(ref.sink.dtype, self.named[ref.sink])
         inside = self.cluster.member(ref.sink)
         if inside is not None:
             return self.body(inside)
@@ -87,39 +89,59 @@ class _Item:
     what: Fold | Store
 
 
-def _items(cluster: Cluster, resolver: _Resolver, placements: Placements) -> list[_Item]:
-    levels: dict[str, int] = {}
+def _items(
+    cluster: Cluster, resolver: _Resolver, placements: Placements
+) -> tuple[list[_Item], tuple[Prefix, ...]]:
+    """The folds and stores, and the scans that some of them refer to."""
+    levels: dict[str, int] = {}  # the first phase in which a name has its value
 
     def level(e: b.Expr) -> int:
-        refs = (x.name for x in b.walk(e) if isinstance(x, b.Ref))
-        return max((levels[n] + 1 for n in refs), default=0)
+        return max((levels[x.name] for x in b.walk(e) if isinstance(x, b.Ref)), default=0)
 
-    out = []
+    out, scans = [], []
     for m in cluster.members:
         body = resolver.body(m)
-        if is_reduction(m.sink):
-            fold = _fold(m, resolver.folds[m.sink], body)
-            levels[fold.name] = level(body)
-            out.append(_Item(levels[fold.name], cluster.cols(m), fold))
+        if isinstance(m.sink, g.Scan):
+            scan = _prefix(m, resolver.named[m.sink], body)
+            scans.append(scan)
+            levels[scan.name] = level(body)
+            body = b.Ref(m.sink.dtype, scan.name)
+        elif is_reduction(m.sink):
+            fold = _fold(m, resolver.named[m.sink], body)
+            levels[fold.name] = level(body) + 1
+            out.append(_Item(level(body), cluster.cols(m), fold))
             body = b.Ref(m.sink.dtype, fold.name)
         if m.sink in placements:
             place = placements[m.sink]
             store = Store(place.buffer, place.at(m.result_coords), body)
             cols = () if is_reduction(m.sink) else cluster.cols(m)
             out.append(_Item(level(body), cols, store))
-    return out
+    return out, tuple(scans)
+
+
+def _position(member: Member) -> Index:
+    """Where a point is along the axis its sink walks."""
+    (axis,) = walked_axes(member.sink)
+    return member.at((ix.axes(member.domain)[axis],))[0]
+
+
+def _prefix(member: Member, name: str, body: b.Expr) -> Prefix:
+    sink = member.sink
+    assert isinstance(sink, g.Scan)
+    at = _position(member) if sink.op in ("argmax", "argmin") else None
+    dtype = sink.x.dtype
+    return Prefix(name, sink.op, dtype, body, sink.reverse, sink.exclusive, at)  # type: ignore[arg-type]
 
 
 def _fold(member: Member, name: str, body: b.Expr) -> Fold:
     sink = member.sink
     if isinstance(sink, g.ArgReduce):
-        (position,) = member.at((ix.axes(sink.x.shape)[folded_axes(sink)[0]],))
-        return Fold(name, sink.op, sink.x.dtype, body, position)
+        return Fold(name, sink.op, sink.x.dtype, body, _position(member))
     assert isinstance(sink, g.Reduce)
     return Fold(name, sink.op, sink.dtype, body)  # type: ignore[arg-type]
 
 
-def _phases(items: list[_Item]) -> list[Phase]:
+def _phases(items: list[_Item], scans: tuple[Prefix, ...]) -> list[Phase]:
     """Items gathered into as few phases as their order allows."""
     slots = {(i.level, i.cols): None for i in items if isinstance(i.what, Fold)}
     for i in (i for i in items if isinstance(i.what, Store)):
@@ -135,7 +157,18 @@ def _phases(items: list[_Item]) -> list[Phase]:
             folds[i.level, i.cols].append(i.what)
         else:
             stores[host].append(i.what)
-    return [Phase(s[1], tuple(folds[s]), tuple(stores[s])) for s in order]
+    phases = (Phase(s[1], tuple(folds[s]), tuple(stores[s])) for s in order)
+    return [replace(p, scans=_needed(p.bodies, scans)) for p in phases]
+
+
+def _needed(bodies: tuple[b.Expr, ...], scans: tuple[Prefix, ...]) -> tuple[Prefix, ...]:
+    """The scans that bodies refer to, directly or through other scans."""
+    needed, wanted = [], list(bodies)
+    for s in reversed(scans):
+        if any(isinstance(e, b.Ref) and e.name == s.name for e in b.walk(*wanted)):
+            needed.append(s)
+            wanted.append(s.body)
+    return tuple(reversed(needed))
 
 
 # ------------------------------------------------------------------------------- values kept
@@ -156,7 +189,12 @@ def _worth_keeping(e: b.Expr, cols: tuple[Var, ...], arch: Arch) -> bool:
 
 
 def _keep_values(phases: list[Phase], arch: Arch) -> list[Phase]:
-    """Values that several phases over the same cols need, computed in the first of them only."""
+    """Values that several phases over the same cols need, computed in the first of them only.
+
+    None beside a scan: its threads take other points of a row than those of a fold.
+    """
+    if any(p.scans for p in phases):
+        return phases
     seen: dict[tuple[Var, ...], dict[b.Expr, int]] = {}
     homes: dict[b.Expr, int] = {}
     for k, p in enumerate(phases):
@@ -217,12 +255,13 @@ def _with_keeps(
 def _expressions(phases: list[Phase]) -> tuple[Index, ...]:
     bodies = [x for p in phases for x in p.bodies]
     stores = (s.offset for p in phases for s in p.stores)
-    positions = (f.position for p in phases for f in p.folds if f.position is not None)
+    named = (x for p in phases for x in (*p.folds, *p.scans))
+    positions = (x.position for x in named if x.position is not None)
     return (*collapse.index_expressions(bodies), *stores, *positions)
 
 
 def _substituted(p: Phase, cols: tuple[Var, ...], mapping: Mapping[Index, Index]) -> Phase:
-    def fold(f: Fold) -> Fold:
+    def named(f: Named) -> Named:
         at = None if f.position is None else ix.substitute(f.position, mapping)
         return replace(f, body=b.substitute(f.body, mapping), position=at)
 
@@ -230,7 +269,8 @@ def _substituted(p: Phase, cols: tuple[Var, ...], mapping: Mapping[Index, Index]
         return Store(s.buffer, ix.substitute(s.offset, mapping), b.substitute(s.body, mapping))
 
     keeps = tuple(Keep(k.name, b.substitute(k.body, mapping)) for k in p.keeps)
-    return Phase(cols, tuple(map(fold, p.folds)), tuple(map(store, p.stores)), keeps)
+    folds, scans = tuple(map(named, p.folds)), tuple(map(named, p.scans))
+    return Phase(cols, folds, tuple(map(store, p.stores)), keeps, scans)
 
 
 def _collapsed(
@@ -289,7 +329,7 @@ def build_kernel(
     """The kernel of a cluster. `stored` are the members' results that others need, `placements`
     every sink it may read."""
     resolver = _Resolver(cluster, placements)
-    phases = _phases(_items(cluster, resolver, stored))
+    phases = _phases(*_items(cluster, resolver, stored))
     phases = _keep_values(phases, arch)
     rows, phases = _collapsed(cluster.rows, phases, buffers)
     final = tuple(phases)

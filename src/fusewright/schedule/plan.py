@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ..ir import graph as g
 from ..ir import index as ix
 from ..ir.index import Index, Var
-from .fuse import is_reduction
+from .fuse import has_name
 from .library import CallPlan, Operand, PlanArg, StridedView, plan_contract, plan_extern, tensors_in
 
 # A chain of pointwise operations longer than this is cut: compilers slow down on huge expressions.
@@ -113,7 +113,7 @@ class Plan:
     def has_value(self, node: g.Node) -> bool:
         """Whether a node is a sink by its nature, whoever uses it."""
         special = isinstance(node, g.Extern | g.Contract | g.Input)
-        return special or is_reduction(node) or node in self.contracts
+        return special or has_name(node) or node in self.contracts
 
     def _extern(self, call: g.Call) -> ExternPlan:
         if call not in self.externs:

@@ -14,6 +14,9 @@ from ..target.arch import Arch
 
 # Shared memory of one chunk of a stream: three of them fit a multiprocessor.
 STAGE_BYTES = 72 << 10
+# 32-bit registers for a thread's chunk of a scan, and the threads of a block that share a row.
+SCAN_REGISTERS = 16
+SCAN_LANES = 256
 
 Accesses = tuple[tuple[str, Index], ...]
 
@@ -42,7 +45,10 @@ def choose_anchor(
             along_cols += moved * (ix.coefficient(offset, p.cols[-1]) == 1)
             along_rows += moved * bool(rows and ix.coefficient(offset, rows[-1]) == 1)
     shortest = min(p.extent for p in phases if p.cols)
-    if along_rows and (along_rows > along_cols or shortest < 4):
+    by_rows = along_rows and (along_rows > along_cols or shortest < 4)
+    if any(p.scans for p in phases):
+        return "column_scan" if by_rows else "row_scan"
+    if by_rows:
         streams = _stream_tile(rows, phases, buffers, arch) is not None
         return "column_stream" if streams else "column_reduce"
     return "row_reduce"
@@ -122,6 +128,10 @@ def choose_tile(
         return _elementwise(rows, phases, buffers, arch)
     if anchor == "column_stream" and (tile := _stream_tile(rows, phases, buffers, arch)):
         return tile
+    if anchor == "row_scan":
+        return _row_scan(rows, phases, buffers, arch)
+    if anchor == "column_scan":
+        return _column_scan(rows, phases, buffers, arch)
     if anchor == "row_reduce":
         return _row_reduce(rows, phases, buffers, arch)
     return _column_reduce(rows, phases, buffers, arch)
@@ -144,12 +154,7 @@ def _row_reduce(
     rows: tuple[Var, ...], phases: tuple[Phase, ...], buffers: Mapping[str, Buffer], arch: Arch
 ) -> Tile:
     """Threads per row by row length (QuACK's table, performance.md section 3), 1-4 vectors each."""
-    widths = [
-        vector_width(p.cols[-1], touched, buffers, arch)
-        for p in phases
-        if p.cols and (touched := accesses((p,)))
-    ]
-    vector = min(widths, default=1)
+    vector = _row_vector(phases, buffers, arch)
     extent = max(p.extent for p in phases)
     count = prod(v.extent for v in rows)
     kept = sum(len(p.keeps) for p in phases)
@@ -168,6 +173,52 @@ def _row_reduce(
     if lanes > 32:
         return Tile(lanes, vector, min(4, -(-chunks // lanes)), lanes)
     return Tile(max(128, lanes), vector, min(4, -(-chunks // lanes)), lanes)
+
+
+def _row_vector(
+    phases: tuple[Phase, ...], buffers: Mapping[str, Buffer], arch: Arch
+) -> int:
+    widths = [
+        vector_width(p.cols[-1], touched, buffers, arch)
+        for p in phases
+        if p.cols and (touched := accesses((p,)))
+    ]
+    return min(widths, default=1)
+
+
+def _scan_items(phases: tuple[Phase, ...], vector: int) -> int:
+    """Vectors of a thread in a chunk of a scan: their values and the carries stay in registers."""
+    words = max(sum(-(-s.dtype.bytes // 4) for s in p.scans) for p in phases)
+    return max(1, SCAN_REGISTERS // (vector * max(words, 1)))
+
+
+def _row_scan(
+    rows: tuple[Var, ...], phases: tuple[Phase, ...], buffers: Mapping[str, Buffer], arch: Arch
+) -> Tile:
+    """A row in one chunk of a few lanes while it is short, else in chunks of a block."""
+    vector = _row_vector(phases, buffers, arch)
+    items = _scan_items(phases, vector)
+    extent = max(p.extent for p in phases)
+    lanes = min(_power_of_two_at_least(-(-extent // (vector * items))), SCAN_LANES)
+    items = min(items, -(-extent // (vector * lanes)))
+    stages = 2 if extent > lanes * vector * items else 1
+    return Tile(max(128, lanes), vector, items, lanes, stages)
+
+
+def _column_scan(
+    rows: tuple[Var, ...], phases: tuple[Phase, ...], buffers: Mapping[str, Buffer], arch: Arch
+) -> Tile:
+    """Vectors along the rows; groups of threads follow each other until the target is filled."""
+    extent = max(p.extent for p in phases)
+    count, inner = prod(v.extent for v in rows), rows[-1].extent
+    vector = vector_width(rows[-1], accesses(phases), buffers, arch)
+    while vector > 1 and inner // vector < 32:
+        vector //= 2
+    items = min(_scan_items(phases, vector), extent)
+    wanted = arch.units * arch.threads // 2 * vector // max(count, 1)
+    lanes = max(1, min(_power_of_two_at_least(wanted), 32, _power_of_two_at_most(extent // items)))
+    stages = 2 if extent > lanes * items else 1
+    return Tile(max(128, 32 * lanes), vector, items, lanes, stages)
 
 
 def _column_reduce(

@@ -375,6 +375,154 @@ FW_DEVICE T fw_fold_groups(const T (&x)[GROUPS][N], int at) {
 }
 //@end
 
+//@function op_logsumexp
+// log(exp(a) + exp(b)), as ATen's logcumsumexp: equal infinities stay, NaN goes first.
+struct fw_op_logsumexp {
+    template <class T> static FW_DEVICE T of(T a, T b) {
+        const T low = a < b || a != a ? a : b, high = a < b || b != b ? b : a;
+        const bool plain = low != high || low - low == T(0);
+        return plain ? high + log1p(exp(low - high)) : high;
+    }
+};
+//@end
+
+//@function op_running_argmax needs best
+// `b` comes after `a`: it stays unless `a` is better; the later of equals, and of NaNs, stays.
+struct fw_op_running_argmax {
+    template <class T> static FW_DEVICE T of(T a, T b) {
+        const bool nan_a = a.value != a.value, nan_b = b.value != b.value;
+        return nan_b || (!nan_a && b.value >= a.value) ? b : a;
+    }
+};
+//@end
+
+//@function op_running_argmin needs best
+struct fw_op_running_argmin {
+    template <class T> static FW_DEVICE T of(T a, T b) {
+        const bool nan_a = a.value != a.value, nan_b = b.value != b.value;
+        return nan_b || (!nan_a && b.value <= a.value) ? b : a;
+    }
+};
+//@end
+
+//@function scan_lanes needs best
+// `x` of the lane `step` before, and of lane `from`, among LANES neighbouring threads of a warp.
+template <int LANES, class T> FW_DEVICE T fw_before(T x, int step) {
+    return (T)__shfl_up_sync(0xffffffffu, x, step, LANES);
+}
+template <int LANES, class T, class I> FW_DEVICE fw_best<T, I> fw_before(fw_best<T, I> x, int step) {
+    return {fw_before<LANES>(x.value, step), fw_before<LANES>(x.at, step)};
+}
+template <int LANES, class T> FW_DEVICE T fw_of_lane(T x, int from) {
+    return (T)__shfl_sync(0xffffffffu, x, from, LANES);
+}
+template <int LANES, class T, class I> FW_DEVICE fw_best<T, I> fw_of_lane(fw_best<T, I> x, int from) {
+    return {fw_of_lane<LANES>(x.value, from), fw_of_lane<LANES>(x.at, from)};
+}
+// The fold of the values of all lanes up to this one.
+template <class Op, int LANES, class T> FW_DEVICE T fw_scan_lanes(T x) {
+#pragma unroll
+    for (int step = 1; step < LANES; step *= 2) {
+        const T before = fw_before<LANES>(x, step);
+        if ((int)(threadIdx.x % LANES) >= step) x = Op::of(before, x);
+    }
+    return x;
+}
+//@end
+
+//@function scan_row needs scan_lanes
+// Scans a chunk of a row: in each of ITEMS rounds, LANES threads hold N neighbouring values each.
+// `none` is the fold of nothing, `carry` that of the chunks before, which takes this one in.
+template <class Op, int LANES, class T, int ITEMS, int N>
+FW_DEVICE T fw_scan_items(T (&x)[ITEMS][N], T (&before)[ITEMS], T none) {
+    T whole = none;
+#pragma unroll
+    for (int i = 0; i < ITEMS; i++) {
+#pragma unroll
+        for (int v = 1; v < N; v++) x[i][v] = Op::of(x[i][v - 1], x[i][v]);
+        const T upto = fw_scan_lanes<Op, LANES>(x[i][N - 1]);
+        const T lanes = fw_before<LANES>(upto, 1);
+        before[i] = Op::of(whole, threadIdx.x % LANES ? lanes : none);
+        whole = Op::of(whole, fw_of_lane<LANES>(upto, LANES - 1));
+    }
+    return whole;
+}
+template <class Op, bool EXCLUSIVE, class T, int ITEMS, int N>
+FW_DEVICE void fw_scan_finish(T (&x)[ITEMS][N], const T (&before)[ITEMS], T start) {
+#pragma unroll
+    for (int i = 0; i < ITEMS; i++) {
+        const T first = Op::of(start, before[i]);
+#pragma unroll
+        for (int v = N - 1; v >= 0; v--)
+            x[i][v] = !EXCLUSIVE ? Op::of(first, x[i][v]) : v ? Op::of(first, x[i][v - 1]) : first;
+    }
+}
+template <class Op, bool EXCLUSIVE, int LANES, class T, class C, int ITEMS, int N>
+FW_DEVICE void fw_scan_row(T (&x)[ITEMS][N], T none, C& carry) {
+    T before[ITEMS];
+    const T whole = fw_scan_items<Op, LANES>(x, before, none);
+    fw_scan_finish<Op, EXCLUSIVE>(x, before, (T)carry);
+    carry = Op::of(carry, (C)whole);
+}
+// The same by GROUPS warps, each with a part of the chunk: `shared` is theirs to exchange folds,
+// and another one is used for the next chunk, so that one barrier suffices.
+template <class Op, bool EXCLUSIVE, int LANES, class T, class C, int ITEMS, int N, int GROUPS>
+FW_DEVICE void fw_scan_row(T (&x)[ITEMS][N], T none, C& carry, T (&shared)[GROUPS]) {
+    const int lane = threadIdx.x % 32, group = threadIdx.x / 32;
+    T before[ITEMS];
+    const T whole = fw_scan_items<Op, LANES>(x, before, none);
+    if (lane == 0) shared[group] = whole;
+    __syncthreads();
+    const T upto = fw_scan_lanes<Op, 32>(lane < GROUPS ? shared[lane] : none);
+    const T earlier = fw_of_lane<32>(upto, group ? group - 1 : 0);
+    fw_scan_finish<Op, EXCLUSIVE>(x, before, (T)Op::of(carry, (C)(group ? earlier : none)));
+    carry = Op::of(carry, (C)fw_of_lane<32>(upto, GROUPS - 1));
+}
+//@end
+
+//@function scan_columns
+// Scans a chunk of ITEMS columns for N neighbouring rows of a thread; see fw_scan_row.
+template <class Op, bool EXCLUSIVE, class T, class C, int ITEMS, int N>
+FW_DEVICE void fw_scan_columns(T (&x)[ITEMS][N], T none, C (&carry)[N]) {
+#pragma unroll
+    for (int v = 0; v < N; v++)
+#pragma unroll
+        for (int i = 0; i < ITEMS; i++) {
+            const C next = Op::of(carry[v], (C)x[i][v]);
+            x[i][v] = (T)(EXCLUSIVE ? carry[v] : next);
+            carry[v] = next;
+        }
+}
+// The same by GROUPS groups of threads, each with a part of the chunk's columns.
+template <class Op, bool EXCLUSIVE, class T, class C, int ITEMS, int N, int GROUPS, int ROWS>
+FW_DEVICE void fw_scan_columns(T (&x)[ITEMS][N], T none, C (&carry)[N], T (&shared)[GROUPS][ROWS],
+                               int group, int thread) {
+#pragma unroll
+    for (int v = 0; v < N; v++) {
+        T whole = x[0][v];
+#pragma unroll
+        for (int i = 1; i < ITEMS; i++) whole = Op::of(whole, x[i][v]);
+        shared[group][v * (ROWS / N) + thread] = whole;
+    }
+    __syncthreads();
+#pragma unroll
+    for (int v = 0; v < N; v++) {
+        C start = carry[v];
+#pragma unroll
+        for (int g = 0; g < GROUPS; g++) {
+            if (g == group) start = carry[v];
+            carry[v] = Op::of(carry[v], (C)shared[g][v * (ROWS / N) + thread]);
+        }
+#pragma unroll
+        for (int i = 0; i < ITEMS; i++) {
+            const C next = Op::of(start, (C)x[i][v]);
+            x[i][v] = (T)(EXCLUSIVE ? start : next);
+            start = next;
+        }
+    }
+}
+//@end
+
 //@function stream
 // A contiguous source of `count` chunks of BYTES (a multiple of 16, as is its address), brought to
 // shared memory by the bulk copy engine (PTX cp.async.bulk, sm_90): STAGES chunks are in flight,

@@ -209,6 +209,25 @@ template <bool up, class T, class I> FW_INLINE void fw_arg(T x, I i, T& best, I&
 }
 //@end
 
+//@function running_arg
+// One step of a running argmax (up = true) or argmin: (x, i) replaces (best, at) unless that is
+// better; the later of equals, and of NaNs, stays.
+template <bool up, class T, class I> FW_INLINE void fw_running_arg(T x, I i, T& best, I& at) {
+    const bool better = x != x || (best == best && (up ? x >= best : x <= best));
+    best = better ? x : best;
+    at = better ? i : at;
+}
+//@end
+
+//@function logaddexp
+// log(exp(a) + exp(b)), as ATen's logcumsumexp: equal infinities stay, NaN goes first.
+FW_INLINE double fw_logaddexp(double a, double b) {
+    const double low = a < b || a != a ? a : b, high = a < b || b != b ? b : a;
+    const bool plain = low != high || std::isfinite(low);
+    return plain ? high + std::log1p(std::exp(low - high)) : high;
+}
+//@end
+
 //@function lanes_sum
 // The lanes of an accumulator combined pairwise; their number is a power of two.
 template <class T, int N> FW_INLINE T fw_lanes_sum(T (&x)[N]) {
