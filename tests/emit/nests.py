@@ -1,6 +1,6 @@
 """Kernels built by hand, compiled and run: shared by the tests of the printers.
 
-CUDA kernels run on the CPU, through the fibers of simt.hpp.
+CUDA kernels run on the CPU, through `simt.shim`.
 """
 
 import ctypes
@@ -11,8 +11,6 @@ from types import SimpleNamespace
 
 import torch
 
-from fusewright.emit.common import buffer_order
-from fusewright.emit.cuda import cuda_kernel
 from fusewright.emit.unit import entry_buffers, entry_name, segments, translation_unit
 from fusewright.ir import body as b
 from fusewright.ir import dtypes as dt
@@ -20,6 +18,7 @@ from fusewright.ir import index as ix
 from fusewright.ir.kernel import Buffer, Kernel, Phase, Program, Strided, Tile
 from fusewright.run.build import compile_cpp
 from fusewright.run.interpret import interpret_program
+from simt.shim import Library, start, tell
 
 F32 = dt.FLOAT32
 CPU, CUDA = SimpleNamespace(name="cpu"), SimpleNamespace(name="cuda:sm_90a")
@@ -160,64 +159,30 @@ def run_on_cpu(p: Program, inputs: dict[str, torch.Tensor], cache: Path | None =
     return codes, [memory[r.buffer] for r in p.returns]
 
 
-SIMT = Path(__file__).with_name("simt.hpp")
-# What the PTX of device.cuh does, for a compiler that has none.
-PTX = {
-    'asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));': "y = simt::half_to_float(x.bits);",
-    'asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(y));': "r = 1.0f / y;",
-    'asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));': "y.bits = simt::float_to_half(x);",
-}
-CANARY = 64  # elements before and after each buffer that must stay as they are
-
-
 def run_on_simt(p: Program, inputs: dict[str, torch.Tensor]):
-    """Runs the CUDA kernels of the program on fibers; returns (codes of the kernels, outputs).
+    """Runs the CUDA kernels of the program on fibers; returns (codes of the segments, outputs).
 
-    Fails when a kernel writes outside of its buffers; what it reads there is NaN or -1.
+    Raises SimtError for what must not happen in a kernel.
     """
-    library = ctypes.CDLL(str(compile_cpp(simt_source(p), openmp=False, flags=("-O1", "-w"))))
-    memory = {x.name: _guarded_memory(x, inputs) for x in p.buffers}
-    before = {n: m.clone() for n, m in memory.items()}
+    library = Library(translation_unit(p, CUDA, segments(p)))
+    memory = {
+        x.name: inputs[x.name].contiguous() if x.role == "input" else _poisoned(x)
+        for x in p.buffers
+    }
+    start(seed=0)
     codes = []
-    for k in p.steps:
-        pointers = [memory[n][CANARY:].data_ptr() for n in buffer_order(k)]
-        codes.append(getattr(library, f"run_{k.name}")(*map(ctypes.c_void_p, pointers)))
-    for n, m in memory.items():
-        for edge in (slice(None, CANARY), slice(-CANARY, None)):
-            assert _same_bits(m[edge], before[n][edge]), f"{n} is written out of bounds"
-    shapes = {x.name: x.shape for x in p.buffers}
-    return codes, [memory[r.buffer][CANARY:-CANARY].view(shapes[r.buffer]) for r in p.returns]
+    for n, segment in enumerate(segments(p)):
+        used = entry_buffers(p, segment)
+        for x in used:
+            tell(x.name, memory[x.name], x.role == "input")
+        pointers = [memory[x.name].data_ptr() for x in used]
+        codes.append(library.call(entry_name(n), pointers))
+    return codes, [memory[r.buffer] for r in p.returns]
 
 
-def simt_source(p: Program) -> str:
-    """The device code of the program with a C function per kernel that runs its whole grid."""
-    source = SIMT.read_text() + translation_unit(p, CUDA, segments(p))
-    for ptx, cpp in PTX.items():
-        source = source.replace(ptx, cpp)
-    for k in p.steps:
-        text = cuda_kernel(k, {x.name: x for x in p.buffers})
-        names = [f"p{n}" for n in range(len(buffer_order(k)))]
-        params = ", ".join(f"void* {n}" for n in names)
-        args = ", ".join(f"simt::Pointer{{{n}}}" for n in names)
-        source += (
-            f'extern "C" int run_{k.name}({params}) {{\n'
-            f"    return simt::launch({text.grid.blocks}, {text.grid.threads}, "
-            f"[=] {{ {text.name}({args}); }});\n}}\n"
-        )
-    return source
-
-
-def _guarded_memory(x: Buffer, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    dtype = getattr(torch, x.dtype.name)
-    poison = float("nan") if x.dtype.is_float else True if x.dtype == dt.BOOL else -1
-    memory = torch.full((x.size + 2 * CANARY,), poison, dtype=dtype)
-    if x.role == "input":
-        memory[CANARY:-CANARY] = inputs[x.name].reshape(-1)
-    return memory
-
-
-def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
+def _poisoned(x: Buffer) -> torch.Tensor:
+    memory = torch.empty(x.shape, dtype=getattr(torch, x.dtype.name))
+    return memory.fill_(float("nan") if x.dtype.is_float else -1)
 
 
 def check_on_cpu(p: Program, inputs: dict[str, torch.Tensor], **tolerance) -> None:

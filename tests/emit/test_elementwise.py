@@ -181,4 +181,5 @@ def test_an_index_out_of_range_is_reported(dialect):
     case = embedded(TILES[0])
     case.inputs["at"][3] = 5
     codes, _ = RUNS[dialect](case.program, case.inputs)
-    assert codes == [1]
+    assert len(codes) == 1
+    assert codes[0] != 0

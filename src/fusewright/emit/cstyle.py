@@ -208,13 +208,16 @@ class _Scope:
         if plain and len(cond.code + then.value.code + other.value.code) <= TERNARY_LIMIT:
             return ternary(cond, then.value, other.value)
         name = self._fresh(e)
-        if other.lines:
+        # A load of the other branch need not be within bounds where the conditions hold.
+        needed = (x for x in _walk([e.otherwise], self.known) if x not in self.known)
+        touches = any(isinstance(x, Load | Checked) for x in needed)
+        if other.lines or touches:
             self.out.line(f"{self.env.c_type(e)} {name};")
         else:
             self.out.line(f"{self.env.c_type(e)} {name} = {other.value.code};")
         with self.out.block(f"if ({cond.code})"):
             self._assign(name, then)
-        if other.lines:
+        if other.lines or touches:
             with self.out.block("else"):
                 self._assign(name, other)
         return Text(name)

@@ -1,0 +1,148 @@
+// What emitted SIMT CUDA C++ needs of CUDA, so that g++ compiles it as C++17 and a CPU runs it.
+//
+// For tests only. A thread is a fiber; it goes on until it has to meet others (barrier, shuffle,
+// bulk copy, end), and which one goes on next is drawn at random, as is the order of the blocks.
+// Kernels are compiled with -fsanitize=thread and parts of -fsanitize=undefined, whose callbacks are
+// defined in runtime.cpp: every access is judged before it happens. `shim.py` rewrites what no macro
+// can express (`<<< >>>`, `__shared__`, inline PTX). There are no atomics, clusters or wgmma: no
+// SIMT kernel uses them.
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmath>
+#include <type_traits>
+
+#define __global__ static __attribute__((noinline))
+#define __device__
+#define __host__
+#define __forceinline__ inline __attribute__((always_inline))
+#define __launch_bounds__(...)
+#define SIMT_UNWATCHED __attribute__((no_sanitize_thread))
+
+typedef struct CUstream_st* cudaStream_t;
+enum cudaError_t {
+    cudaSuccess = 0,
+    cudaErrorInvalidValue = 1,
+    cudaErrorInvalidConfiguration = 9,
+    cudaErrorLaunchFailure = 719,
+};
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+cudaError_t cudaGetLastError();
+
+namespace simt {
+
+struct Index { unsigned x; };
+Index thread_index();
+Index block_index();
+Index block_size();
+Index grid_size();
+
+// Runs `call(body)` in every thread of the grid.
+struct Launch { const char* name; unsigned blocks, threads; size_t shared; };
+void run_grid(const Launch& launch, void (*call)(const void*), const void* body);
+
+template <class Body>
+void launch(const char* name, const Body& body, unsigned blocks, unsigned threads,
+            size_t shared = 0, cudaStream_t = nullptr) {
+    auto call = [](const void* b) SIMT_UNWATCHED { (*static_cast<const Body*>(b))(); };
+    run_grid({name, blocks, threads, shared}, call, &body);
+}
+
+// The block's array that `tag` stands for; a null tag means the launch's dynamic shared memory.
+void* shared_array(const void* tag, const char* name, size_t bytes, size_t element, size_t align);
+template <class A> A& shared(const void* tag, const char* name, size_t align = alignof(A)) {
+    using T = std::remove_all_extents_t<A>;
+    return *static_cast<A*>(shared_array(tag, name, sizeof(A), sizeof(T), align));
+}
+template <class T> T* dynamic_shared(const char* name, size_t align = alignof(T)) {
+    return static_cast<T*>(shared_array(nullptr, name, 0, 1, align));
+}
+
+// Meets the threads of `mask` in this warp and returns the bits that the lane `from` brought.
+uint64_t meet(unsigned mask, uint64_t bits, unsigned from);
+template <class T> T exchange(unsigned mask, T x, unsigned from) {
+    uint64_t bits = 0;
+    __builtin_memcpy(&bits, &x, sizeof(T));
+    bits = meet(mask, bits, from);
+    __builtin_memcpy(&x, &bits, sizeof(T));
+    return x;
+}
+inline unsigned lane() { return thread_index().x % 32; }
+
+// Transaction barriers (PTX mbarrier) and the bulk copies that complete them.
+void barrier_init(unsigned barrier, unsigned arrivals);
+void barrier_arrive(unsigned barrier, unsigned expected_bytes);
+void barrier_wait(unsigned barrier, unsigned parity);
+void bulk_copy(unsigned target, const void* source, unsigned bytes, unsigned barrier);
+
+}  // namespace simt
+
+template <class F> cudaError_t cudaFuncSetAttribute(F*, cudaFuncAttribute, int) {
+    return cudaSuccess;
+}
+void simt_sync_threads(int line);
+size_t __cvta_generic_to_shared(const void* p);
+[[noreturn]] void __trap();
+
+#define threadIdx (simt::thread_index())
+#define blockIdx (simt::block_index())
+#define blockDim (simt::block_size())
+#define gridDim (simt::grid_size())
+#define __syncthreads() simt_sync_threads(__LINE__)
+
+inline void __syncwarp(unsigned mask = ~0u) { simt::meet(mask, 0, simt::lane()); }
+template <class T> T __shfl_sync(unsigned mask, T x, int from) {
+    return simt::exchange(mask, x, (unsigned)from % 32);
+}
+template <class T> T __shfl_xor_sync(unsigned mask, T x, int step) {
+    return simt::exchange(mask, x, simt::lane() ^ (unsigned)step);
+}
+template <class T> T __shfl_up_sync(unsigned mask, T x, unsigned step) {
+    return simt::exchange(mask, x, simt::lane() - (step <= simt::lane() ? step : 0));
+}
+template <class T> T __shfl_down_sync(unsigned mask, T x, unsigned step) {
+    return simt::exchange(mask, x, simt::lane() + (simt::lane() + step < 32 ? step : 0));
+}
+
+inline float __uint_as_float(unsigned u) { float x; __builtin_memcpy(&x, &u, 4); return x; }
+inline float __int_as_float(int i) { return __uint_as_float((unsigned)i); }
+inline unsigned __float_as_uint(float x) { unsigned u; __builtin_memcpy(&u, &x, 4); return u; }
+inline int __float_as_int(float x) { return (int)__float_as_uint(x); }
+inline float rsqrtf(float x) { return (float)(1.0 / std::sqrt((double)x)); }
+inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
+
+// ------------------------------------------------------------------------------------- inline PTX
+
+// A function is named after the text of its instructions: what is neither letter nor digit becomes
+// an underscore, numbers of operands vanish. Parameters are the operands in order.
+
+inline void ptx_cvt_f32_f16(float& y, unsigned short x) {
+    _Float16 half;
+    __builtin_memcpy(&half, &x, 2);
+    y = (float)half;
+}
+inline void ptx_cvt_rn_f16_f32(unsigned short& y, float x) {
+    const _Float16 half = (_Float16)x;
+    __builtin_memcpy(&y, &half, 2);
+}
+// The last bit is wrong, as the instruction may have it; what needs more has to correct it.
+inline void ptx_rcp_approx_ftz_f32(float& y, float x) {
+    y = __uint_as_float(__float_as_uint(1.0f / x) ^ 1);
+}
+inline void ptx_mbarrier_init_shared_b64_1(unsigned barrier) { simt::barrier_init(barrier, 1); }
+// Bulk copies see initialised barriers at once here.
+inline void ptx_fence_mbarrier_init_release_cluster_memory() {}
+inline void ptx_mbarrier_arrive_expect_tx_shared_b64(unsigned barrier, unsigned bytes) {
+    simt::barrier_arrive(barrier, bytes);
+}
+inline void ptx_cp_async_bulk_shared_cluster_global_mbarrier_complete_tx_bytes(
+    unsigned target, const void* source, unsigned bytes, unsigned barrier) {
+    simt::bulk_copy(target, source, bytes, barrier);
+}
+inline void ptx_reg_pred_p_mbarrier_try_wait_parity_shared_b64_p_selp_u32_1_0_p(
+    unsigned& done, unsigned barrier, unsigned parity) {
+    simt::barrier_wait(barrier, parity);
+    done = 1;
+}

@@ -1,0 +1,472 @@
+// Runs the threads of a grid as fibers and judges their accesses. See cuda_on_cpu.hpp.
+//
+// Found are: accesses out of bounds or misaligned, values that nobody wrote (shared memory is NaN
+// besides), two threads at one place without a barrier between them, threads that never meet,
+// integer divisions by zero. The first finding ends the launch.
+#include "cuda_on_cpu.hpp"
+
+#include <dlfcn.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace simt {
+namespace {
+
+constexpr unsigned WARP = 32, MAX_THREADS = 1024;
+constexpr size_t STACK = 256 << 10, PAGE = 4096;
+constexpr size_t STATIC_SHARED = 48 << 10, MAX_SHARED = 227 << 10;  // bytes of one block
+enum class State { ready, barrier, warp, mbarrier, done };
+const char* const STATES[] = {"runs", "waits at the barrier of line", "waits in its warp, mask",
+                              "waits for an mbarrier, parity", "has ended"};
+
+struct Fiber {
+    char* stack = nullptr;
+    ucontext_t start;
+    jmp_buf at;
+    bool begun = false;  // whether `at` is where it goes on
+    State state = State::ready;
+    unsigned detail = 0;  // of the state: line, mask or parity
+    unsigned number = 0, mbarrier = 0;
+    uint64_t bits = 0;  // what it brought to a meeting in its warp, then what it got
+    unsigned from = 0;
+};
+
+Fiber fibers[MAX_THREADS];
+Fiber* self = nullptr;  // the thread that runs; null on the host
+jmp_buf scheduler;
+std::vector<Fiber*> ready;
+Launch grid;
+unsigned block;
+void (*grid_call)(const void*);
+const void* grid_body;
+cudaError_t last_error = cudaSuccess;
+std::string finding, finding_place;
+uint64_t random_state = 0;
+
+// Logical time counts blocks and barriers; when the block and the launch began.
+uint32_t now = 0, block_began = 0, launch_began = 0;
+
+uint64_t random_below(uint64_t n) {
+    uint64_t z = random_state += 0x9e3779b97f4a7c15u;  // splitmix64
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return (uint64_t)(((unsigned __int128)(z ^ z >> 31) * n) >> 64);
+}
+
+// The launch is over: what all fibers were doing is forgotten.
+[[noreturn]] void abandon() {
+    for (Fiber& f : fibers) f.begun = false;
+    _longjmp(scheduler, 2);
+}
+
+__attribute__((format(printf, 2, 3))) void fail_at(const void* pc, const char* format, ...) {
+    char text[400];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    finding = std::string(grid.name) + ", block " + std::to_string(block);
+    if (self) finding += ", thread " + std::to_string(self->number);
+    finding += std::string(": ") + text;
+    Dl_info info;
+    if (pc && dladdr(pc, &info)) {
+        snprintf(text, sizeof text, "%#zx", (size_t)((const char*)pc - (char*)info.dli_fbase) - 1);
+        finding_place = text;
+    }
+    abandon();
+}
+#define fail(...) fail_at(nullptr, __VA_ARGS__)
+
+void leave(State state, unsigned detail = 0) {
+    self->state = state;
+    self->detail = detail;
+    if (!_setjmp(self->at)) _longjmp(scheduler, 1);
+}
+
+void thread_main() {
+    for (;;) {  // one turn per block that this fiber serves
+        grid_call(grid_body);
+        leave(State::done);
+    }
+}
+
+// Lets a thread run until it leaves; false when the launch was abandoned.
+bool go_on(Fiber& f) {
+    self = &f;
+    const int back = _setjmp(scheduler);
+    if (!back) {
+        if (std::exchange(self->begun, true)) _longjmp(self->at, 1);
+        setcontext(&self->start);
+    }
+    self = nullptr;
+    return back == 1;
+}
+
+void make_ready(Fiber& f) {
+    f.state = State::ready;
+    ready.push_back(&f);
+}
+
+void prepare(Fiber& f) {
+    make_ready(f);
+    if (f.begun) return;
+    if (!f.stack) {  // a page below cannot be touched: an overflow is a crash, not damage
+        void* p = mmap(nullptr, STACK + PAGE, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (p == MAP_FAILED || mprotect(p, PAGE, PROT_NONE)) __builtin_trap();
+        f.stack = static_cast<char*>(p) + PAGE;
+    }
+    f.number = &f - fibers;
+    getcontext(&f.start);
+    f.start.uc_stack.ss_sp = f.stack;
+    f.start.uc_stack.ss_size = STACK;
+    makecontext(&f.start, thread_main, 0);
+}
+
+// ----------------------------------------------------------------------------------------- memory
+
+struct Stamp { uint32_t time = 0; uint16_t thread = 0; };  // time 0: never
+struct Cell {
+    Stamp written, read;
+    bool many = false;  // whether other threads read it at the same time as `read`
+    bool in_flight = false, landed = false;  // of a bulk copy: what it brought is everybody's
+};
+
+// A buffer or a shared array; a cell per element.
+struct Region {
+    std::string name;
+    char* begin;
+    size_t bytes, element;
+    bool shared, filled;
+    const void* tag;
+    std::vector<Cell> cells = std::vector<Cell>((bytes + element - 1) / element);
+    bool contains(const char* p) const { return p >= begin && p < begin + bytes; }
+};
+
+std::vector<std::unique_ptr<Region>> regions;
+Region* recent = nullptr;
+constexpr size_t ARENA = 4 << 20, GAP = 1024;  // shared memory, with room between its arrays
+alignas(PAGE) char arena[ARENA];
+size_t arena_end = GAP;
+
+Region* find_region(const char* p) {
+    if (recent && recent->contains(p)) return recent;
+    for (auto& r : regions)
+        if (r->contains(p)) return recent = r.get();
+    return nullptr;
+}
+
+void forget(bool only_shared) {
+    auto gone = [=](auto& r) { return r->shared || !only_shared; };
+    regions.erase(std::remove_if(regions.begin(), regions.end(), gone), regions.end());
+    recent = nullptr;
+    arena_end = GAP;
+}
+
+// Whether the access `then` may happen at the same time as what this thread does now.
+bool concurrent(const Stamp& then, bool shared) {
+    if (then.time < launch_began || !then.time) return false;
+    if (then.time < block_began) return !shared;  // another block of this launch
+    return then.time == now && then.thread != self->number;
+}
+
+void touch(Region& r, size_t i, bool writes, const void* pc) {
+    Cell& cell = r.cells[i];
+    const char *does = writes ? "writes" : "reads", *name = r.name.c_str();
+    const bool known = r.filled || cell.written.time > (r.shared ? block_began - 1 : 0);
+    if (cell.in_flight && (!r.shared || known))
+        fail_at(pc, "race: %s %s[%zu], which a bulk copy is writing", does, name, i);
+    if (!writes && !known) fail_at(pc, "reads %s[%zu], which nobody wrote", name, i);
+    if (!cell.landed && concurrent(cell.written, r.shared))
+        fail_at(pc, "race: %s %s[%zu], which thread %u wrote without a barrier between", does, name,
+                i, cell.written.thread);
+    const bool others = cell.many && cell.read.time == now;
+    if (writes && (others || concurrent(cell.read, r.shared)))
+        fail_at(pc, "race: writes %s[%zu], which thread %u read without a barrier between", name, i,
+                cell.read.thread);
+    const Stamp here{now, (uint16_t)self->number};
+    if (writes) cell.landed = false;
+    else cell.many = others || (cell.read.time == now && cell.read.thread != here.thread);
+    (writes ? cell.written : cell.read) = here;
+}
+
+void outside(const char* p, size_t bytes, bool writes, const void* pc) {
+    auto distance = [=](auto& r) { return p < r->begin ? r->begin - p : p - r->begin - r->bytes; };
+    auto nearer = [=](auto& a, auto& b) { return distance(a) < distance(b); };
+    const Region& r = **std::min_element(regions.begin(), regions.end(), nearer);
+    fail_at(pc, "%s %zu bytes out of bounds at %s[%td] of %zu elements",
+            writes ? "writes" : "reads", bytes, r.name.c_str(),
+            (p - r.begin) / (ptrdiff_t)r.element, r.bytes / r.element);
+}
+
+// Judges an access of the thread that runs; `visit(cell)` follows.
+template <class Visit>
+void access(const void* address, size_t bytes, bool writes, const void* pc, Visit visit) {
+    const char* p = static_cast<const char*>(address);
+    if (!self || !bytes || (p >= self->stack && p < self->stack + STACK)) return;
+    Region* r = find_region(p);
+    if (!r) outside(p, bytes, writes, pc);
+    const size_t first = p - r->begin, last = first + bytes - 1;
+    if (last >= r->bytes) outside(r->begin + r->bytes, bytes, writes, pc);
+    for (size_t i = first / r->element; i <= last / r->element; i++) {
+        touch(*r, i, writes, pc);
+        visit(r->cells[i]);
+    }
+}
+void check(const void* p, size_t bytes, bool writes, const void* pc) {
+    access(p, bytes, writes, pc, [](Cell&) {});
+}
+
+// ------------------------------------------------------------------------------------ bulk copies
+
+// A copy lands as late as it may: only when no thread can go on without it. So a thread that does
+// not wait for it reads what is in flight, which is a finding. Proxies' fences are not modelled.
+struct Barrier { unsigned arrivals, missing; long long bytes; unsigned phase; };
+std::map<unsigned, Barrier> barriers;  // by address in shared memory
+struct Copy { unsigned target, bytes, barrier; const char* source; std::vector<Cell*> cells; };
+std::vector<Copy> in_flight;
+
+Barrier& barrier_at(unsigned address) {
+    const auto found = barriers.find(address);
+    if (found == barriers.end()) fail("an mbarrier that was not initialised");
+    if (self) check(arena + address, 8, false, nullptr);
+    return found->second;
+}
+
+bool passed(const Barrier& b, unsigned parity) { return (b.phase & 1) != parity; }
+
+// Goes to the next phase when this one is complete, and wakes who waited for it.
+void advance(unsigned address, Barrier& b) {
+    if (b.missing || b.bytes) return;
+    b.phase++;
+    b.missing = b.arrivals;
+    for (Fiber* f = fibers; f < fibers + grid.threads; f++) {
+        const bool waits = f->state == State::mbarrier && f->mbarrier == address;
+        if (waits && passed(b, f->detail)) make_ready(*f);
+    }
+}
+
+bool finish_copy() {
+    if (in_flight.empty()) return false;
+    const Copy c = in_flight.front();
+    in_flight.erase(in_flight.begin());
+    memcpy(arena + c.target, c.source, c.bytes);
+    for (Cell* cell : c.cells) cell->in_flight = false, cell->landed = true;
+    Barrier& b = barriers[c.barrier];
+    b.bytes -= c.bytes;
+    advance(c.barrier, b);
+    return true;
+}
+
+// --------------------------------------------------------------------------------- meeting threads
+
+bool together(const Fiber& a, const Fiber& b) {
+    return a.state == b.state && (a.state != State::barrier || a.detail == b.detail);
+}
+
+// No thread can go on. Lets them, if all wait at one barrier or a copy can end; false when all have
+// ended; a finding when they will never meet.
+bool release() {
+    Fiber* end = fibers + grid.threads;
+    Fiber* odd = std::find_if(fibers, end, [](const Fiber& f) { return !together(f, *fibers); });
+    if (odd == end && fibers->state == State::barrier) {
+        now++;
+        std::for_each(fibers, end, make_ready);
+        return true;
+    }
+    if (odd == end && fibers->state == State::done) {
+        if (!in_flight.empty()) fail("the block ends before a bulk copy");
+        return false;
+    }
+    if (finish_copy()) return true;
+    if (odd == end) odd = fibers;
+    fail("divergence: thread 0 %s %u, thread %u %s %u", STATES[(int)fibers->state],
+         fibers->detail, odd->number, STATES[(int)odd->state], odd->detail);
+    return false;
+}
+
+// False when the launch was abandoned.
+bool run_block() {
+    block_began = ++now;
+    barriers.clear();
+    in_flight.clear();
+    ready.clear();
+    memset(arena, 0xff, arena_end);  // NaN
+    std::for_each(fibers, fibers + grid.threads, prepare);
+    for (;;) {
+        while (!ready.empty()) {
+            std::swap(ready[random_below(ready.size())], ready.back());
+            Fiber& next = *ready.back();
+            ready.pop_back();
+            if (!go_on(next)) return false;
+        }
+        const int back = _setjmp(scheduler);  // where `release` goes when it fails
+        if (back || !release()) return !back;
+    }
+}
+
+}  // namespace
+
+// --------------------------------------------------------------------------- what kernels can call
+
+Index thread_index() { return {self->number}; }
+Index block_index() { return {block}; }
+Index block_size() { return {grid.threads}; }
+Index grid_size() { return {grid.blocks}; }
+
+void run_grid(const Launch& l, void (*call)(const void*), const void* body) {
+    const bool fits = l.threads - 1 < MAX_THREADS && l.blocks - 1 < INT32_MAX;
+    last_error = fits && l.shared <= MAX_SHARED ? cudaSuccess : cudaErrorInvalidConfiguration;
+    if (!finding.empty() || last_error) return;
+    grid = l, grid_call = call, grid_body = body;
+    launch_began = now + 1;
+    std::vector<unsigned> order(l.blocks);
+    for (unsigned b = 0; b < l.blocks; b++) {
+        const uint64_t at = random_below(b + 1);
+        order[b] = order[at];
+        order[at] = b;
+    }
+    for (size_t k = 0; k < order.size(); k++) {
+        block = order[k];
+        if (!run_block()) break;
+    }
+    forget(true);
+}
+
+void* shared_array(const void* tag, const char* name, size_t bytes, size_t element, size_t align) {
+    size_t total = bytes;
+    for (auto& r : regions) {
+        if (r->shared && r->tag == tag) return r->begin;
+        total += r->shared && r->tag ? r->bytes : 0;
+    }
+    if (tag && total > STATIC_SHARED) fail("%zu bytes of static shared memory", total);
+    bytes = tag ? bytes : grid.shared;
+    char* begin = arena + (arena_end + align - 1) / align * align;
+    arena_end = begin - arena + bytes + GAP;
+    if (arena_end > ARENA) fail("the shared memory of the tests is too small");
+    memset(begin, 0xff, bytes);
+    regions.emplace_back(new Region{name, begin, bytes, element, true, false, tag});
+    return begin;
+}
+
+uint64_t meet(unsigned mask, uint64_t bits, unsigned from) {
+    Fiber &me = *self, *warp = fibers + me.number / WARP * WARP;
+    const unsigned lane = me.number % WARP, count = std::min(WARP, grid.threads + lane - me.number);
+    mask &= ~0u >> (WARP - count);
+    if (!(mask >> lane & 1)) fail("the mask %#x of a meeting leaves out its caller", mask);
+    me.bits = bits, me.from = from, me.state = State::warp, me.detail = mask;
+    unsigned present = 0;
+    uint64_t brought[WARP];
+    for (unsigned k = 0; k < count; k++) {
+        brought[k] = warp[k].bits;
+        present |= (unsigned)(warp[k].state == State::warp && warp[k].detail == mask) << k;
+    }
+    for (unsigned k = 0; k < count && present == mask; k++) {
+        if (!(mask >> k & 1)) continue;
+        if (!(mask >> warp[k].from & 1))
+            fail("lane %u gets a value of lane %u, which takes no part", k, warp[k].from);
+        warp[k].bits = brought[warp[k].from];
+        make_ready(warp[k]);
+    }
+    leave(me.state, mask);
+    return me.bits;
+}
+
+void barrier_init(unsigned barrier, unsigned arrivals) {
+    check(arena + barrier, 8, true, nullptr);
+    barriers[barrier] = {arrivals, arrivals, 0, 0};
+}
+
+void barrier_arrive(unsigned barrier, unsigned expected_bytes) {
+    Barrier& b = barrier_at(barrier);
+    if (!b.missing) fail("more arrivals at an mbarrier than it counts");
+    b.bytes += expected_bytes;
+    b.missing--;
+    advance(barrier, b);
+}
+
+void barrier_wait(unsigned barrier, unsigned parity) {
+    Barrier& b = barrier_at(barrier);
+    self->mbarrier = barrier;
+    if (!passed(b, parity)) leave(State::mbarrier, parity);
+}
+
+void bulk_copy(unsigned target, const void* source, unsigned bytes, unsigned barrier) {
+    Copy c{target, bytes, barrier, static_cast<const char*>(source), {}};
+    barrier_at(barrier);
+    if (((uintptr_t)source | (uintptr_t)(arena + target) | bytes) % 16)
+        fail("a bulk copy of %u bytes that is not a multiple of 16 at both ends", bytes);
+    check(source, bytes, false, nullptr);
+    access(arena + target, bytes, true, nullptr, [&](Cell& cell) {
+        cell.in_flight = true;
+        c.cells.push_back(&cell);
+    });
+    in_flight.push_back(c);
+}
+
+}  // namespace simt
+
+cudaError_t cudaGetLastError() { return std::exchange(simt::last_error, cudaSuccess); }
+void simt_sync_threads(int line) { simt::leave(simt::State::barrier, (unsigned)line); }
+void __trap() {
+    simt::last_error = cudaErrorLaunchFailure;
+    simt::abandon();
+}
+size_t __cvta_generic_to_shared(const void* p) {
+    const char* at = static_cast<const char*>(p);
+    if (at < simt::arena || at >= simt::arena + simt::ARENA) simt::fail("%p is not shared", p);
+    return at - simt::arena;
+}
+
+// ------------------------------------------------- what the tests call, the sanitizers' callbacks
+
+#define HERE __builtin_return_address(0)
+#define ACCESS(SIZE)                                                                           \
+    void __tsan_read##SIZE(void* p) { simt::check(p, SIZE, false, HERE); }                     \
+    void __tsan_write##SIZE(void* p) { simt::check(p, SIZE, true, HERE); }                     \
+    void __tsan_unaligned_read##SIZE(void* p) { simt::check(p, SIZE, false, HERE); }           \
+    void __tsan_unaligned_write##SIZE(void* p) { simt::check(p, SIZE, true, HERE); }
+
+extern "C" {
+void simt_seed(uint64_t seed) { simt::random_state = seed; }
+void simt_forget() {
+    simt::forget(false);
+    simt::finding = simt::finding_place = "";
+}
+const char* simt_finding() { return simt::finding.c_str(); }
+const char* simt_place() { return simt::finding_place.c_str(); }
+// Makes a buffer known, or tells that a known one is filled now.
+void simt_buffer(const char* name, char* begin, size_t bytes, size_t element, int filled) {
+    for (auto& r : simt::regions)
+        if (r->begin == begin && r->bytes == bytes) return void(r->filled |= filled != 0);
+    simt::regions.emplace_back(
+        new simt::Region{name, begin, bytes, element, false, filled != 0, nullptr});
+}
+
+void __tsan_init() {}
+void __tsan_func_entry(void*) {}
+void __tsan_func_exit() {}
+ACCESS(1)
+ACCESS(2)
+ACCESS(4)
+ACCESS(8)
+ACCESS(16)
+void __tsan_read_range(void* p, size_t bytes) { simt::check(p, bytes, false, HERE); }
+void __tsan_write_range(void* p, size_t bytes) { simt::check(p, bytes, true, HERE); }
+
+#define UNDEFINED(NAME, WHAT) \
+    void __ubsan_handle_##NAME(void*, void*, void*) { simt::fail_at(HERE, WHAT); }
+UNDEFINED(type_mismatch_v1, "misaligned access")
+UNDEFINED(out_of_bounds, "index outside of an array")
+UNDEFINED(divrem_overflow, "division by zero")
+}

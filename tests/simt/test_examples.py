@@ -1,0 +1,50 @@
+"""Emitted CUDA files, run whole on the CPU in several orders of threads, against eager."""
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from fusewright.ir.kernel import AnchorName, Kernel
+from module.problems import compiled, write_problem
+from simt.shim import compare, run_of
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
+SEEDS = (0, 1)
+# An example with each anchor. Products for tensor cores are no SIMT kernels.
+ANCHORS = {
+    "elementwise": "pointwise_chain",
+    "row_reduce": "softmax_rows",
+    "column_reduce": "sum_reduction",
+    "column_stream": None,
+}
+# What no example has at small scale: a multiprocessor's worth of planes with rows of odd length.
+PLANES = """
+class Model(nn.Module):
+    def forward(self, x): return x.sum(1) * 0.5, x.amax(1)
+def get_inputs(): return [torch.randn(120, 40, 129)]
+"""
+
+
+def anchors(c) -> set[str]:
+    return {k.anchor for k in c.program.steps if isinstance(k, Kernel)}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_example(path, monkeypatch):
+    monkeypatch.setenv("FUSEWRIGHT_EXAMPLE_SCALE", "small")
+    c = compiled(path, target="cuda:sm_90a")
+    assert anchors(c) >= {anchor for anchor, name in ANCHORS.items() if name == path.stem}
+    compare(run_of(c), SEEDS)
+
+
+def test_streamed_planes(tmp_path):
+    c = compiled(write_problem(tmp_path, PLANES), target="cuda:sm_90a")
+    assert anchors(c) == {"column_stream"}
+    compare(run_of(c), SEEDS)
+
+
+def test_nothing_is_left_out():
+    assert set(ANCHORS) == set(get_args(AnchorName)) - {"contraction"}
+    assert set(ANCHORS.values()) <= {p.stem for p in EXAMPLES} | {None}
+    assert len(EXAMPLES) >= 25
