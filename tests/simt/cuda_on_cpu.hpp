@@ -93,17 +93,19 @@ size_t __cvta_generic_to_shared(const void* p);
 #define __syncthreads() simt_sync_threads(__LINE__)
 
 inline void __syncwarp(unsigned mask = ~0u) { simt::meet(mask, 0, simt::lane()); }
-template <class T> T __shfl_sync(unsigned mask, T x, int from) {
-    return simt::exchange(mask, x, (unsigned)from % 32);
+template <class T> T __shfl_sync(unsigned mask, T x, unsigned from, unsigned width = 32) {
+    return simt::exchange(mask, x, simt::lane() / width * width + from % width);
 }
-template <class T> T __shfl_xor_sync(unsigned mask, T x, int step) {
-    return simt::exchange(mask, x, simt::lane() ^ (unsigned)step);
+template <class T> T __shfl_xor_sync(unsigned mask, T x, unsigned step) {
+    return simt::exchange(mask, x, simt::lane() ^ step);
 }
-template <class T> T __shfl_up_sync(unsigned mask, T x, unsigned step) {
-    return simt::exchange(mask, x, simt::lane() - (step <= simt::lane() ? step : 0));
+template <class T> T __shfl_up_sync(unsigned mask, T x, unsigned step, unsigned width = 32) {
+    const unsigned lane = simt::lane();
+    return simt::exchange(mask, x, lane - (step <= lane % width ? step : 0));
 }
-template <class T> T __shfl_down_sync(unsigned mask, T x, unsigned step) {
-    return simt::exchange(mask, x, simt::lane() + (simt::lane() + step < 32 ? step : 0));
+template <class T> T __shfl_down_sync(unsigned mask, T x, unsigned step, unsigned width = 32) {
+    const unsigned lane = simt::lane();
+    return simt::exchange(mask, x, lane + (lane % width + step < width ? step : 0));
 }
 
 inline float __uint_as_float(unsigned u) { float x; __builtin_memcpy(&x, &u, 4); return x; }

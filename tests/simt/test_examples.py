@@ -16,14 +16,22 @@ ANCHORS = {
     "elementwise": "pointwise_chain",
     "row_reduce": "softmax_rows",
     "column_reduce": "sum_reduction",
-    "column_stream": None,
+    "row_scan": "gather_scan_sort",
 }
-# What no example has at small scale: a multiprocessor's worth of planes with rows of odd length.
-PLANES = """
+# What no example has at small scale: planes for all multiprocessors with rows of odd length, and
+# running sums of columns.
+OTHERS = {
+    "column_stream": """
 class Model(nn.Module):
     def forward(self, x): return x.sum(1) * 0.5, x.amax(1)
 def get_inputs(): return [torch.randn(120, 40, 129)]
-"""
+""",
+    "column_scan": """
+class Model(nn.Module):
+    def forward(self, x): return x.cumsum(0)
+def get_inputs(): return [torch.randn(300, 40)]
+""",
+}
 
 
 def anchors(c) -> set[str]:
@@ -38,13 +46,14 @@ def test_example(path, monkeypatch):
     compare(run_of(c), SEEDS)
 
 
-def test_streamed_planes(tmp_path):
-    c = compiled(write_problem(tmp_path, PLANES), target="cuda:sm_90a")
-    assert anchors(c) == {"column_stream"}
+@pytest.mark.parametrize("anchor", OTHERS)
+def test_other_anchor(anchor, tmp_path):
+    c = compiled(write_problem(tmp_path, OTHERS[anchor]), target="cuda:sm_90a")
+    assert anchors(c) == {anchor}
     compare(run_of(c), SEEDS)
 
 
 def test_nothing_is_left_out():
-    assert set(ANCHORS) == set(get_args(AnchorName)) - {"contraction"}
-    assert set(ANCHORS.values()) <= {p.stem for p in EXAMPLES} | {None}
+    assert {*ANCHORS, *OTHERS, "contraction"} == set(get_args(AnchorName))
+    assert set(ANCHORS.values()) <= {p.stem for p in EXAMPLES}
     assert len(EXAMPLES) >= 25

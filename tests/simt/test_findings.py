@@ -11,7 +11,7 @@ import pytest
 
 from module.problems import compiled, write_problem
 from simt.shim import Library, Run, SimtError, compare, run_of
-from simt.test_examples import PLANES
+from simt.test_examples import OTHERS
 
 BODIES = {
     # a row per block, vectors, both exchanges through shared memory
@@ -36,7 +36,7 @@ class Model(nn.Module):
     def forward(self, x): return x.exp()
 def get_inputs(): return [torch.randn(37, 27)]
 """,
-    "planes": PLANES,
+    "planes": OTHERS["column_stream"],
 }
 SYNC = r"__syncthreads\(\);"
 # name: (subject, pattern, replacement, what must be said)
