@@ -78,3 +78,10 @@ def test_weights_keep_mean_and_spread_and_constants_get_one() -> None:
 def test_statistics_stay_positive_and_zeros_get_either_sign() -> None:
     assert float(draws.redraw_positive(torch.ones(100), generator()).min()) >= 0.5
     assert float(draws.redraw_positive(torch.zeros(100), generator()).min()) < 0
+
+
+def test_special_values_are_spread_over_tensors_of_any_size() -> None:
+    # 2^25 - 1 is no float32 number.
+    assert draws.special_places(1 << 25)[::7] == [0, (1 << 25) - 1]
+    assert draws.special_places(1) == [0]
+    assert draws.special_places(8) == [0, 7]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from fusewright.errors import ProblemError, UsageError
@@ -13,10 +14,15 @@ from fusewright.run.verify import (
     ErrorSummary,
     Nursery,
     VerifyReport,
+    referee,
     render_verify,
+    runner,
+    tensors,
+    values,
     verify,
 )
-from fusewright.run.verify.isolate import WorkerCrashed, WorkerHung, WorkerRaised
+from fusewright.run.verify.book import Book
+from fusewright.run.verify.isolate import Worker, WorkerCrashed, WorkerHung, WorkerRaised
 from fusewright.run.verify.sanitize import read_log
 
 REFERENCE = """
@@ -142,6 +148,64 @@ def test_precision_allows_what_it_says(run: Run, precision: str, verdict: str) -
     half = "x.bfloat16().float() @ self.linear.weight.bfloat16().float().t() + self.linear.bias"
     report = run("self.linear(x)", half, precision=precision)
     assert report.verdict == verdict, [c for c in report.checks if c.outcome != "pass"]
+
+
+BATCH = REFERENCE.replace("torch.rand(6,", "torch.rand(128,").replace("{dtype}", "")
+
+
+@pytest.mark.parametrize(
+    ("new", "verdict"),
+    [
+        ("self.linear(x)", "accept"),
+        # Right at the first call, whose rows are all looked at; wrong in the last row afterwards.
+        (
+            "torch.cat([self.linear(x)[:-1], self.linear(x)[-1:] * (1 + 1e-4 * seen(self))])",
+            "reject",
+        ),
+        # In a tenth of the rows, after the first calls, for inputs that are compared in samples.
+        ("self.linear(x) * (1 + 1e-4 * (x.mean() < 0 and x[:, :1] > x.mean() + 1))", "reject"),
+    ],
+    ids=["equal", "wrong later", "wrong in some rows"],
+)
+def test_a_large_problem_is_judged_on_a_sample_of_rows(
+    nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new: str, verdict: str
+) -> None:
+    monkeypatch.setattr(values, "LARGE_BYTES", 1000)
+    reference, candidate = tmp_path / "large.py", tmp_path / "new.py"
+    reference.write_text(BATCH.replace("{body}", "self.linear(x)"))
+    counting = "def seen(m):\n    m.n = getattr(m, 'n', -1) + 1\n    return m.n\n"
+    changed = BATCH.replace("{body}", new).replace("class Model(", counting + "class ModelNew(")
+    candidate.write_text(changed)
+    report = verify(reference, candidate, device="cpu", nursery=nursery)
+    assert report.verdict == verdict, [c for c in report.checks if c.outcome != "pass"]
+    if verdict == "accept":
+        assert outcome(report, "power") == "pass"
+        assert outcome(report, "batch-129") == "pass"
+
+
+def test_the_sample_is_drawn_by_chance_and_stays_with_the_referee(
+    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[str, dict[str, object]]] = []
+    call = Worker.call
+
+    def spy(self: Worker, command: str, timeout_s: float, **arguments: object) -> object:
+        sent.append((self.role, arguments))
+        return call(self, command, timeout_s, **arguments)
+
+    monkeypatch.setattr(Worker, "call", spy)
+    monkeypatch.setattr(values, "LARGE_BYTES", 1000)
+    path = tmp_path / "large.py"
+    path.write_text(BATCH.replace("{body}", "self.linear(x)") + "class ModelNew(Model): ...\n")
+    assert verify(path, path, device="cpu", nursery=nursery).verdict == "accept"
+    assert any(role == "referee" and said.get("sampled") for role, said in sent)
+    assert not any(role == "candidate" and "sampled" in said for role, said in sent)
+
+    book = Book(runner.Session(), draws={"x": tensors.dump([torch.rand(640, 2)], f"{tmp_path}/x")})
+    samples = [referee.draw_sample(book, "x") for _ in range(2)]
+    rows = [sample.rows.tolist() for sample in samples if sample]
+    assert rows[0] != rows[1]
+    assert all(len(r) == 42 and r[0] == 0 and r[-1] == 639 and r == sorted(set(r)) for r in rows)
 
 
 def test_a_missing_file_and_bad_options_are_errors(tmp_path: Path, run: Run) -> None:

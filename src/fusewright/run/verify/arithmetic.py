@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
@@ -55,6 +56,18 @@ _EXACT = frozenset(
     }
 )
 # fmt: on
+# Ops of several roundings, which jitter takes in the parts that torch decomposes them into: a mean
+# that is rounded moves a whole row, and no rounding of the result would show that.
+_COMPOSITE = frozenset(
+    {
+        "_log_softmax",
+        "_native_batch_norm_legit",
+        "_softmax",
+        "native_batch_norm",
+        "native_group_norm",
+        "native_layer_norm",
+    }
+)
 # Tagged as random although they draw nothing unless their dropout probability is above 0.
 _ATTENTION = "scaled_dot_product"
 
@@ -111,6 +124,9 @@ class Float64(TorchDispatchMode):
             args = (*args[:2], False)
         if self.rounding is not None and name in self.rounded:
             args = _apply_at(self.rounding, args, _CONTRACTIONS.get(name, ()))
+        if self.jitter is not None and name in _COMPOSITE and func in decomposition_table:
+            with self:
+                return decomposition_table[func](*args, **kwargs)
         result = func(*args, **kwargs)
         if self.jitter is not None and _rounds(func, name, args):
             tree_map(self.jitter.move, result)

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from fusewright.run.verify import tensors
 from fusewright.run.verify.judge import Expected
 from fusewright.run.verify.runner import Session
 from fusewright.run.verify.specs import Spec
@@ -12,12 +13,16 @@ from fusewright.run.verify.specs import Spec
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One set of weights and inputs, a mode and a seed: what the reference is evaluated at."""
+    """One set of weights and inputs, a mode and a seed: what the reference is evaluated at.
+
+    sample: the rows of the batch that are looked at, None for all of them.
+    """
 
     weights: str
     inputs: str
     seed: int
     train: bool
+    sample: tensors.Sample | None = None
 
 
 @dataclass(slots=True)

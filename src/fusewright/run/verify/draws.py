@@ -98,10 +98,16 @@ def with_special_values(tensor: torch.Tensor, generator: torch.Generator) -> tor
     if not is_continuous(tensor) or tensor.is_complex():
         return tensor
     flat = tensor.clone().reshape(-1)
-    count = min(len(SPECIAL), max(1, tensor.numel() // 4))
-    places = torch.linspace(0, tensor.numel() - 1, count).long().to(tensor.device)
-    flat[places] = torch.tensor(SPECIAL[:count], device=tensor.device).to(tensor.dtype)
+    places = special_places(tensor.numel())
+    special = torch.tensor(SPECIAL[: len(places)], device=tensor.device).to(tensor.dtype)
+    flat[torch.tensor(places, device=tensor.device)] = special
     return flat.reshape(tensor.shape)
+
+
+def special_places(count: int) -> list[int]:
+    """Where special values go among `count` elements: evenly spread, from the first to the last."""
+    places = min(len(SPECIAL), max(1, count // 4))
+    return [i * (count - 1) // max(places - 1, 1) for i in range(places)]
 
 
 def with_new_tail(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

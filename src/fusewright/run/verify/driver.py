@@ -214,6 +214,7 @@ def first_call(trial: Trial) -> None:
     late = [f"output{path} still changed after the call returned" for path in report["unsettled"]]
     trial.add("late-work", *told(late, "outputs are final when the call returns"))
     values.judge_first_call(trial, point, report)
+    values.note_cost(trial, point, report)
     structure.check_isolation(trial)
 
 

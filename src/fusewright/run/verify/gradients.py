@@ -41,7 +41,7 @@ def _wide_gradients(book: Book, point: Point) -> list[dict[str, torch.Tensor]]:
     base = referee.base_dtype(book, referee.fresh_inputs(book, point))
     jitter = Jitter(metrics.UNIT_ROUNDOFF[base], point.seed, book.session.device)
     allowed = referee.allowed_roundings(book.precision, book.session.device)
-    modes = [Float64(base), Float64(base, jitter=jitter)]
+    modes = [Float64(base), Float64(base, jitter=jitter)][: book.jittered_runs]
     modes += [Float64(base, rounding, ops) for rounding, ops in allowed]
     runs: list[dict[str, torch.Tensor]] = []
     try:

@@ -86,7 +86,7 @@ def expect(
     real = metrics.as_real(whole)
     rms = metrics.root_mean_square(real) or zero_scale
     eager, allowed = _reference_distances(real, parts, rms)
-    bound = metrics.bound_of(allowed, metrics.floor_of(dtype), whole.numel(), slack)
+    bound = metrics.bound_of(allowed, metrics.floor_of(dtype), shape, slack)
     return Expected(path, dtype, shape, False, has_oracle, rms, eager, bound, parts)
 
 

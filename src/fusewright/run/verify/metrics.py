@@ -73,14 +73,17 @@ def real_dtype(dtype: torch.dtype) -> torch.dtype:
     return complex_parts.get(dtype, dtype)
 
 
-def bound_of(allowed: Distance, floor: float, count: int, slack: float = 1.0) -> Distance:
+def bound_of(allowed: Distance, floor: float, shape: Sequence[int], slack: float = 1.0) -> Distance:
     """The largest distances that are accepted, from those of the allowed references.
 
-    count: elements of the tensor. The norm of few random errors says little about that of few
-    others: it scatters by about 1 / sqrt(count), of which three are allowed for.
+    The norm of n independent random errors says little about that of n others when n is small: it
+    scatters by about 1 / sqrt(n), of which three are allowed for. Errors may be shared by a whole
+    row or channel (one rounded mean moves all of it), so n is the extent of the shortest axis of
+    `shape` that is longer than one.
     slack: multiplies all bounds, for quantities that no accuracy class is promised for.
     """
-    norm = NORM_FACTOR * (1 + 3 / math.sqrt(max(count, 1)))
+    independent = min((extent for extent in shape if extent > 1), default=1)
+    norm = NORM_FACTOR * (1 + 3 / math.sqrt(independent))
     return Distance(
         slack * max(norm * allowed.norm, floor),
         slack * max(MAXIMUM_FACTOR * allowed.slice, MAXIMUM_FLOOR * floor),

@@ -4,6 +4,7 @@ The referee runs the reference file only, in a process that the candidate's neve
 points it computes what is right after the candidate has answered.
 """
 
+import secrets
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -25,18 +26,32 @@ from fusewright.run.verify.specs import Spec
 
 # A reference that takes longer than this is evaluated with random rounding once, not twice.
 _SLOW_S = 0.2
+# Of a large problem one row in so many is judged, and all where the batch is smaller than this.
+_SAMPLE_SHARE, _FEW_ROWS = 16, 64
+# Relative to the output's rms: agreement of sample and whole in float64, far below any bound.
+_SAME_IN_FLOAT64 = 1e-10
 # Batch slices when the estimate said that the whole would fit, and it did not.
 _SLICES_WHEN_FULL = 16
 
 
-def expect(book: Book, name: str, weights: str, inputs: str, seed: int, train: bool) -> Spec:
+def expect(
+    book: Book,
+    name: str,
+    weights: str,
+    inputs: str,
+    seed: int,
+    train: bool,
+    sampled: bool = False,
+) -> Spec:
     """Evaluate the reference at a point, in its own arithmetic and in float64; keep the result.
 
+    sampled: evaluate it on a random sample of the batch only (it must be separable along it).
     Reports eager's seconds, whether random numbers were drawn, what was changed besides the output,
     the output's structure, its aliases, and how the oracle was had ("float64", "float64 in n
     slices", or why there is none).
     """
-    point = Point(weights, inputs, seed, train)
+    sample = draw_sample(book, inputs) if sampled else None
+    point = Point(weights, inputs, seed, train, sample)
     book.expectations.pop(name, None)
     prepare(book, "reference", point)
     plan = {"slot": "reference", "inputs": "point", "seed": seed, "prefix": None, "effects": True}
@@ -50,6 +65,7 @@ def expect(book: Book, name: str, weights: str, inputs: str, seed: int, train: b
     expectation = _expectation(book, point, eager, changed, report["rng"], peak.bytes)
     book.expectations[name] = expectation
     report["oracle"], report["changed"] = expectation.oracle, list(changed)
+    report["sampled"] = sample is not None
     report["finite"] = _finite_share(eager)
     report["leaves"] = [
         {"path": e.path, "exact": e.exact, "eager": e.eager.norm, "bound": e.bound.norm}
@@ -63,7 +79,10 @@ def prepare(book: Book, slot: str, point: Point) -> None:
     module = book.session.slots[slot]
     set_state(book, slot, point.weights)
     module.train(point.train)
-    runner.put(book.session, "point", book.draws[point.inputs], "plain")
+    if point.sample is None:
+        runner.put(book.session, "point", book.draws[point.inputs], "plain")
+    else:
+        book.session.inputs["point"] = fresh_inputs(book, point)
 
 
 def set_state(book: Book, slot: str, weights: str) -> None:
@@ -94,7 +113,46 @@ def _stamps(module: torch.nn.Module) -> dict[str, tuple[int, int]]:
 
 def fresh_inputs(book: Book, point: Point) -> list[Any]:
     """The point's inputs, to be read only: on the CPU they are mappings of their files."""
-    return tensors.load(book.draws[point.inputs], book.session.device, copy=False)
+    whole = tensors.load(book.draws[point.inputs], book.session.device, copy=False)
+    return tensors.take_sample(whole, point.sample)
+
+
+def draw_sample(book: Book, inputs: str) -> tensors.Sample | None:
+    """Rows of a batch to stand for all: the first, the last and others by chance; None for all.
+
+    Drawn from the system's entropy, so that no candidate can foresee it.
+    """
+    total = oracle.batch_rows(tensors.load(book.draws[inputs], torch.device("cpu"), copy=False))
+    if total < _FEW_ROWS:
+        return None
+    generator = torch.Generator().manual_seed(secrets.randbits(63))
+    inner = 1 + torch.randperm(total - 2, generator=generator)[: total // _SAMPLE_SHARE]
+    rows = torch.cat([torch.tensor([0, total - 1]), inner]).sort().values
+    return tensors.Sample(total, rows)
+
+
+def is_separable(book: Book, name: str) -> bool:
+    """Whether a sample of the batch gives in float64 the rows that the whole batch gave.
+
+    Then a sample may stand for the whole. Randomness and side effects make the question void.
+    """
+    expectation = book.expectations[name]
+    point = expectation.point
+    sample = draw_sample(book, point.inputs)
+    if sample is None or expectation.random or expectation.changed:
+        return False
+    if expectation.wide is None:
+        return expectation.oracle.startswith("float64 in")
+    inputs = tensors.take_sample(fresh_inputs(book, point), sample)
+    try:
+        (part,) = wide_runs(book, point, inputs, allowed=False)
+    except oracle.OracleUnavailable:
+        # The forward does not take other batch sizes.
+        return False
+    wide = {p: t for p, t in expectation.wide.items() if p.startswith("output")}
+    return all(t.ndim and t.shape[0] == sample.total for t in wide.values()) and all(
+        oracle.agree(part[p], sample.of(t), _SAME_IN_FLOAT64) for p, t in wide.items()
+    )
 
 
 def _eager_effects(book: Book, report: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -342,8 +400,10 @@ def judge_call(book: Book, name: str, output: Spec, effects: Spec | None) -> lis
 def _judge_leaf(book: Book, leaf: Spec, path: str, expectation: Expectation) -> Finding:
     if path not in expectation.expected:
         return Finding(path, False, "was changed, but the reference leaves it as it is")
-    tensor = tensors.read(leaf).to(book.session.device)
-    return judge.judge(tensor, expectation.expected[path])
+    tensor, sample = tensors.read(leaf), expectation.point.sample
+    if sample is not None:
+        tensor = sample.of(tensor)
+    return judge.judge(tensor.to(book.session.device), expectation.expected[path])
 
 
 def release(book: Book, name: str) -> None:
@@ -399,4 +459,5 @@ COMMANDS = {
     "judge_call": judge_call,
     "release": release,
     "classify": classify,
+    "is_separable": is_separable,
 }

@@ -290,8 +290,8 @@ def aliases(output: Any, inputs: list[Any], module: torch.nn.Module) -> list[str
 
 
 def redump(session: Session, keep: str, prefix: str) -> Spec:
-    """Dump a kept output again, as it is now."""
-    return tensors.dump(session.kept[keep], prefix)
+    """Dump a kept output again, as it is now, and let go of it."""
+    return tensors.dump(session.kept.pop(keep), prefix)
 
 
 def duplicate(session: Session, slot: str, into: str, how: str) -> None:

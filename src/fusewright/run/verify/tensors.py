@@ -66,6 +66,25 @@ def map_leaves(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
     return value
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """Some rows of a batch of `total`: their indices, ascending."""
+
+    total: int
+    rows: torch.Tensor
+
+    def of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sampled rows of a tensor of `total` rows; any other tensor as it is."""
+        if not tensor.ndim or tensor.shape[0] != self.total:
+            return tensor
+        return tensor.index_select(0, self.rows.to(tensor.device))
+
+
+def take_sample(value: Any, sample: Sample | None) -> Any:
+    """The nested value with every tensor cut to the sampled rows; None stands for all rows."""
+    return value if sample is None else map_leaves(value, sample.of)
+
+
 def dump(value: Any, prefix: str | None) -> Spec:
     """Write every tensor of `value` to `<prefix>-<n>.bin` and describe it all.
 

@@ -8,13 +8,13 @@ import itertools
 import math
 import shlex
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fusewright.run.verify.isolate import Nursery, Worker
+from fusewright.run.verify.isolate import Nursery, Worker, WorkerRaised
 from fusewright.run.verify.report import Check, Outcome
-from fusewright.run.verify.specs import Spec
+from fusewright.run.verify.specs import Spec, tensors
 
 Progress = Callable[[str], None]
 Finding = dict[str, Any]
@@ -22,12 +22,16 @@ Finding = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What both modules are evaluated at: weights and inputs by name, mode and seed."""
+    """What both modules are evaluated at: weights and inputs by name, mode and seed.
+
+    whole: every row is judged, also where a sample of the batch would do.
+    """
 
     weights: str
     inputs: str
     train: bool
     seed: int = 7
+    whole: bool = False
 
     @property
     def name(self) -> str:
@@ -60,6 +64,8 @@ class Trial:
     progress: Progress
     init: Spec = field(default_factory=dict)
     inputs_device: str = "cpu"
+    slow: bool = False
+    sampling: bool = False
     training: bool = True
     other_stream: bool = False
     checks: list[Check] = field(default_factory=list)
@@ -150,8 +156,13 @@ class Trial:
         return self.ask("call", slot=slot, inputs="x", **chosen)
 
     def expect(self, point: Point) -> dict[str, Any]:
-        """The reference's report of a point; evaluated at first need."""
+        """The reference's report of a point; evaluated at first need.
+
+        Of a large problem only a sample of the batch is evaluated. The referee draws it; it never
+        leaves the referee's process, so a candidate, which computes all rows, cannot know it.
+        """
         if point.name not in self.points:
+            sampled = self.sampling and not point.whole and point.train == self.training
             self.points[point.name] = self.ask_referee(
                 "expect",
                 name=point.name,
@@ -159,24 +170,39 @@ class Trial:
                 inputs=point.inputs,
                 seed=point.seed,
                 train=point.train,
+                sampled=sampled,
             )
         return self.points[point.name]
 
     def judge(self, point: Point, report: dict[str, Any]) -> list[Finding]:
-        """Findings for a call of the candidate that was made at `point`; removes its files."""
-        self.expect(point)
-        effects = report.get("effects")
-        found = self.ask_referee(
-            "judge_call", name=point.name, output=report["output"], effects=effects
-        )
-        remove_files([report["output"], *(effects or {}).values()])
+        """Findings for a call of the candidate that was made at `point`; removes its files.
+
+        What is wrong in a sample is judged once more on all rows, which is what then counts.
+        """
+        found = self._judge(point, report)
+        if self.expect(point)["sampled"] and any(f["ok"] is not True for f in found):
+            self.release(point)
+            found = self._judge(replace(point, whole=True), report)
+        remove_files([report["output"], *(report.get("effects") or {}).values()])
         return found
 
+    def _judge(self, point: Point, report: dict[str, Any]) -> list[Finding]:
+        self.expect(point)
+        arguments = {"output": report["output"], "effects": report.get("effects")}
+        return self.ask_referee("judge_call", name=point.name, **arguments)
+
     def evaluate(self, point: Point, slot: str = "main", **plan: Any) -> list[Finding]:
-        """Call the candidate at a point, then evaluate the reference there and compare."""
+        """Call the candidate at a point, then evaluate the reference there and compare.
+
+        Raises WorkerRaised: the reference's refusal, if both refuse.
+        """
         self.ensure_weights(slot, point.weights)
         self.ask("train", slot=slot, mode=point.train)
-        report = self.call(slot, point.inputs, seed=point.seed, **plan)
+        try:
+            report = self.call(slot, point.inputs, seed=point.seed, **plan)
+        except WorkerRaised:
+            self.expect(point)
+            raise
         found = self.judge(point, report)
         if self.expect(point)["changed"]:
             self.loaded[slot] = "changed"
@@ -186,6 +212,10 @@ class Trial:
         """Let the referee forget a point, so that memory does not grow with the checks."""
         if self.points.pop(point.name, None) is not None:
             self.ask_referee("release", name=point.name)
+
+    def forget_inputs(self, name: str) -> None:
+        """Remove the files of inputs that no further point uses."""
+        remove_files([self.inputs.pop(name)])
 
     def tell(self, name: str, findings: Iterable[Finding], reproduce: str = "") -> None:
         """Add a check from findings."""
@@ -220,8 +250,6 @@ def finite(value: float) -> bool:
 
 
 def remove_files(specs: Iterable[Spec]) -> None:
-    from fusewright.run.verify.specs import tensors
-
     for spec in specs:
         for _, leaf in tensors(spec):
             if "file" in leaf:

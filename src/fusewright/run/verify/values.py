@@ -19,12 +19,17 @@ _DISTRIBUTIONS = (
     ("small", "random-2"),
     ("ties", "random-1"),
 )
+# Seeds of the distributions, from this on; those below it belong to the given inputs.
+_FIRST_SEED = 1000
+# Of these every row is judged, also of a large problem.
+_WHOLE = ("heavy",)
 # Drawn only when something could not be told apart with the ones above.
 _ESCALATION = (("heavy", "heavy-4"), ("normal", "random-6"), ("shifted", "offset-8"))
-# A reference that takes longer than this for a call is tried at one more given input and at the
-# first few of these only.
+# Where a call takes longer than this, one more given input and the first few of these are tried.
 _SLOW_S = 0.2
 _SLOW_COUNT = 3
+# Inputs and outputs of more bytes than this are judged on a sample of the batch, if that can be.
+LARGE_BYTES = 16 << 20
 
 
 def judge_first_call(trial: Trial, point: Point, report: dict) -> None:
@@ -42,6 +47,16 @@ def judge_first_call(trial: Trial, point: Point, report: dict) -> None:
     trial.tell("inputs-unchanged", [f for f in found if f["path"].startswith("input")])
     if report["rng"] and not trial.expect(point)["rng"]:
         trial.add("random-state", "fail", "forward draws from, or reseeds, the global generator")
+
+
+def note_cost(trial: Trial, point: Point, report: dict) -> None:
+    """What can be afforded: how many distributions, and whether all rows of a batch."""
+    expected = trial.expect(point)
+    size = sum(specs.byte_count(s) for s in (trial.inputs[point.inputs], expected["output"]))
+    slow = expected["seconds"] > _SLOW_S
+    if slow or size > LARGE_BYTES:
+        trial.sampling = trial.ask_referee("is_separable", name=point.name)
+    trial.slow = report["seconds"] > _SLOW_S or (slow and not trial.sampling)
 
 
 def judge_precision(trial: Trial, point: Point, outputs: list[Finding]) -> None:
@@ -67,40 +82,39 @@ def distribution_checks(trial: Trial) -> None:
     """The values at every distribution; each also asks which null candidates it can tell apart."""
     trial.draw_weights("heavy-3", "heavy", 3)
     trial.draw_weights("offset-5", "offset", 5)
-    slow = trial.expect(Point("random-1", "given-0", trial.training))["seconds"] > _SLOW_S
+    slow = trial.slow
     seeds = min(trial.settings.seeds, 2) if slow else trial.settings.seeds
     for seed in range(1, seeds):
         trial.draw_inputs(f"given-{seed}", "given", seed)
         trial.draw_weights(f"random-{seed}", "random", seed)
-        distribution(trial, f"given-{seed}", f"random-{seed}", f"values/given-{seed}")
-    for inputs, weights in _DISTRIBUTIONS[:_SLOW_COUNT] if slow else _DISTRIBUTIONS:
-        distribution(trial, inputs, weights, f"values/{inputs}")
+        distribution(trial, f"given-{seed}", f"random-{seed}", seed)
+    kinds = _DISTRIBUTIONS[:_SLOW_COUNT] if slow else _DISTRIBUTIONS
+    for seed, (inputs, weights) in enumerate(kinds, _FIRST_SEED):
+        distribution(trial, inputs, weights, seed)
 
 
-def distribution(trial: Trial, inputs: str, weights: str, name: str) -> None:
+def distribution(trial: Trial, inputs: str, weights: str, seed: int) -> None:
     """One point: compare there, then try the null candidates there."""
+    name, kind = f"values/{inputs}", inputs.split("-")[0]
     trial.progress(name)
-    kind = inputs.split("-")[0]
-    trial.draw_inputs(inputs, kind, 10 + len(trial.inputs))
-    point = Point(weights, inputs, trial.training)
-    try:
-        expected = trial.expect(point)
-    except WorkerRaised as failure:
-        if failure.role != "referee":
-            raise
-        trial.add(name, "skip", f"the reference does not take such inputs: {brief(failure)}")
-        return
+    trial.draw_inputs(inputs, kind, seed)
+    point = Point(weights, inputs, trial.training, whole=inputs in _WHOLE)
     try:
         found = trial.evaluate(point)
     except WorkerRaised as failure:
-        trial.add(name, "fail", f"ModelNew raises {brief(failure)}")
+        if failure.role == "referee":
+            trial.add(name, "skip", f"the reference does not take such inputs: {brief(failure)}")
+        else:
+            trial.add(name, "fail", f"ModelNew raises {brief(failure)}")
         return
-    if expected["finite"] < 0.5:
+    if trial.expect(point)["finite"] < 0.5:
         name += " (mostly NaN or Inf)"
     trial.errors += found
     tell_values(trial, name, kind, found, point)
     note_power(trial, point)
     trial.release(point)
+    if kind != "given":
+        trial.forget_inputs(inputs)
 
 
 def tell_values(trial: Trial, name: str, kind: str, found: list[Finding], point: Point) -> None:
@@ -149,7 +163,7 @@ def power_checks(trial: Trial) -> None:
             break
         kind, seed = weights.split("-")
         trial.draw_weights(weights, kind, int(seed))
-        distribution(trial, f"{inputs}-{seed}", weights, f"values/{inputs}-{seed}")
+        distribution(trial, f"{inputs}-{seed}", weights, _FIRST_SEED + int(seed))
     left = unseen(trial)
     if left:
         text = "cannot be told from the reference: " + "; ".join(left[:5])
