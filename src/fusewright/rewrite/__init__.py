@@ -6,7 +6,7 @@ the modules named after their families.
 
 from ..context import Context
 from ..ir import graph as g
-from . import algebra, clamp, collect, constants, contract, linear, reduce, view
+from . import algebra, clamp, collect, constants, contract, linear, reduce, scan, view
 from .engine import run_rules
 from .rule import Rewrite, Rule
 
@@ -17,6 +17,7 @@ RULES: tuple[Rule, ...] = (
     *collect.RULES,
     *view.RULES,
     *reduce.RULES,
+    *scan.RULES,
     *contract.RULES,
     *linear.RULES,
 )

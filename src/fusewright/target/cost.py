@@ -122,7 +122,8 @@ def node_cost(node: g.Node) -> Cost:
         return Cost(POINTWISE_WEIGHT * node_flops(node), 0, 1, 0)
     work = _weight(node) * node_flops(node) + BYTE_WEIGHT * node_bytes(node)
     # A pointwise operand is computed again in the kernel of every reduction that reads it.
-    work += sum(POINTWISE_WEIGHT * node_flops(x) for x in node.operands if is_pointwise(x))
+    if not isinstance(node, g.Scan):
+        work += sum(POINTWISE_WEIGHT * node_flops(x) for x in node.operands if is_pointwise(x))
     if isinstance(node, g.Contract):
         # A library call reads its operands from memory: what is computed there is written first.
         work += BYTE_WEIGHT * sum(x.nbytes for x in node.operands if is_pointwise(x))
