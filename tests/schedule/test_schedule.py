@@ -7,6 +7,7 @@ from fusewright.context import Context
 from fusewright.ir import graph as g
 from fusewright.ir import index as ix
 from fusewright.ir.check import check_program
+from fusewright.ir.dtypes import FLOAT32
 from fusewright.ir.kernel import Kernel, LibraryCall
 from fusewright.run.interpret import interpret_graph, interpret_program
 from fusewright.schedule import schedule
@@ -168,6 +169,23 @@ def test_few_long_rows_are_split_and_many_are_not():
     many = graph_of(g.reduce("sum", tensor("x", 1 << 14, 512), (1,)))
     assert [len(kernels(p)) for p in programs(few)] == [2, 2, 2, 2]
     assert [len(kernels(p)) for p in programs(many)] == [1, 1, 1, 1]
+
+
+def test_few_long_rows_of_an_argmax_are_split():
+    data = g.input_("x", (2, 70_001), FLOAT32)
+    graph = graph_of(g.arg_reduce("argmax", data, 1), g.arg_reduce("argmin", data, 1))
+    values = torch.randint(-9, 9, (2, 70_001)).float()
+    values[1, 60_000] = values[1, 69_999] = float("nan")
+    for program in programs(graph):
+        assert len(kernels(program)) >= 2
+        highest, lowest = interpret_program(program, {"x": values}).outputs
+        assert torch.equal(highest, values.argmax(1))
+        assert torch.equal(lowest, values.argmin(1))
+
+
+def test_what_follows_a_whole_sum_is_in_its_last_kernel():
+    graph = graph_of(g.unary("sqrt", g.reduce("sum", tensor("x", 300, 1000), (0, 1))))
+    assert [len(kernels(p)) for p in programs(graph)] == [2, 2, 2, 2]
 
 
 def test_split_with_a_remainder_keeps_the_value():

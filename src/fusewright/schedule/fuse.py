@@ -323,16 +323,12 @@ def _renamed(lowered: Lowered, digits: Mapping[Index, Index]) -> Lowered:
 def _match(
     cluster: Cluster, lowered: Lowered, free: tuple[Index, ...]
 ) -> Mapping[Index, Index] | None:
-    required = [
-        pair
-        for _, r in lowered.refs
-        if (m := cluster.member(r.sink)) is not None
-        for pair in zip(r.coords, m.result_coords, strict=True)
-    ]
+    inside = [(r, m) for _, r in lowered.refs if (m := cluster.member(r.sink)) is not None]
+    required = [p for r, m in inside for p in zip(r.coords, m.result_coords, strict=True)]
     bound = spaces.unify(required, {}, free)
     if bound is None:
         return None
-    shared = not required
+    shared = not inside
     for mine, theirs in _common_reads(cluster, lowered):
         more = spaces.unify(zip(mine.coords, theirs, strict=True), bound, free)
         if more is not None:

@@ -11,6 +11,7 @@ from math import prod
 from ..ir import graph as g
 from ..ir import index as ix
 from ..ir.dtypes import compute_type
+from ..ir.graph import Scalar
 from ..ir.scalar import identity
 from ..ir.windowed import as_library_form
 from ..target.arch import Arch
@@ -38,7 +39,13 @@ def prepare(graph: g.Graph, arch: Arch) -> g.Graph:
                 return g.cast(split(node.x, arch), node.dtype)
         if isinstance(node, g.Contract) and (form := as_library_form(node)) is not None:
             return form
-        return split(node, arch) if isinstance(node, g.Reduce) else node
+        match node:
+            case g.Reduce():
+                return split(node, arch)
+            case g.ArgReduce():
+                return split_arg(node, arch)
+            case _:
+                return node
 
     return g.rebuild(graph, change)
 
@@ -82,30 +89,58 @@ def as_reduction(c: g.Contract) -> g.Node:
 
 def split(node: g.Reduce, arch: Arch) -> g.Node:
     """The reduction as two (chunks, then the chunks' results) where one has too few rows."""
-    extents = tuple(node.x.shape[a] for a in node.axes_reduced)
-    chunks = chunk_count(node, arch)
+    chunks = chunk_count(node.x, node.axes_reduced, arch)
     if chunks == 1:
         return node
-    kept = [k for k in range(len(node.x.shape)) if k not in node.axes_reduced]
+    parts = chunked(node.x, node.axes_reduced, chunks, identity(node.op, node.dtype))
+    last = len(parts.shape) - 1
+    return g.reduce(node.op, g.reduce(node.op, parts, (last,)), (last - 1,))
+
+
+def split_arg(node: g.ArgReduce, arch: Arch) -> g.Node:
+    """The position of an extreme as that of the best chunk, then of the best in that chunk.
+
+    Of ties the first chunk and the first element win; both stages let NaN go first.
+    """
+    chunks = chunk_count(node.x, (node.axis,), arch)
+    if chunks == 1:
+        return node
+    parts = chunked(node.x, (node.axis,), chunks, identity(node.op, node.x.dtype))
+    last = len(parts.shape) - 1
+    best = g.reduce(node.op.removeprefix("arg"), parts, (last,))
+    chunk = g.arg_reduce(node.op, best, last - 1)
+    inside = g.arg_reduce(node.op, parts, last)
+    index = (*ix.axes(node.shape), ix.const(0))
+    inside = g.gather(inside, chunk, axis=last - 1, index=index)
+    start = g.binary("mul", chunk, g.const(parts.shape[last], g.INT64, chunk.shape))
+    return g.binary("add", start, inside)
+
+
+def chunked(x: g.Node, axes: tuple[int, ...], chunks: int, fill: Scalar) -> g.Node:
+    """`x` with the points of `axes` as two last axes: `chunks`, and points of a chunk.
+
+    What is missing in the last chunk is `fill`.
+    """
+    extents = tuple(x.shape[a] for a in axes)
+    kept = [k for k in range(len(x.shape)) if k not in axes]
     total, length = prod(extents), -(-prod(extents) // chunks)
-    shape = (*node.shape, chunks, length)
+    shape = (*(x.shape[k] for k in kept), chunks, length)
     out = ix.axes(shape)
     flat = out[-2] * length + out[-1]
-    position = dict(zip(node.axes_reduced, ix.unflatten(flat, extents), strict=True))
+    position = dict(zip(axes, ix.unflatten(flat, extents), strict=True))
     position |= dict(zip(kept, out[:-2], strict=True))
     valid = ix.conjunction((ix.less(flat, total),))
-    index = tuple(position[k] for k in range(len(node.x.shape)))
-    chunked = g.view(node.x, shape, index, valid, identity(node.op, node.dtype))
-    last = len(shape) - 1
-    return g.reduce(node.op, g.reduce(node.op, chunked, (last,)), (last - 1,))
+    index = tuple(position[k] for k in range(len(x.shape)))
+    return g.view(x, shape, index, valid, fill)
 
 
-def chunk_count(node: g.Reduce, arch: Arch) -> int:
-    """Into how many chunks a reduction is cut so that the target is filled (1: not at all)."""
-    rows, extent = max(node.size, 1), node.x.size // max(node.size, 1)
-    if node.x.size < SPLIT_MINIMUM:
+def chunk_count(x: g.Node, axes: tuple[int, ...], arch: Arch) -> int:
+    """Into how many chunks a fold over `axes` is cut so that the target is filled (1: not)."""
+    extent = prod(x.shape[a] for a in axes)
+    rows = max(x.size // max(extent, 1), 1)
+    if x.size < SPLIT_MINIMUM:
         return 1
-    walks_rows = node.axes_reduced[-1] != len(node.x.shape) - 1
+    walks_rows = axes[-1] != len(x.shape) - 1
     if walks_rows and arch.kind == "cuda":
         wanted, at_least = arch.units * arch.threads // 2, 2 * COLUMN_LANES
         have = rows * COLUMN_LANES

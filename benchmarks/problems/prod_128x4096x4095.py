@@ -1,0 +1,18 @@
+"""The prod over a middle axis whose rows are no multiple of 16 bytes."""
+
+import torch
+from torch import nn
+
+
+class Model(nn.Module):
+    def forward(self, x):
+        """x: (planes, rows, columns) -> (planes, columns)"""
+        return torch.prod(x, dim=1)
+
+
+def get_inputs():
+    return [1 + 0.01 * torch.randn(128, 4096, 4095)]
+
+
+def get_init_inputs():
+    return []
