@@ -7,9 +7,7 @@
 // can express (`<<< >>>`, `__shared__`, inline PTX). There are no atomics, clusters or wgmma: no
 // SIMT kernel uses them.
 #include <math.h>
-#include <stddef.h>
 #include <stdint.h>
-#include <string.h>
 
 #include <cmath>
 #include <type_traits>
@@ -22,13 +20,7 @@
 #define SIMT_UNWATCHED __attribute__((no_sanitize_thread))
 
 typedef struct CUstream_st* cudaStream_t;
-enum cudaError_t {
-    cudaSuccess = 0,
-    cudaErrorInvalidValue = 1,
-    cudaErrorInvalidConfiguration = 9,
-    cudaErrorLaunchFailure = 719,
-};
-enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+enum cudaError_t { cudaSuccess, cudaErrorInvalidConfiguration = 9, cudaErrorLaunchFailure = 719 };
 cudaError_t cudaGetLastError();
 
 namespace simt {
@@ -36,8 +28,6 @@ namespace simt {
 struct Index { unsigned x; };
 Index thread_index();
 Index block_index();
-Index block_size();
-Index grid_size();
 
 // Runs `call(body)` in every thread of the grid.
 struct Launch { const char* name; unsigned blocks, threads; size_t shared; };
@@ -79,20 +69,15 @@ void bulk_copy(unsigned target, const void* source, unsigned bytes, unsigned bar
 
 }  // namespace simt
 
-template <class F> cudaError_t cudaFuncSetAttribute(F*, cudaFuncAttribute, int) {
-    return cudaSuccess;
-}
+#define cudaFuncSetAttribute(...) ((void)0)
 void simt_sync_threads(int line);
 size_t __cvta_generic_to_shared(const void* p);
 [[noreturn]] void __trap();
 
 #define threadIdx (simt::thread_index())
 #define blockIdx (simt::block_index())
-#define blockDim (simt::block_size())
-#define gridDim (simt::grid_size())
 #define __syncthreads() simt_sync_threads(__LINE__)
 
-inline void __syncwarp(unsigned mask = ~0u) { simt::meet(mask, 0, simt::lane()); }
 template <class T> T __shfl_sync(unsigned mask, T x, unsigned from, unsigned width = 32) {
     return simt::exchange(mask, x, simt::lane() / width * width + from % width);
 }
@@ -103,15 +88,10 @@ template <class T> T __shfl_up_sync(unsigned mask, T x, unsigned step, unsigned 
     const unsigned lane = simt::lane();
     return simt::exchange(mask, x, lane - (step <= lane % width ? step : 0));
 }
-template <class T> T __shfl_down_sync(unsigned mask, T x, unsigned step, unsigned width = 32) {
-    const unsigned lane = simt::lane();
-    return simt::exchange(mask, x, lane + (lane % width + step < width ? step : 0));
-}
 
 inline float __uint_as_float(unsigned u) { float x; __builtin_memcpy(&x, &u, 4); return x; }
 inline float __int_as_float(int i) { return __uint_as_float((unsigned)i); }
 inline unsigned __float_as_uint(float x) { unsigned u; __builtin_memcpy(&u, &x, 4); return u; }
-inline int __float_as_int(float x) { return (int)__float_as_uint(x); }
 inline float rsqrtf(float x) { return (float)(1.0 / std::sqrt((double)x)); }
 inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
 

@@ -5,16 +5,17 @@
 // integer divisions by zero. The first finding ends the launch.
 #include "cuda_on_cpu.hpp"
 
-#include <dlfcn.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <sys/mman.h>
+#include <string.h>
 #include <ucontext.h>
 
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <numeric>
+#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,14 +24,12 @@ namespace simt {
 namespace {
 
 constexpr unsigned WARP = 32, MAX_THREADS = 1024;
-constexpr size_t STACK = 256 << 10, PAGE = 4096;
-constexpr size_t STATIC_SHARED = 48 << 10, MAX_SHARED = 227 << 10;  // bytes of one block
+constexpr size_t STACK = 256 << 10;
+constexpr size_t MAX_SHARED = 227 << 10;  // bytes of one block
 enum class State { ready, barrier, warp, mbarrier, done };
-const char* const STATES[] = {"runs", "waits at the barrier of line", "waits in its warp, mask",
-                              "waits for an mbarrier, parity", "has ended"};
+const char* const STATES[] = {"runs", "is at line", "has mask", "awaits parity", "has ended"};
 
 struct Fiber {
-    char* stack = nullptr;
     ucontext_t start;
     jmp_buf at;
     bool begun = false;  // whether `at` is where it goes on
@@ -42,6 +41,7 @@ struct Fiber {
 };
 
 Fiber fibers[MAX_THREADS];
+alignas(64) char stacks[MAX_THREADS][STACK];
 Fiber* self = nullptr;  // the thread that runs; null on the host
 jmp_buf scheduler;
 std::vector<Fiber*> ready;
@@ -50,18 +50,11 @@ unsigned block;
 void (*grid_call)(const void*);
 const void* grid_body;
 cudaError_t last_error = cudaSuccess;
-std::string finding, finding_place;
-uint64_t random_state = 0;
+std::string finding;
+std::mt19937_64 random_bits;
 
 // Logical time counts blocks and barriers; when the block and the launch began.
 uint32_t now = 0, block_began = 0, launch_began = 0;
-
-uint64_t random_below(uint64_t n) {
-    uint64_t z = random_state += 0x9e3779b97f4a7c15u;  // splitmix64
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (uint64_t)(((unsigned __int128)(z ^ z >> 31) * n) >> 64);
-}
 
 // The launch is over: what all fibers were doing is forgotten.
 [[noreturn]] void abandon() {
@@ -69,7 +62,7 @@ uint64_t random_below(uint64_t n) {
     _longjmp(scheduler, 2);
 }
 
-__attribute__((format(printf, 2, 3))) void fail_at(const void* pc, const char* format, ...) {
+[[noreturn]] __attribute__((format(printf, 1, 2))) void fail(const char* format, ...) {
     char text[400];
     va_list arguments;
     va_start(arguments, format);
@@ -78,14 +71,8 @@ __attribute__((format(printf, 2, 3))) void fail_at(const void* pc, const char* f
     finding = std::string(grid.name) + ", block " + std::to_string(block);
     if (self) finding += ", thread " + std::to_string(self->number);
     finding += std::string(": ") + text;
-    Dl_info info;
-    if (pc && dladdr(pc, &info)) {
-        snprintf(text, sizeof text, "%#zx", (size_t)((const char*)pc - (char*)info.dli_fbase) - 1);
-        finding_place = text;
-    }
     abandon();
 }
-#define fail(...) fail_at(nullptr, __VA_ARGS__)
 
 void leave(State state, unsigned detail = 0) {
     self->state = state;
@@ -120,20 +107,12 @@ void make_ready(Fiber& f) {
 void prepare(Fiber& f) {
     make_ready(f);
     if (f.begun) return;
-    if (!f.stack) {  // a page below cannot be touched: an overflow is a crash, not damage
-        void* p = mmap(nullptr, STACK + PAGE, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (p == MAP_FAILED || mprotect(p, PAGE, PROT_NONE)) __builtin_trap();
-        f.stack = static_cast<char*>(p) + PAGE;
-    }
     f.number = &f - fibers;
     getcontext(&f.start);
-    f.start.uc_stack.ss_sp = f.stack;
+    f.start.uc_stack.ss_sp = stacks[f.number];
     f.start.uc_stack.ss_size = STACK;
     makecontext(&f.start, thread_main, 0);
 }
-
-// ----------------------------------------------------------------------------------------- memory
 
 struct Stamp { uint32_t time = 0; uint16_t thread = 0; };  // time 0: never
 struct Cell {
@@ -156,7 +135,7 @@ struct Region {
 std::vector<std::unique_ptr<Region>> regions;
 Region* recent = nullptr;
 constexpr size_t ARENA = 4 << 20, GAP = 1024;  // shared memory, with room between its arrays
-alignas(PAGE) char arena[ARENA];
+alignas(4096) char arena[ARENA];
 size_t arena_end = GAP;
 
 Region* find_region(const char* p) {
@@ -180,57 +159,52 @@ bool concurrent(const Stamp& then, bool shared) {
     return then.time == now && then.thread != self->number;
 }
 
-void touch(Region& r, size_t i, bool writes, const void* pc) {
+void touch(Region& r, size_t i, bool writes) {
     Cell& cell = r.cells[i];
     const char *does = writes ? "writes" : "reads", *name = r.name.c_str();
     const bool known = r.filled || cell.written.time > (r.shared ? block_began - 1 : 0);
     if (cell.in_flight && (!r.shared || known))
-        fail_at(pc, "race: %s %s[%zu], which a bulk copy is writing", does, name, i);
-    if (!writes && !known) fail_at(pc, "reads %s[%zu], which nobody wrote", name, i);
+        fail("race: %s %s[%zu], which a bulk copy is writing", does, name, i);
+    if (!writes && !known) fail("reads %s[%zu], which nobody wrote", name, i);
     if (!cell.landed && concurrent(cell.written, r.shared))
-        fail_at(pc, "race: %s %s[%zu], which thread %u wrote without a barrier between", does, name,
-                i, cell.written.thread);
+        fail("race: %s %s[%zu] that thread %u wrote, no barrier between", does, name, i,
+             cell.written.thread);
     const bool others = cell.many && cell.read.time == now;
     if (writes && (others || concurrent(cell.read, r.shared)))
-        fail_at(pc, "race: writes %s[%zu], which thread %u read without a barrier between", name, i,
-                cell.read.thread);
+        fail("race: writes %s[%zu] that thread %u read, no barrier between", name, i,
+             cell.read.thread);
     const Stamp here{now, (uint16_t)self->number};
     if (writes) cell.landed = false;
     else cell.many = others || (cell.read.time == now && cell.read.thread != here.thread);
     (writes ? cell.written : cell.read) = here;
 }
 
-void outside(const char* p, size_t bytes, bool writes, const void* pc) {
+void outside(const char* p, size_t bytes, bool writes) {
     auto distance = [=](auto& r) { return p < r->begin ? r->begin - p : p - r->begin - r->bytes; };
     auto nearer = [=](auto& a, auto& b) { return distance(a) < distance(b); };
     const Region& r = **std::min_element(regions.begin(), regions.end(), nearer);
-    fail_at(pc, "%s %zu bytes out of bounds at %s[%td] of %zu elements",
-            writes ? "writes" : "reads", bytes, r.name.c_str(),
-            (p - r.begin) / (ptrdiff_t)r.element, r.bytes / r.element);
+    const ptrdiff_t size = r.element, at = (p - r.begin) / size;
+    fail("%s %zu bytes out of bounds at %s[%td] of %td elements", writes ? "writes" : "reads",
+         bytes, r.name.c_str(), at, r.bytes / size);
 }
 
 // Judges an access of the thread that runs; `visit(cell)` follows.
-template <class Visit>
-void access(const void* address, size_t bytes, bool writes, const void* pc, Visit visit) {
-    const char* p = static_cast<const char*>(address);
-    if (!self || !bytes || (p >= self->stack && p < self->stack + STACK)) return;
+template <class Visit> void access(const void* at, size_t bytes, bool writes, Visit visit) {
+    const char* p = static_cast<const char*>(at);
+    if (!self || !bytes || (p >= stacks[self->number] && p < stacks[self->number + 1])) return;
     Region* r = find_region(p);
-    if (!r) outside(p, bytes, writes, pc);
+    if (!r) outside(p, bytes, writes);
     const size_t first = p - r->begin, last = first + bytes - 1;
-    if (last >= r->bytes) outside(r->begin + r->bytes, bytes, writes, pc);
+    if (last >= r->bytes) outside(r->begin + r->bytes, bytes, writes);
     for (size_t i = first / r->element; i <= last / r->element; i++) {
-        touch(*r, i, writes, pc);
+        touch(*r, i, writes);
         visit(r->cells[i]);
     }
 }
-void check(const void* p, size_t bytes, bool writes, const void* pc) {
-    access(p, bytes, writes, pc, [](Cell&) {});
-}
-
-// ------------------------------------------------------------------------------------ bulk copies
+void check(const void* at, size_t bytes, bool writes) { access(at, bytes, writes, [](Cell&) {}); }
 
 // A copy lands as late as it may: only when no thread can go on without it. So a thread that does
-// not wait for it reads what is in flight, which is a finding. Proxies' fences are not modelled.
+// not wait for it reads what is in flight. Fences of proxies are not modelled.
 struct Barrier { unsigned arrivals, missing; long long bytes; unsigned phase; };
 std::map<unsigned, Barrier> barriers;  // by address in shared memory
 struct Copy { unsigned target, bytes, barrier; const char* source; std::vector<Cell*> cells; };
@@ -239,7 +213,7 @@ std::vector<Copy> in_flight;
 Barrier& barrier_at(unsigned address) {
     const auto found = barriers.find(address);
     if (found == barriers.end()) fail("an mbarrier that was not initialised");
-    if (self) check(arena + address, 8, false, nullptr);
+    if (self) check(arena + address, 8, false);
     return found->second;
 }
 
@@ -268,8 +242,6 @@ bool finish_copy() {
     return true;
 }
 
-// --------------------------------------------------------------------------------- meeting threads
-
 bool together(const Fiber& a, const Fiber& b) {
     return a.state == b.state && (a.state != State::barrier || a.detail == b.detail);
 }
@@ -292,7 +264,6 @@ bool release() {
     if (odd == end) odd = fibers;
     fail("divergence: thread 0 %s %u, thread %u %s %u", STATES[(int)fibers->state],
          fibers->detail, odd->number, STATES[(int)odd->state], odd->detail);
-    return false;
 }
 
 // False when the launch was abandoned.
@@ -305,7 +276,7 @@ bool run_block() {
     std::for_each(fibers, fibers + grid.threads, prepare);
     for (;;) {
         while (!ready.empty()) {
-            std::swap(ready[random_below(ready.size())], ready.back());
+            std::swap(ready[random_bits() % ready.size()], ready.back());
             Fiber& next = *ready.back();
             ready.pop_back();
             if (!go_on(next)) return false;
@@ -321,8 +292,6 @@ bool run_block() {
 
 Index thread_index() { return {self->number}; }
 Index block_index() { return {block}; }
-Index block_size() { return {grid.threads}; }
-Index grid_size() { return {grid.blocks}; }
 
 void run_grid(const Launch& l, void (*call)(const void*), const void* body) {
     const bool fits = l.threads - 1 < MAX_THREADS && l.blocks - 1 < INT32_MAX;
@@ -331,11 +300,8 @@ void run_grid(const Launch& l, void (*call)(const void*), const void* body) {
     grid = l, grid_call = call, grid_body = body;
     launch_began = now + 1;
     std::vector<unsigned> order(l.blocks);
-    for (unsigned b = 0; b < l.blocks; b++) {
-        const uint64_t at = random_below(b + 1);
-        order[b] = order[at];
-        order[at] = b;
-    }
+    std::iota(order.begin(), order.end(), 0);
+    std::shuffle(order.begin(), order.end(), random_bits);
     for (size_t k = 0; k < order.size(); k++) {
         block = order[k];
         if (!run_block()) break;
@@ -344,12 +310,8 @@ void run_grid(const Launch& l, void (*call)(const void*), const void* body) {
 }
 
 void* shared_array(const void* tag, const char* name, size_t bytes, size_t element, size_t align) {
-    size_t total = bytes;
-    for (auto& r : regions) {
+    for (auto& r : regions)
         if (r->shared && r->tag == tag) return r->begin;
-        total += r->shared && r->tag ? r->bytes : 0;
-    }
-    if (tag && total > STATIC_SHARED) fail("%zu bytes of static shared memory", total);
     bytes = tag ? bytes : grid.shared;
     char* begin = arena + (arena_end + align - 1) / align * align;
     arena_end = begin - arena + bytes + GAP;
@@ -383,7 +345,7 @@ uint64_t meet(unsigned mask, uint64_t bits, unsigned from) {
 }
 
 void barrier_init(unsigned barrier, unsigned arrivals) {
-    check(arena + barrier, 8, true, nullptr);
+    check(arena + barrier, 8, true);
     barriers[barrier] = {arrivals, arrivals, 0, 0};
 }
 
@@ -406,8 +368,8 @@ void bulk_copy(unsigned target, const void* source, unsigned bytes, unsigned bar
     barrier_at(barrier);
     if (((uintptr_t)source | (uintptr_t)(arena + target) | bytes) % 16)
         fail("a bulk copy of %u bytes that is not a multiple of 16 at both ends", bytes);
-    check(source, bytes, false, nullptr);
-    access(arena + target, bytes, true, nullptr, [&](Cell& cell) {
+    check(source, bytes, false);
+    access(arena + target, bytes, true, [&](Cell& cell) {
         cell.in_flight = true;
         c.cells.push_back(&cell);
     });
@@ -430,21 +392,19 @@ size_t __cvta_generic_to_shared(const void* p) {
 
 // ------------------------------------------------- what the tests call, the sanitizers' callbacks
 
-#define HERE __builtin_return_address(0)
-#define ACCESS(SIZE)                                                                           \
-    void __tsan_read##SIZE(void* p) { simt::check(p, SIZE, false, HERE); }                     \
-    void __tsan_write##SIZE(void* p) { simt::check(p, SIZE, true, HERE); }                     \
-    void __tsan_unaligned_read##SIZE(void* p) { simt::check(p, SIZE, false, HERE); }           \
-    void __tsan_unaligned_write##SIZE(void* p) { simt::check(p, SIZE, true, HERE); }
+#define ACCESS(SIZE)                                                           \
+    void __tsan_read##SIZE(void* p) { simt::check(p, SIZE, false); }           \
+    void __tsan_write##SIZE(void* p) { simt::check(p, SIZE, true); }           \
+    void __tsan_unaligned_read##SIZE(void* p) { simt::check(p, SIZE, false); } \
+    void __tsan_unaligned_write##SIZE(void* p) { simt::check(p, SIZE, true); }
 
 extern "C" {
-void simt_seed(uint64_t seed) { simt::random_state = seed; }
+void simt_seed(uint64_t seed) { simt::random_bits.seed(seed); }
 void simt_forget() {
     simt::forget(false);
-    simt::finding = simt::finding_place = "";
+    simt::finding.clear();
 }
 const char* simt_finding() { return simt::finding.c_str(); }
-const char* simt_place() { return simt::finding_place.c_str(); }
 // Makes a buffer known, or tells that a known one is filled now.
 void simt_buffer(const char* name, char* begin, size_t bytes, size_t element, int filled) {
     for (auto& r : simt::regions)
@@ -456,16 +416,12 @@ void simt_buffer(const char* name, char* begin, size_t bytes, size_t element, in
 void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
-ACCESS(1)
-ACCESS(2)
-ACCESS(4)
-ACCESS(8)
-ACCESS(16)
-void __tsan_read_range(void* p, size_t bytes) { simt::check(p, bytes, false, HERE); }
-void __tsan_write_range(void* p, size_t bytes) { simt::check(p, bytes, true, HERE); }
+ACCESS(1) ACCESS(2) ACCESS(4) ACCESS(8) ACCESS(16)
+void __tsan_read_range(void* p, size_t bytes) { simt::check(p, bytes, false); }
+void __tsan_write_range(void* p, size_t bytes) { simt::check(p, bytes, true); }
 
 #define UNDEFINED(NAME, WHAT) \
-    void __ubsan_handle_##NAME(void*, void*, void*) { simt::fail_at(HERE, WHAT); }
+    void __ubsan_handle_##NAME(void*, void*, void*) { simt::fail(WHAT); }
 UNDEFINED(type_mismatch_v1, "misaligned access")
 UNDEFINED(out_of_bounds, "index outside of an array")
 UNDEFINED(divrem_overflow, "division by zero")

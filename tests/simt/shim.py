@@ -7,10 +7,9 @@
 import copy
 import ctypes
 import re
-import subprocess
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -32,7 +31,7 @@ HEADER = HERE / "cuda_on_cpu.hpp"
 # Without scalar replacement a vector access stays one access. The sanitizers' callbacks are ours,
 # so their libraries are not linked. Locals start as a pattern.
 FLAGS = (
-    *("-O1", "-g1", "-w", "-fno-tree-sra", "-ftrivial-auto-var-init=pattern", "-fno-gnu-unique"),
+    *("-O1", "-w", "-fno-tree-sra", "-ftrivial-auto-var-init=pattern", "-fno-gnu-unique"),
     *("-ffp-contract=off", "-U_FORTIFY_SOURCE", "-fsanitize=thread"),
     "-fsanitize=alignment,bounds,integer-divide-by-zero",
     *("-nodefaultlibs", "-lstdc++", "-lm", "-lc", "-lgcc"),
@@ -40,10 +39,8 @@ FLAGS = (
 
 
 class SimtError(Exception):
-    """What the execution of a kernel found, with the line of the kernel's text."""
+    """What the execution of a kernel found: kernel, block, thread and what happened."""
 
-
-# ---------------------------------------------------------------------------- rewriting of the text
 
 _ASM = re.compile(r"\basm\s*(?:volatile\s*)?\((.*?)\);", re.DOTALL)
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
@@ -85,50 +82,33 @@ def _shared(m: re.Match[str]) -> str:
     return f"static char {name}_tag; auto& {name} = {array};"
 
 
-# ------------------------------------------------------------------------------------------ running
-
 
 @cache
 def _runtime() -> ctypes.CDLL:
-    source = (HERE / "runtime.cpp").read_text().replace(f'"{HEADER.name}"', f'"{HEADER}"')
-    flags = ("-O2", "-U_FORTIFY_SOURCE", f"-DDIGEST={hash(HEADER.read_text()) & 0xffff}")
-    path = compile_cpp(source, openmp=False, flags=flags)
+    include = f'#include "{HEADER.name}"'
+    source = (HERE / "runtime.cpp").read_text().replace(include, HEADER.read_text())
+    path = compile_cpp(source, openmp=False, flags=("-O2", "-U_FORTIFY_SOURCE"))
     library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
-    library.simt_finding.restype = library.simt_place.restype = ctypes.c_char_p
+    library.simt_finding.restype = ctypes.c_char_p
     return library
 
 
-@dataclass(frozen=True, eq=False)
 class Library:
-    """Compiled CUDA text: its entry points, with their parameters' names."""
+    """Compiled CUDA text; `entries` has the names of its entry points' parameters."""
 
-    text: str
-    handle: ctypes.CDLL = field(init=False)
-    path: str = field(init=False)
-    entries: dict[str, list[str]] = field(init=False)
-
-    def __post_init__(self) -> None:
+    def __init__(self, text: str) -> None:
         _runtime()
-        source = f'{HEADER.read_text()}\n#line 1 "kernels"\n{host_text(self.text)}'
-        path = str(compile_cpp(source, openmp=False, flags=FLAGS))
-        found = [(e[1], re.findall(r"(\w+),", e[2])) for e in _ENTRY.finditer(self.text)]
-        object.__setattr__(self, "path", path)
-        object.__setattr__(self, "handle", ctypes.CDLL(path))
-        object.__setattr__(self, "entries", dict(found))
+        source = f"{HEADER.read_text()}\n{host_text(text)}"
+        self.text = text
+        self.handle = ctypes.CDLL(str(compile_cpp(source, openmp=False, flags=FLAGS)))
+        self.entries = {e[1]: re.findall(r"(\w+),", e[2]) for e in _ENTRY.finditer(text)}
 
     def call(self, entry: str, pointers: Sequence[int]) -> int:
         """The entry's status, threads in the order that the seed gives. Raises SimtError."""
         status = getattr(self.handle, entry)(*map(ctypes.c_void_p, pointers), None)
-        if finding := _runtime().simt_finding().decode():
-            raise SimtError(f"{finding} {self._lines(_runtime().simt_place().decode())}")
+        if finding := _runtime().simt_finding():
+            raise SimtError(finding.decode())
         return status
-
-    def _lines(self, place: str) -> str:
-        if not place:
-            return ""
-        command = ["addr2line", "-i", "-e", self.path, place]
-        found = subprocess.run(command, capture_output=True, text=True).stdout
-        return " < ".join(re.findall(r"kernels:\d+", found))
 
 
 def start(seed: int) -> None:
@@ -145,6 +125,10 @@ def tell(name: str, tensor: Tensor, filled: bool) -> None:
     _runtime().simt_buffer(name.encode(), *arguments, int(filled))
 
 
+def _tensors(tree: Any) -> list[Tensor]:
+    return [x for x in tree_leaves(tree) if isinstance(x, Tensor)]
+
+
 class _Memory(TorchDispatchMode):
     """Keeps every tensor that is made, so that addresses stay unique, and fills new ones with NaN
     or a pattern. `fresh` has the addresses of those that nobody has used yet."""
@@ -159,11 +143,10 @@ class _Memory(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        for x in tree_leaves((args, kwargs)):
-            self.fresh -= {x.untyped_storage().data_ptr()} if isinstance(x, Tensor) else set()
-        for x in tree_leaves(out):
-            if isinstance(x, Tensor):
-                self.keep(x)
+        for x in _tensors((args, kwargs)):
+            self.fresh.discard(x.untyped_storage().data_ptr())
+        for x in _tensors(out):
+            self.keep(x)
         if str(func).startswith("aten.empty"):
             ctypes.memset(out.data_ptr(), 0xFF, out.untyped_storage().nbytes())
             self.fresh.add(out.data_ptr())
@@ -235,40 +218,29 @@ def compare(run: Run, seeds: Sequence[int]) -> None:
     new, inputs = run.module.ModelNew(*args, **kwargs), run.module.get_inputs()
     old = copy.deepcopy(new)
     old.__class__ = run.module.Model
-    want = _effects(old, old, _as_on_a_gpu(inputs))
+    want = _effects(old, old, inputs)
+    # Kernels may keep in float32 what eager rounds to a 16-bit type.
+    half = {torch.float16, torch.bfloat16} & {x.dtype for x in _tensors(want)}
     for seed in seeds:
         model = copy.deepcopy(new)
-        got = _effects(lambda *x, m=model, s=seed: run(m, x, s), model, _as_on_a_gpu(inputs))
-        assert len(got) == len(want)
-        for n, (a, b) in enumerate(zip(got, want, strict=True)):
-            _assert_close(a, b, _tolerance(want), f"tensor {n} of results, inputs and state")
+        got = _effects(lambda *x, m=model, s=seed: run(m, x, s), model, inputs)
+        for a, b in zip(got, want, strict=True):
+            _assert_close(a, b, 2**-7 if half else 1e-5)
 
 
 def _effects(forward: Callable[..., Any], model: torch.nn.Module, inputs: list[Any]) -> list[Any]:
+    # Copies have the strides that a copy to a GPU has.
+    inputs = tree_map_only(Tensor, torch.clone, inputs)
     torch.manual_seed(5)
     with torch.no_grad():
         out = forward(*inputs)
     return tree_leaves((vars(out) if is_dataclass(out) else out, inputs, model.state_dict()))
 
 
-def _as_on_a_gpu(inputs: Sequence[Any]) -> list[Any]:
-    """Copies of the inputs with the strides that a copy to a GPU has."""
-    return tree_map_only(Tensor, torch.clone, list(inputs))
-
-
-def _tolerance(tensors: list[Any]) -> float:
-    """Kernels may keep in float32 what eager rounds to a 16-bit type."""
-    types = {x.dtype for x in tensors if isinstance(x, Tensor)}
-    return 2**-7 if types & {torch.float16, torch.bfloat16} else 1e-5
-
-
-def _assert_close(a: Any, b: Any, tolerance: float, what: str) -> None:
+def _assert_close(a: Any, b: Any, tolerance: float) -> None:
     """Floats within `tolerance` of their own size or of the tensor's; the rest exactly."""
-    if not isinstance(b, Tensor) or not b.is_floating_point():
-        tolerance = size = 0.0
-    else:
-        finite = b[b.isfinite()].double()
-        size = finite.square().mean().sqrt().item() if len(finite) else 0.0
-    torch.testing.assert_close(
-        a, b, rtol=tolerance, atol=tolerance * size, equal_nan=True, msg=lambda m: f"{what}: {m}"
-    )
+    size = 0.0
+    if isinstance(b, Tensor) and b.is_floating_point():
+        size = b[b.isfinite()].double().square().mean().sqrt().nan_to_num().item()
+    rtol, atol = (tolerance, tolerance * size) if size else (0.0, 0.0)
+    torch.testing.assert_close(a, b, rtol=rtol, atol=atol, equal_nan=True)
