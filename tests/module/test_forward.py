@@ -319,3 +319,35 @@ def test_inference_mode(tmp_path):
     (x,) = module.get_inputs()
     with torch.inference_mode():
         torch.testing.assert_close(new(x), old(x))
+
+
+LIBRARY_ONLY = """
+import torch
+from torch import nn
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, (3, 1), groups=4, bias=False)
+
+    def forward(self, x):
+        return self.conv(x)@AFTER@
+
+
+def get_inputs(): return [torch.rand(2, 4, 6, 5)]
+def get_init_inputs(): return []
+"""
+
+
+def test_a_model_of_library_calls_keeps_its_forward(tmp_path):
+    module = emitted(tmp_path, LIBRARY_ONLY.replace("@AFTER@", ""))
+    assert "forward" not in vars(module.ModelNew)
+    both(module)
+
+
+def test_operands_of_library_calls_are_passed_as_they_are(tmp_path):
+    """Odd strides along axes of extent 1 make libraries take another layout for granted."""
+    module = emitted(tmp_path, LIBRARY_ONLY.replace("@AFTER@", ".tanh()"))
+    assert "as_strided" not in inspect.getsource(module.ModelNew)
+    both(module)

@@ -53,6 +53,11 @@ class Emission:
         return segments(self.program)
 
     @property
+    def keeps_forward(self) -> bool:
+        """Whether the model's own forward makes the same library calls, and there is no kernel."""
+        return not self.segments and not self.rewrites
+
+    @property
     def source_name(self) -> str:
         """The name of the string that holds the kernels."""
         return "CUDA_SOURCE" if self.cuda else "CPP_SOURCE"

@@ -184,7 +184,7 @@ def _seen_as(plan: ForwardPlan, call: LibraryCall) -> str:
     if buffer.strides != ix.row_major(buffer.shape):
         shape, strides = (tuple_text(map(str, t)) for t in (buffer.shape, buffer.strides))
         return f"{dense}.as_strided({shape}, {strides})"
-    if _matrix_shape(call) == buffer.shape:
+    if buffer.shape == _matrix_shape(call) or "conv" in call.function:
         return dense
     return f"{dense}.view({tuple_text(map(str, buffer.shape))})"
 

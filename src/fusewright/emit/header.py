@@ -12,7 +12,8 @@ from .pytext import comment, unspeakable
 
 def header_lines(e: Emission) -> list[str]:
     """Comments: what this is, what was rewritten, the kernels with tiles, how to reproduce it."""
-    lines = comment(f"{e.title}: Model with fused kernels for {e.arch.name} (class ModelNew).")
+    what = "nothing to fuse" if e.keeps_forward else "Model with fused kernels"
+    lines = comment(f"{e.title}: {what} for {e.arch.name} (class ModelNew).")
     lines += [f"# Written by fusewright {e.version}. Reproduce:", f"#   {reproduce_command(e)}"]
     lines += ["#", f"# Rewrites ({e.options.numerics}):"]
     lines += _listed(e.rewrites)

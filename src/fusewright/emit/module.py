@@ -27,10 +27,24 @@ __all__ = ["Emission", "module_text"]
 OWN = ("tensors", "device", "library", "stream", "status", "modules", "refusal")
 GLOBAL = ("self", "args", "kwargs", "torch", "Model", "map", "list", "type", "len")
 RULE = "# " + "-" * 98
+UNCHANGED_CLASS = (
+    "class ModelNew(Model):",
+    '    """`Model` as it is: its forward is library calls, with nothing around them to fuse."""',
+)
 
 
 def module_text(e: Emission) -> str:
     """The emitted file. Raises OutputError when the user's file binds a name that it needs."""
+    rule = "\n".join([RULE, "# Kernels and ModelNew, written by fusewright."])
+    return _joined(["\n".join(header_lines(e)), e.source, rule, _own_text(e)])
+
+
+def _own_text(e: Emission) -> str:
+    """What follows the user's source. Raises OutputError as `module_text` does."""
+    if e.keeps_forward:
+        text = "\n".join(UNCHANGED_CLASS) + "\n"
+        _check_names(e, text)
+        return text
     ours = [
         "\n".join(support.IMPORTS),
         *_kernel_parts(e),
@@ -41,8 +55,7 @@ def module_text(e: Emission) -> str:
     ]
     text = _joined(ours)
     _check_names(e, text)
-    rule = "\n".join([RULE, "# Kernels and ModelNew, written by fusewright."])
-    return _joined(["\n".join(header_lines(e)), e.source, rule, text])
+    return text
 
 
 def _joined(parts: list[str]) -> str:

@@ -120,13 +120,26 @@ def _matrix(
         r, c = _merged(rows, strides), _merged(columns, strides)
         if r is not None and c is not None:
             shape = (*_extents(batch), prod(_extents(rows)), prod(_extents(columns)))
-            return Operand(base, shape, (*(strides[v] for v in batch), r, c), offset)
+            return _operand(base, shape, (*(strides[v] for v in batch), r, c), offset)
     order = (*batch, *rows, *columns)
     shape = _extents(order)
     renamed = dict(zip(order, ix.axes(shape), strict=True))
     copy = g.view(x, shape, tuple(ix.substitute(e, renamed) for e in index))
     merged = (*_extents(batch), prod(_extents(rows)), prod(_extents(columns)))
     return Operand(copy, merged, ix.row_major(merged))
+
+
+def _operand(base: g.Node, shape: g.Shape, strides: tuple[int, ...], offset: int) -> Operand:
+    """The operand with the stride that a row-major tensor has along an axis of extent 1.
+
+    No element depends on it, but libraries guess the layout (channels last?) from all strides.
+    """
+    natural: list[int] = []
+    step = 1
+    for n, s in zip(reversed(shape), reversed(strides), strict=True):
+        natural.append(step if n == 1 else s)
+        step = natural[-1] * max(n, 1)
+    return Operand(base, shape, tuple(reversed(natural)), offset)
 
 
 def _merged(variables: tuple[Index, ...], strides: dict[Index, int]) -> int | None:
@@ -180,7 +193,7 @@ def _whole(x: g.Node, view: View) -> Operand:
     if found is None:
         return Operand(x, x.shape, ix.row_major(x.shape))
     base, strides, offset = found
-    return Operand(base, x.shape, tuple(strides.get(v, 1) for v in x.axes), offset)
+    return _operand(base, x.shape, tuple(strides.get(v, 1) for v in x.axes), offset)
 
 
 # ---------------------------------------------------------------------------------- foreign ops
