@@ -4,8 +4,9 @@
     PYTHONPATH=src python benchmarks/run_founding.py examples/softmax_rows.py --target cpu
 
 Needs a checkout and torch, nothing installed. Without files it takes the five founding problems at
-full scale (FUSEWRIGHT_EXAMPLE_SCALE=small shrinks them). The result is written after every problem,
-so a run that is cut short keeps what it has. Exit status 1 if any problem failed or was rejected.
+full scale (FUSEWRIGHT_EXAMPLE_SCALE=small shrinks them). All files are written first, --jobs at a
+time, so that nothing else runs while one is timed. The result is written after every problem, so a
+run that is cut short keeps what it has. Exit status 1 if any problem failed or was rejected.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import platform
 import re
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,10 +66,14 @@ def main() -> int:
     deadline = Deadline(time.monotonic() + arguments.budget)
     files = arguments.problems or [ROOT / "examples" / f"{name}.py" for name in FOUNDING]
     results: list[dict[str, Any]] = []
+    new = [out / "files" / f"{problem.stem}.py" for problem in files]
+    limit = OPTIMIZE_SHARE * deadline.left()
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        made = list(pool.map(lambda p, n: run_optimize(p, n, arguments, limit), files, new))
     for index, problem in enumerate(files):
         print(f"{problem.stem}: {deadline.left():.0f} s left", file=sys.stderr, flush=True)
         own = deadline.share(len(files) - index)
-        results.append(run_problem(problem, out / "files" / f"{problem.stem}.py", arguments, own))
+        results.append(run_problem(problem, new[index], made[index], arguments, own))
         write(out, results, arguments)
     show(results)
     return int(any(r["status"] != "ok" or r["verdict"] == "reject" for r in results))
@@ -81,6 +87,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--baselines", default="eager,compile")
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--no-verify", action="store_true")
+    parser.add_argument("--no-imports", action="store_true", help="do not time the first import")
+    parser.add_argument("--jobs", type=int, default=1, help="files written at a time")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     chosen = parser.parse_args()
     chosen.target = chosen.target or default_target()
@@ -96,21 +104,35 @@ def default_target() -> str:
     return {(9, 0): "cuda:sm_90a", (8, 0): "cuda:sm_80"}.get((major, minor), "cuda")
 
 
-def run_problem(
-    problem: Path, new: Path, arguments: argparse.Namespace, own: Deadline
+def run_optimize(
+    problem: Path, new: Path, arguments: argparse.Namespace, limit: float
 ) -> dict[str, Any]:
-    """One problem's result; whatever fails is recorded with its message, never raised."""
+    """The start of a problem's result: the file is written, or it says why not."""
     result: dict[str, Any] = {"problem": problem.stem, "status": "ok", "verdict": None}
-    step = "optimize"
+    start = time.monotonic()
     try:
-        start = time.monotonic()
         # Verify and bench follow as steps of their own, so `optimize` need not check.
         options = ["--target", arguments.target, "--no-check"]
-        optimize = cli_step("optimize", options, OPTIMIZE_SHARE * own.left())
-        result["explain"] = optimize(problem, new)
-        result["optimize_s"] = time.monotonic() - start
+        result["explain"] = cli_step("optimize", options, limit)(problem, new)
+    except FusewrightError as error:
+        print(f"{problem.stem}: optimize: {error}", file=sys.stderr, flush=True)
+        result |= {"status": "optimize failed", "error": str(error)}
+    return result | {"optimize_s": time.monotonic() - start}
+
+
+def run_problem(
+    problem: Path,
+    new: Path,
+    made: dict[str, Any],
+    arguments: argparse.Namespace,
+    own: Deadline,
+) -> dict[str, Any]:
+    """One problem's result; whatever fails is recorded with its message, never raised."""
+    result, step = dict(made), "verify"
+    if result["status"] != "ok":
+        return result
+    try:
         if not arguments.no_verify:
-            step = "verify"
             result |= run_verify(problem, new, arguments, own)
         step = "bench"
         result["bench"] = run_bench(problem, new, result["explain"], arguments, own)
@@ -151,6 +173,7 @@ def run_bench(
         rounds=arguments.rounds,
         seconds=min(LONGEST_TIMING_S, TIMING_SHARE * left),
         floor=explained,
+        imports=not arguments.no_imports,
         timeout=left,
     )
     return report.to_json()

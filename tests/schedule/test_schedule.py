@@ -183,6 +183,21 @@ def test_few_long_rows_of_an_argmax_are_split():
         assert torch.equal(lowest, values.argmin(1))
 
 
+@pytest.mark.parametrize("ways", [(False, False), (True, False), (False, True), (True, True)])
+def test_few_long_rows_of_a_scan_are_split(ways):
+    wide, tall = tensor("x", 1, 1 << 17), tensor("y", 1 << 17, 2)
+    for data, axis in ((wide, 1), (tall, 0)):
+        small = g.binary("mul", data, scalar(0.01, data.shape))
+        node = g.scan("sum", small, axis, reverse=ways[0], exclusive=ways[1])
+        graph = graph_of(g.unary("tanh", node))
+        for program in programs(graph):
+            assert len(kernels(program)) == 3, program.why_not
+        assert_same_values(graph)
+    odd = g.scan("max", tensor("x", 3, 50_021), 1, reverse=ways[0], exclusive=ways[1])
+    assert_same_values(graph_of(odd))
+    assert len(kernels(next(programs(graph_of(g.scan("sum", tensor("x", 300, 4096), 1)))))) == 1
+
+
 def test_what_follows_a_whole_sum_is_in_its_last_kernel():
     graph = graph_of(g.unary("sqrt", g.reduce("sum", tensor("x", 300, 1000), (0, 1))))
     assert [len(kernels(p)) for p in programs(graph)] == [2, 2, 2, 2]

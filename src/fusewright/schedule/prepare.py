@@ -12,7 +12,8 @@ from ..ir import graph as g
 from ..ir import index as ix
 from ..ir.dtypes import compute_type
 from ..ir.graph import Scalar
-from ..ir.scalar import identity
+from ..ir.index import Cond, Index
+from ..ir.scalar import REDUCTIONS, identity
 from ..ir.windowed import as_library_form
 from ..target.arch import Arch
 
@@ -22,6 +23,8 @@ REUSE_LIMIT = 2
 SPLIT_MINIMUM = 1 << 16
 # Elements of a row that one block still reads efficiently after a split.
 CHUNK_MINIMUM = 2048
+# Columns that a chunk of a scan has at least, and rows of a scan that keep a CPU busy.
+SCAN_CHUNK_MINIMUM, SCAN_TASKS = 512, 8
 # Threads that one column of a column reduction can be divided among.
 COLUMN_LANES = 32
 
@@ -44,6 +47,8 @@ def prepare(graph: g.Graph, arch: Arch) -> g.Graph:
                 return split(node, arch)
             case g.ArgReduce():
                 return split_arg(node, arch)
+            case g.Scan():
+                return split_scan(node, arch)
             case _:
                 return node
 
@@ -114,6 +119,56 @@ def split_arg(node: g.ArgReduce, arch: Arch) -> g.Node:
     inside = g.gather(inside, chunk, axis=last - 1, index=index)
     start = g.binary("mul", chunk, g.const(parts.shape[last], g.INT64, chunk.shape))
     return g.binary("add", start, inside)
+
+
+def split_scan(node: g.Scan, arch: Arch) -> g.Node:
+    """The scan of few long rows in three steps: folds of chunks, their scan, the chunks' scans.
+
+    Each chunk starts from the fold of those before it (reduce-then-scan; D. Merrill, M. Garland,
+    "Single-pass Parallel Prefix Scan with Decoupled Look-back", 2016, section 3), so the order of
+    operations does not depend on timing.
+    """
+    chunks = scan_chunk_count(node, arch)
+    if chunks == 1 or node.op not in REDUCTIONS:
+        return node
+    none, combine = identity(node.op, node.dtype), REDUCTIONS[node.op].combine
+    axis, extent = node.axis, node.shape[node.axis]
+    length = -(-extent // chunks)
+    shape = (*node.shape[:axis], chunks, length, *node.shape[axis + 1 :])
+    out, k = ix.axes(shape), ix.axes(shape)[axis + 1]
+
+    def chunk(position: Index, inside: Cond | None = None) -> g.Node:
+        at = out[axis] * length + position
+        valid = (ix.less(at, extent), *((inside,) if inside else ()))
+        index = (*out[:axis], at, *out[axis + 2 :])
+        return g.view(node.x, shape, index, ix.conjunction(valid), none)
+
+    whole = g.reduce(node.op, chunk(k), (axis + 1,))
+    before = g.scan(node.op, whole, axis, reverse=node.reverse, exclusive=True)
+    first = ix.at_least(k, length - 1) if node.reverse else ix.less(k, 1)
+    start = g.view(before, shape, (*out[: axis + 1], *out[axis + 2 :]), (first,), none)
+    own = chunk(k)
+    if node.exclusive:
+        inside = ix.less(k, length - 1) if node.reverse else ix.at_least(k, 1)
+        own = chunk(k + (1 if node.reverse else -1), inside)
+    parts = g.scan(node.op, g.binary(combine, start, own), axis + 1, reverse=node.reverse)
+    i = node.axes
+    return g.view(
+        parts, node.shape, (*i[:axis], i[axis] // length, i[axis] % length, *i[axis + 1 :])
+    )
+
+
+def scan_chunk_count(node: g.Scan, arch: Arch) -> int:
+    """Into how many chunks a scan is cut: none unless it leaves half of the target idle."""
+    extent = node.shape[node.axis]
+    rows = max(node.size // extent, 1)
+    wanted, have = (arch.units if arch.kind == "cuda" else SCAN_TASKS), rows
+    if node.axis != len(node.shape) - 1:
+        have = max(rows // COLUMN_LANES, 1)
+    if node.size < SPLIT_MINIMUM or 2 * have >= wanted:
+        return 1
+    chunks = min(4 * wanted // have, extent // SCAN_CHUNK_MINIMUM)
+    return _nearby_divisor(extent, chunks) if chunks > 1 else 1
 
 
 def chunked(x: g.Node, axes: tuple[int, ...], chunks: int, fill: Scalar) -> g.Node:

@@ -14,9 +14,11 @@ from ..target.arch import Arch
 
 # Shared memory of one chunk of a stream: three of them fit a multiprocessor.
 STAGE_BYTES = 72 << 10
-# 32-bit registers for a thread's chunk of a scan, and the threads of a block that share a row.
+# 32-bit registers for a thread's chunk of a scan; the threads of a block that share a row, half as
+# many where a thread's chunk reads more bytes than this: two blocks share a multiprocessor.
 SCAN_REGISTERS = 16
-SCAN_LANES = 256
+SCAN_LANES = 512
+FETCH_BYTES = 64
 
 Accesses = tuple[tuple[str, Index], ...]
 
@@ -192,6 +194,11 @@ def _scan_items(phases: tuple[Phase, ...], vector: int) -> int:
     return max(1, SCAN_REGISTERS // (vector * max(words, 1)))
 
 
+def _fetched_bytes(phases: tuple[Phase, ...]) -> int:
+    """Bytes a point reads in the hungriest phase."""
+    return max(sum(e.dtype.bytes for e in b.loads(*p.bodies)) for p in phases)
+
+
 def _row_scan(
     rows: tuple[Var, ...], phases: tuple[Phase, ...], buffers: Mapping[str, Buffer], arch: Arch
 ) -> Tile:
@@ -199,7 +206,8 @@ def _row_scan(
     vector = _row_vector(phases, buffers, arch)
     items = _scan_items(phases, vector)
     extent = max(p.extent for p in phases)
-    lanes = min(_power_of_two_at_least(-(-extent // (vector * items))), SCAN_LANES)
+    most = SCAN_LANES if _fetched_bytes(phases) * vector * items <= FETCH_BYTES else SCAN_LANES // 2
+    lanes = min(_power_of_two_at_least(-(-extent // (vector * items))), most)
     items = min(items, -(-extent // (vector * lanes)))
     stages = 2 if extent > lanes * vector * items else 1
     return Tile(max(128, lanes), vector, items, lanes, stages)
