@@ -35,10 +35,10 @@ def some_convolution(draw: Random, transposed: bool) -> g.Contract:
 def part_of(c: g.Contract, draw: Random) -> g.Contract:
     """`c` for a slice of its result, its summed axes counted from either end."""
     shape = tuple(draw.randint(max(1, n // 2), n) for n in c.shape)
-    at = dict(
-        (v, i + draw.randint(0, n - m))
+    at = {
+        v: i + draw.randint(0, n - m)
         for v, i, n, m in zip(c.axes, ix.axes(shape), c.shape, shape, strict=True)
-    )
+    }
     for r in c.reduced_axes:
         if draw.random() < 0.5:
             at[r] = ix.const(r.hi) - r

@@ -329,13 +329,13 @@ from torch import nn
 class Model(nn.Module):
     def __init__(self):
         super().__init__()
-        self.conv = nn.Conv2d(4, 4, (3, 1), groups=4, bias=False)
+        self.conv = nn.Conv2d(1, 4, (3, 3), bias=False)
 
     def forward(self, x):
         return self.conv(x)@AFTER@
 
 
-def get_inputs(): return [torch.rand(2, 4, 6, 5)]
+def get_inputs(): return [torch.rand(2, 1, 9, 8)]
 def get_init_inputs(): return []
 """
 
