@@ -1,4 +1,4 @@
-"""The Hopper matrix product: index arithmetic on the CPU, assembly gates, results on a GPU."""
+"""The Hopper matrix products: index arithmetic on the CPU, assembly gates, results on a GPU."""
 
 import importlib.util
 import re
@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SKELETONS = ROOT / "src" / "fusewright" / "emit" / "skeletons"
 SHIM = Path(__file__).resolve().parent / "gemm_shim"
-PARTS = tuple(sorted(p.name for p in SKELETONS.glob("gemm_sm90*.cuh")))
+PARTS = ("raster.cuh", *sorted(p.name for p in SKELETONS.glob("*_sm90*.cuh")))
 UNIT = """
 #include "gemm_sm90_launch.cuh"
 struct Hole {
@@ -39,7 +39,8 @@ extern "C" int entry(const gemm90::Problem* p, Hole hole, void* space, cudaStrea
 """
 
 
-def test_index_arithmetic_and_splits_on_the_cpu(tmp_path: Path) -> None:
+@pytest.mark.parametrize("check", ["check.cpp", "check_native.cpp"])
+def test_index_arithmetic_and_splits_on_the_cpu(tmp_path: Path, check: str) -> None:
     """Fragments, bank conflicts, raster and splits, run by a host compiler over a shim."""
     for part in PARTS:
         text = (SKELETONS / part).read_text(encoding="utf-8")
@@ -47,7 +48,7 @@ def test_index_arithmetic_and_splits_on_the_cpu(tmp_path: Path) -> None:
     shutil.copy(SHIM / "sm90.cuh", tmp_path)
     program = tmp_path / "check"
     command = ["g++", "-std=c++20", "-O1", "-w", f"-I{tmp_path}", "-o", str(program)]
-    subprocess.run([*command, str(SHIM / "check.cpp")], check=True)
+    subprocess.run([*command, str(SHIM / check)], check=True)
     done = subprocess.run([str(program)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
@@ -61,32 +62,63 @@ def test_assembles_without_spills_or_serialisation(
     """Every kernel of the unit: no stack, no spill, no C75xx remark, within 227 KB."""
     source = tmp_path / "unit.cu"
     source.write_text(UNIT)
+    _assemble(source, tmp_path, 6, f"-DSWAPPED={int(swapped)}", f"-DWORDS={words}")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
+@pytest.mark.parametrize(
+    "unit",
+    [
+        ("Bfloat16", "uint16_t", 256, 2, "kAlongK", "kAlongK", 8),
+        ("Float16", "uint16_t", 128, 2, "kAcross", "kPacked", 1),
+        ("RoundedBfloat16", "float", 256, 2, "kPacked", "kPacked", 8),
+        ("Tf32", "float", 256, 2, "kPacked", "kPacked", 4),
+    ],
+)
+def test_native_products_assemble_without_spills_or_serialisation(
+    tmp_path: Path, unit: tuple[str | int, ...]
+) -> None:
+    """The same of the products in 16-bit types and TF32, with four different holes."""
+    names = ("TYPE", "SOURCE", "COLUMNS", "CTAS", "LAYOUT_A", "LAYOUT_B", "RUN")
+    macros = [f"-D{n}={v}" for n, v in zip(names, unit, strict=True)]
+    _assemble(ROOT / "benchmarks" / "gemm" / "native.cu", tmp_path, 6, *macros)
+
+
+def _assemble(source: Path, folder: Path, kernels: int, *macros: str) -> None:
     command = [
-        "nvcc", "-std=c++17", "-O3", "-cubin", "-Xptxas", "-v", f"-I{SKELETONS}",
-        f"-DSWAPPED={int(swapped)}", f"-DWORDS={words}",
-        "-gencode", "arch=compute_90a,code=sm_90a", "-o", str(tmp_path / "unit.cubin"), str(source),
+        "nvcc", "-std=c++17", "-O3", "-cubin", "-Xptxas", "-v", f"-I{SKELETONS}", *macros,
+        "-gencode", "arch=compute_90a,code=sm_90a", "-o", str(folder / "unit.cubin"), str(source),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not re.findall(r"C75\d\d", done.stderr), done.stderr
     stacks = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores", done.stderr)
-    assert len(stacks) >= 6 and set(stacks) == {("0", "0")}, done.stderr
+    assert len(stacks) >= kernels and set(stacks) == {("0", "0")}, done.stderr
 
 
 @pytest.mark.gpu
 def test_results_against_float64_on_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
     """The check of the bench: error table, ragged shapes, layouts, batches, special values."""
-    bench = _bench()
+    bench = _bench("bench_gemm")
     rows = bench.check(bench.load(None))
     assert all(r.ok for r in rows), [r for r in rows if not r.ok]
     assert "BAD" not in capsys.readouterr().out
 
 
-def _bench() -> ModuleType:
-    path = ROOT / "benchmarks" / "gemm" / "bench_gemm.py"
-    spec = importlib.util.spec_from_file_location("bench_gemm", path)
+@pytest.mark.gpu
+def test_native_results_against_float64_on_a_gpu(tmp_path: Path) -> None:
+    """Types, tiles, layouts, ragged shapes, batches, holes and folds."""
+    bench = _bench("bench_native")
+    rows = bench.check(bench.build_all(tmp_path))
+    assert all(r.ok for r in rows), [r for r in rows if not r.ok]
+
+
+def _bench(name: str) -> ModuleType:
+    path = ROOT / "benchmarks" / "gemm" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["bench_gemm"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module

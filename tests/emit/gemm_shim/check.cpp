@@ -9,6 +9,7 @@
 uint8_t sm90::shared[1 << 16];
 uint32_t sm90::touched[64];
 int sm90::touches;
+std::vector<sm90::Matrices> sm90::kept_matrices[32];
 
 static int failures = 0;
 static void expect(bool fine, const char* what, int a = 0, int b = 0) {

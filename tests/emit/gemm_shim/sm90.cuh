@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <algorithm>
+#include <vector>
 
 #define __device__
 #define __global__
@@ -36,6 +37,26 @@ extern uint8_t shared[1 << 16];
 extern uint32_t touched[64];  // addresses of the accesses of one lane, for the bank check
 extern int touches;
 
+inline void store_shared2(uint32_t at, float x, float y) {
+    touched[touches++] = at;
+    memcpy(shared + at, &x, 4), memcpy(shared + at + 4, &y, 4);
+}
+// A store of four matrices takes all lanes of a warp: kept per lane until `commit_matrices`.
+struct Matrices {
+    uint32_t at, part[4];
+};
+extern std::vector<Matrices> kept_matrices[32];
+inline void store_matrices(uint32_t at, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+    kept_matrices[threadIdx.x & 31].push_back({at, {a, b, c, d}});
+}
+inline void commit_matrices() {
+    for (size_t i = 0; i < kept_matrices[0].size(); ++i)
+        for (int m = 0; m < 4; ++m)
+            for (int lane = 0; lane < 32; ++lane)
+                memcpy(shared + kept_matrices[m * 8 + lane / 4][i].at + lane % 4 * 4,
+                       &kept_matrices[lane][i].part[m], 4);
+    for (auto& k : kept_matrices) k.clear();
+}
 inline float load_shared(uint32_t at) {
     touched[touches++] = at;
     float v;
@@ -88,6 +109,10 @@ inline void mma_fence() {}
 inline void mma_commit() {}
 template <int> void mma_wait() {}
 template <int n> void pin(float (&)[n]) {}
+inline uint64_t transposed_descriptor(uint32_t a) { return a >> 4; }
+template <bool, bool, int n> void mma_shared_f16(float (&)[n], uint64_t, uint64_t, int) {}
+template <bool, bool, int n> void mma_shared_bf16(float (&)[n], uint64_t, uint64_t, int) {}
+template <int n> void mma_shared_tf32(float (&)[n], uint64_t, uint64_t, int) {}
 template <bool> void mma_f16(float (&)[64], const uint32_t*, uint64_t) {}
 template <bool> void mma_bf16(float (&)[64], const uint32_t*, uint64_t) {}
 

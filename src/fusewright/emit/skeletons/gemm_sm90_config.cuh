@@ -1,6 +1,6 @@
 // Tile shape, schemes, arguments and raster of the Hopper matrix product: what its parts share.
 #pragma once
-#include "sm90.cuh"
+#include "raster.cuh"
 
 namespace gemm90 {
 
@@ -64,34 +64,16 @@ struct Layout {
     static_assert(kBytes <= 232448, "a block has 227 KB of shared memory");
 };
 
-// Position in a ring of stages: `parity` flips each time round.
 template <int kStages>
-struct Ring {
-    int stage = 0;
-    uint32_t parity = 0;
-    SM90_INLINE void next() {
-        if (++stage == kStages) {
-            stage = 0;
-            parity ^= 1;
-        }
-    }
-};
+using Ring = sm90::Ring<kStages>;
 
 struct Place {
     int batch, row, column;  // first row of the CTA, first column of the cluster
 };
 
-// Tiles in groups of kRaster columns: a wave of clusters then covers a compact rectangle of D.
 SM90_INLINE Place place_of(int tile, const Args& a, int rank) {
-    const int per_batch = a.row_blocks * a.column_tiles;
-    const int batch = tile / per_batch;
-    const int rest = tile - batch * per_batch;
-    const int group = rest / (a.row_blocks * kRaster);
-    const int first = group * kRaster;
-    const int width = min(kRaster, a.column_tiles - first);
-    const int within = rest - first * a.row_blocks;
-    const int block = within / width;
-    return {batch, (block * kCluster + rank) * kRows, (first + within - block * width) * kColumns};
+    const sm90::TilePlace at = sm90::raster(tile, a.row_blocks, a.column_tiles, kRaster);
+    return {at.batch, (at.block * kCluster + rank) * kRows, at.column * kColumns};
 }
 
 }  // namespace gemm90

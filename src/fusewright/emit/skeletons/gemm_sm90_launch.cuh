@@ -1,8 +1,7 @@
 // Host side of the Hopper matrix product: workspace, tensor maps and the sequence of launches.
 //
-// To embed: sm90, gemm_sm90_config, _stream, _multiply, _finish, gemm_sm90, _prepare, _launch, in this
-// order, without their includes of one another; then one hole struct per product (its members are
-// listed in gemm_sm90_finish.cuh, `finish` of a fold in gemm_sm90_prepare.cuh) and
+// To embed: the files it includes, each behind those that it includes itself, without these lines;
+// then one hole struct per product (its members are listed in gemm_sm90_finish.cuh) and
 //   gemm90::run(problem, hole, workspace, safe_only, stream) -> cudaError_t
 // Compile with -gencode arch=compute_90a,code=sm_90a; needs CUDA 12.0, no library.
 //
@@ -26,9 +25,8 @@
 // (NaN where float32 gives infinity); a row of S whose sampled maximum is below 2^-80 may hold nothing
 // above 2^88.
 #pragma once
-#include <cudaTypedefs.h>
-
 #include "gemm_sm90_prepare.cuh"
+#include "tensor_map.cuh"
 
 namespace gemm90 {
 
@@ -48,7 +46,7 @@ struct Plan {
     size_t exponent_at, stat_at, planes_at, partial_at, stream_at, bytes;
 };
 
-inline size_t round_up(size_t x, size_t to) { return (x + to - 1) / to * to; }
+using sm90::round_up;
 
 inline bool addressable(const Matrix& m) {
     const int64_t pitch = m.k_stride == 1 ? m.row_stride : m.k_stride;
@@ -88,39 +86,6 @@ inline Plan plan_of(const Problem& p) {
     return q;
 }
 
-// cuTensorMapEncodeTiled without linking the driver library.
-inline cudaError_t encoder(PFN_cuTensorMapEncodeTiled_v12000* function) {
-    void* entry = nullptr;
-    cudaDriverEntryPointQueryResult found;
-#if CUDART_VERSION >= 12050
-    const cudaError_t status = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000,
-                                                                cudaEnableDefault, &found);
-#else
-    const cudaError_t status =
-        cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &entry, cudaEnableDefault, &found);
-#endif
-    if (status != cudaSuccess) return status;
-    if (found != cudaDriverEntryPointSuccess) return cudaErrorNotSupported;
-    *function = reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(entry);
-    return cudaSuccess;
-}
-
-// A 3-D map: (inner, outer, batch), strides in bytes, boxes of 128 bytes x `box_outer` x 1.
-inline cudaError_t make_map(PFN_cuTensorMapEncodeTiled_v12000 encode, CUtensorMap* map, const void* data,
-                            bool wide, int64_t inner, int64_t outer, int64_t batches, int64_t pitch,
-                            int64_t batch_pitch, int box_outer) {
-    const cuuint64_t sizes[3] = {cuuint64_t(inner), cuuint64_t(outer), cuuint64_t(batches)};
-    const cuuint64_t strides[2] = {cuuint64_t(pitch), cuuint64_t(batch_pitch)};
-    const cuuint32_t box[3] = {wide ? 32u : 64u, cuuint32_t(box_outer), 1u};
-    const cuuint32_t steps[3] = {1, 1, 1};
-    const CUresult status = encode(
-        map, wide ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_UINT16, 3,
-        const_cast<void*>(data), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-        CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    return status == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
-}
-
 template <class Scheme, bool kMajorK, class Epilogue>
 inline cudaError_t launch_product(PFN_cuTensorMapEncodeTiled_v12000 encode, const Problem& p,
                                   const Plan& q, const Matrix& stream, const Args& args,
@@ -129,14 +94,16 @@ inline cudaError_t launch_product(PFN_cuTensorMapEncodeTiled_v12000 encode, cons
     CUtensorMap stream_map, plane_map;
     const int64_t pitch = (kMajorK ? stream.row_stride : stream.k_stride) * 4;
     const int64_t outer = kMajorK ? p.rows : p.depth;
-    cudaError_t status = make_map(encode, &stream_map, stream.data, true, kMajorK ? p.depth : p.rows,
-                                  outer, q.stream_batches, pitch,
-                                  q.stream_batches > 1 ? stream.batch * 4 : pitch * outer,
-                                  kMajorK ? kRows : kChunk);
+    cudaError_t status = sm90::make_map(encode, &stream_map, stream.data,
+                                        CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 32,
+                                        kMajorK ? p.depth : p.rows, outer, q.stream_batches, pitch,
+                                        q.stream_batches > 1 ? stream.batch * 4 : pitch * outer,
+                                        kMajorK ? kRows : kChunk);
     if (status != cudaSuccess) return status;
-    status = make_map(encode, &plane_map, planes, false, q.padded_depth, p.columns,
-                      int64_t(q.plane_batches) * Scheme::kPlanes, int64_t(q.padded_depth) * 2,
-                      int64_t(q.padded_depth) * 2 * p.columns, kColumns / kCluster);
+    status = sm90::make_map(encode, &plane_map, planes, CU_TENSOR_MAP_DATA_TYPE_UINT16, 64,
+                            q.padded_depth, p.columns, int64_t(q.plane_batches) * Scheme::kPlanes,
+                            int64_t(q.padded_depth) * 2, int64_t(q.padded_depth) * 2 * p.columns,
+                            kColumns / kCluster);
     if (status != cudaSuccess) return status;
     const auto kernel = gemm_kernel<Scheme, kMajorK, Epilogue>;
     status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -180,7 +147,7 @@ inline cudaError_t run_major(const Problem& p, const Epilogue& hole, void* works
     cudaError_t status = cudaGetDevice(&device);
     if (status == cudaSuccess)
         status = cudaDeviceGetAttribute(&units, cudaDevAttrMultiProcessorCount, device);
-    if (status == cudaSuccess) status = encoder(&encode);
+    if (status == cudaSuccess) status = sm90::encoder(&encode);
     if (status != cudaSuccess) return status;
 
     Matrix stream = p.stream;
@@ -218,7 +185,7 @@ inline cudaError_t run_major(const Problem& p, const Epilogue& hole, void* works
         status = launch_product<Safe, kMajorK>(encode, p, q, stream, args, planes, hole, grid, queue);
     if constexpr (Epilogue::kPartialWords > 0) {
         if (status != cudaSuccess) return status;
-        fold_kernel<<<dim3((q.partial_extent + 7) / 8, p.batches), 1024, 0, queue>>>(args, hole);
+        sm90::fold_kernel<<<dim3((q.partial_extent + 7) / 8, p.batches), 1024, 0, queue>>>(args, hole);
         status = cudaGetLastError();
     }
     return status;

@@ -1,7 +1,8 @@
 // What runs before and after `gemm_sm90.cuh`: the split of the planes operand into 16-bit terms, the
-// sampling of the streamed operand's row ranges, the padded copy of a misaligned operand, and the
-// fold of partial results. All memory-bound; every result is independent of scheduling.
+// sampling of the streamed operand's row ranges and the padded copy of a misaligned operand. All
+// memory-bound; every result is independent of scheduling.
 #pragma once
+#include "fold_slabs.cuh"
 #include "gemm_sm90.cuh"
 
 namespace gemm90 {
@@ -259,37 +260,6 @@ __global__ void __launch_bounds__(256) align_kernel(Matrix source, float* target
     for (int64_t o = blockIdx.y; o < outer_extent; o += gridDim.y)
         target[batch * target_batch + o * pitch + inner] =
             source.data[batch * source.batch + o * outer_stride + inner];
-}
-
-// Merges the slabs of the partial buffer in a fixed tree and hands the result to the hole
-// `finish(int batch, int index, const float* words)`.
-template <class Epilogue>
-__global__ void __launch_bounds__(1024) fold_kernel(const Args a, const Epilogue hole) {
-    constexpr int kWords = Finish<Epilogue>::kWords;
-    constexpr int kLanes = 128, kWidth = 8;
-    __shared__ float shared[kLanes][kWidth][kWords];
-    const int x = threadIdx.x % kWidth, y = threadIdx.x / kWidth;
-    const int index = blockIdx.x * kWidth + x, batch = blockIdx.y;
-    const float* source = a.partial + int64_t(batch) * a.partial_slabs * kWords * a.partial_extent;
-    float p[kWords];
-    Epilogue::partial_identity(p);
-    if (index < a.partial_extent) {
-#pragma unroll 8
-        for (int s = y; s < a.partial_slabs; s += kLanes) {
-            float q[kWords];
-#pragma unroll
-            for (int w = 0; w < kWords; ++w)
-                q[w] = source[(int64_t(s) * kWords + w) * a.partial_extent + index];
-            Epilogue::partial_merge(p, q);
-        }
-    }
-#pragma unroll
-    for (int w = 0; w < kWords; ++w) shared[y][x][w] = p[w];
-    for (int half = kLanes / 2; half > 0; half >>= 1) {
-        __syncthreads();
-        if (y < half) Epilogue::partial_merge(shared[y][x], shared[y + half][x]);
-    }
-    if (y == 0 && index < a.partial_extent) hole.finish(batch, index, shared[0][x]);
 }
 
 }  // namespace gemm90

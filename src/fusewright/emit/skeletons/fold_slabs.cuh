@@ -1,0 +1,41 @@
+// What follows a matrix product whose tiles were folded along one axis: the fold of their partial
+// results, in a fixed order.
+#pragma once
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+namespace sm90 {
+
+// `a` has the members `partial` ([batch][slab][word][index]), `partial_slabs`, `partial_extent`.
+// Merges the slabs of the partial buffer in a fixed tree and hands the result to the hole
+// `finish(int batch, int index, const float* words)`.
+template <class Epilogue, class Args>
+__global__ void __launch_bounds__(1024) fold_kernel(const Args a, const Epilogue hole) {
+    constexpr int kWords = Epilogue::kPartialWords == 0 ? 1 : Epilogue::kPartialWords;
+    constexpr int kLanes = 128, kWidth = 8;
+    __shared__ float shared[kLanes][kWidth][kWords];
+    const int x = threadIdx.x % kWidth, y = threadIdx.x / kWidth;
+    const int index = blockIdx.x * kWidth + x, batch = blockIdx.y;
+    const float* source = a.partial + int64_t(batch) * a.partial_slabs * kWords * a.partial_extent;
+    float p[kWords];
+    Epilogue::partial_identity(p);
+    if (index < a.partial_extent) {
+#pragma unroll 8
+        for (int s = y; s < a.partial_slabs; s += kLanes) {
+            float q[kWords];
+#pragma unroll
+            for (int w = 0; w < kWords; ++w)
+                q[w] = source[(int64_t(s) * kWords + w) * a.partial_extent + index];
+            Epilogue::partial_merge(p, q);
+        }
+    }
+#pragma unroll
+    for (int w = 0; w < kWords; ++w) shared[y][x][w] = p[w];
+    for (int half = kLanes / 2; half > 0; half >>= 1) {
+        __syncthreads();
+        if (y < half) Epilogue::partial_merge(shared[y][x], shared[y + half][x]);
+    }
+    if (y == 0 && index < a.partial_extent) hole.finish(batch, index, shared[0][x]);
+}
+
+}  // namespace sm90

@@ -1,0 +1,409 @@
+// Matrix products in the tensor core's own types on Hopper, with typed holes for what follows.
+//
+//   D[m, n] = sum over k of A[m, k] * B[n, k]        (per batch), accumulated in float32
+//
+// for operands of bfloat16, float16 or TF32 (float32 in memory, rounded by `native_sm90_launch.cuh`).
+// Each operand is contiguous along K or, 16-bit types only, across its rows.
+//
+// Shape of the kernel: persistent, clusters of one or two CTAs that share the tile of B (each loads
+// half and multicasts it), three warpgroups. Two multiply, 64 rows each. In the other, one thread
+// copies and three warps apply the epilogue: the multiplying warps hand them their sums through shared
+// memory and go on with the next tile, so the epilogue runs beside the products. After its last tile
+// every multiplying warp applies the epilogue itself.
+// 16-bit results are handed over rounded to their type, as the product's result is without an epilogue.
+#pragma once
+#include "raster.cuh"
+
+namespace native90 {
+
+constexpr int kRows = 128;       // of A per CTA: 64 per multiplying warpgroup
+constexpr int kThreads = 384;
+constexpr int kRaster = 8;       // column tiles that run side by side, for the L2 cache
+constexpr int kSlab = 128;       // columns handed over at once: a unit of 16 rows per multiplying warp
+constexpr int kFoldRows = 16;    // rows of a unit; with a fold over M they share one partial result
+constexpr int kEpilogueWarps = 3;
+constexpr int kEpilogueRegisters = 104, kMultiplyRegisters = 200;  // of 168 per thread at launch
+
+// Types of the operands: what they take in memory, how products are issued, what is handed over.
+struct Bfloat16 {
+    using Stored = uint16_t;
+    using Handed = uint16_t;
+    SM90_INLINE static uint32_t pack(float x, float y) { return sm90::pack_bf16(x, y); }
+    template <bool kAcrossA, bool kAcrossB, int kCount>
+    SM90_INLINE static void multiply(float (&d)[kCount], uint64_t a, uint64_t b, int accumulate) {
+        sm90::mma_shared_bf16<kAcrossA, kAcrossB>(d, a, b, accumulate);
+    }
+};
+
+struct Float16 {
+    using Stored = uint16_t;
+    using Handed = uint16_t;
+    SM90_INLINE static uint32_t pack(float x, float y) { return sm90::pack_f16(x, y); }
+    template <bool kAcrossA, bool kAcrossB, int kCount>
+    SM90_INLINE static void multiply(float (&d)[kCount], uint64_t a, uint64_t b, int accumulate) {
+        sm90::mma_shared_f16<kAcrossA, kAcrossB>(d, a, b, accumulate);
+    }
+};
+
+// float32 results of bfloat16 products.
+struct RoundedBfloat16 : Bfloat16 {
+    using Handed = float;
+};
+
+struct Tf32 {
+    using Stored = float;
+    using Handed = float;
+    template <bool kAcrossA, bool kAcrossB, int kCount>
+    SM90_INLINE static void multiply(float (&d)[kCount], uint64_t a, uint64_t b, int accumulate) {
+        static_assert(!kAcrossA && !kAcrossB, "TF32 operands are contiguous along K");
+        sm90::mma_shared_tf32(d, a, b, accumulate);
+    }
+};
+
+// A tile: 128 rows per CTA and kColumns columns per cluster of kCluster CTAs.
+template <class T, int kTileColumns, int kCtas>
+struct Tile {
+    using Type = T;
+    static constexpr int kColumns = kTileColumns;
+    static constexpr int kCluster = kCtas;
+    static constexpr int kDepth = 128 / sizeof(typename T::Stored);  // of K per stage
+    static constexpr int kSteps = 4;                                 // products per stage
+    static constexpr int kABytes = kRows * 128, kBBytes = kColumns * 128;
+    static constexpr int kStageBytes = kABytes + kBBytes;
+    static constexpr int kHanded = sizeof(typename T::Handed);
+    static constexpr int kSlabs = kColumns / kSlab;
+    static constexpr int kBuffers = kHanded == 2 ? kSlabs : 1;  // of slabs, per multiplying warpgroup
+    static constexpr int kSlabBytes = 64 * kSlab * kHanded;
+    static constexpr int kFree = 232448 - 2048 - 2 * kBuffers * kSlabBytes;
+    static constexpr int kStages = kFree / kStageBytes < 6 ? kFree / kStageBytes : 6;
+    static constexpr int kSlabsAt = kStages * kStageBytes;
+    static constexpr int kFull = kSlabsAt + 2 * kBuffers * kSlabBytes;  // barriers
+    static constexpr int kEmpty = kFull + 8 * kStages;
+    static constexpr int kSlabFull = kEmpty + 8 * kStages;  // per buffer and multiplying warp
+    static constexpr int kSlabEmpty = kSlabFull + 8 * 8 * kBuffers;
+    static constexpr int kBytes = kSlabEmpty + 8 * 8 * kBuffers + 1024;  // 1024: alignment of the base
+    static_assert(kBytes <= 232448 && kStages >= 3, "a block has 227 KB of shared memory");
+};
+
+struct Args {
+    int rows, columns, chunks, batches;
+    int row_blocks, column_tiles;  // of kCluster * 128 rows and kColumns columns
+    int a_batched, b_batched;      // 0: one matrix for every batch
+    float* partial;                // [batch][slab][word][row or column of the fold]
+    int partial_slabs, partial_extent;
+};
+
+struct Place {
+    int batch, row, column;  // first of the CTA
+};
+
+template <class Tile>
+SM90_INLINE Place place_of(int tile, const Args& a, int rank) {
+    const sm90::TilePlace at = sm90::raster(tile, a.row_blocks, a.column_tiles, kRaster);
+    return {at.batch, (at.block * Tile::kCluster + rank) * kRows, at.column * Tile::kColumns};
+}
+
+// ------------------------------------------------------------------------------------------ copies
+
+// `lines` rows of an operand, 128 bytes of K each; or, across rows, boxes of 64 rows x 64 of K.
+template <bool kAcross, int kLines, int kCluster>
+SM90_INLINE void copy_operand(uint32_t target, const CUtensorMap* map, int row, int k, int batch,
+                              uint32_t barrier) {
+    constexpr int kBoxes = kAcross ? kLines / 64 : 1;
+#pragma unroll
+    for (int b = 0; b < kBoxes; ++b) {
+        const uint32_t at = target + b * 8192;
+        const int x = kAcross ? row + 64 * b : k, y = kAcross ? k : row;
+        if constexpr (kCluster == 1) {
+            sm90::copy_box(at, map, x, y, batch, barrier);
+        } else {
+            sm90::copy_box_multicast(at, map, x, y, batch, barrier, (1 << kCluster) - 1);
+        }
+    }
+}
+
+template <class Tile, bool kAcrossA, bool kAcrossB>
+SM90_INLINE void produce(const CUtensorMap* a_map, const CUtensorMap* b_map, const Args& a,
+                         uint32_t base, int rank, int first, int step, int tiles) {
+    constexpr int kShare = Tile::kColumns / Tile::kCluster;
+    sm90::Ring<Tile::kStages> ring;
+    for (int tile = first; tile < tiles; tile += step) {
+        const Place at = place_of<Tile>(tile, a, rank);
+        for (int c = 0; c < a.chunks; ++c, ring.next()) {
+            const uint32_t target = base + ring.stage * Tile::kStageBytes;
+            const uint32_t barrier = base + Tile::kFull + 8 * ring.stage;
+            sm90::barrier_wait(base + Tile::kEmpty + 8 * ring.stage, ring.parity ^ 1);
+            sm90::barrier_expect(barrier, Tile::kStageBytes);
+            copy_operand<kAcrossA, kRows, 1>(target, a_map, at.row, c * Tile::kDepth,
+                                             at.batch * a.a_batched, barrier);
+            copy_operand<kAcrossB, kShare, Tile::kCluster>(
+                target + Tile::kABytes + rank * (kShare * 128), b_map, at.column + rank * kShare,
+                c * Tile::kDepth, at.batch * a.b_batched, barrier);
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------- epilogue
+
+// Byte of element (row, column) in a slab of 64 rows: groups of 8 columns are permuted by the row, so
+// that neither the fragments' stores nor the rows' loads meet in a bank.
+template <class Tile>
+SM90_INLINE uint32_t slab_offset(int row, int column) {
+    return row * (kSlab * Tile::kHanded) +
+           ((((column >> 3) ^ (row & 7)) << 3) + (column & 7)) * Tile::kHanded;
+}
+
+// Calls the hole for the elements of a unit (16 rows x kSlab columns) and folds their values.
+//
+// The hole, a struct passed by value:
+//   using Value = ...;                    // of the size of Handed: how `apply` sees the sums
+//   static constexpr int kRun;            // 1, 2, 4 or 8: divides the number of columns
+//   static constexpr int kPartialWords;   // 0: no fold
+//   static constexpr bool kFoldsOverN;    // else over M
+//   // stores what follows from the sums of columns n + v, v < kRun; merges what is folded of them
+//   // into p (over N) or p + v * kPartialWords (over M)
+//   __device__ void apply(int batch, int m, int n, const Value (&acc)[kRun], float* p) const;
+//   __device__ static void partial_identity(float* p);
+//   __device__ static void partial_merge(float* p, const float* q);
+//   __device__ void finish(int batch, int index, const float* p) const;   // only with a fold
+// `apply` sees each valid element once, in no order; the lanes of a warp hold neighbouring runs.
+template <class Tile, class Epilogue>
+struct Finish {
+    using Value = typename Epilogue::Value;
+    static constexpr int kRun = Epilogue::kRun;
+    static constexpr int kWords = Epilogue::kPartialWords == 0 ? 1 : Epilogue::kPartialWords;
+    static constexpr bool kFolds = Epilogue::kPartialWords > 0;
+    static constexpr bool kOverN = Epilogue::kFoldsOverN;
+    static constexpr int kLanes = kSlab / kRun < 32 ? kSlab / kRun : 32;  // that share a row
+    static constexpr int kWidth = kLanes * kRun;  // columns that share one partial result
+    static_assert(sizeof(Value) == Tile::kHanded, "the hole sees what is handed over");
+
+    struct alignas(kRun * sizeof(Value) < 16 ? kRun * sizeof(Value) : 16) Run {
+        Value at[kRun];
+    };
+
+    // Merges lanes first, 2 * first, ... below `last` apart.
+    SM90_INLINE static void merge_lanes(float (&p)[kWords], int first, int last) {
+#pragma unroll
+        for (int d = first; d < last; d *= 2) {
+            float other[kWords];
+#pragma unroll
+            for (int w = 0; w < kWords; ++w) other[w] = __shfl_xor_sync(0xffffffffu, p[w], d);
+            Epilogue::partial_merge(p, other);
+        }
+    }
+
+    SM90_INLINE static void put(const Args& a, int batch, int slab, int index, const float (&p)[kWords]) {
+        float* target = a.partial + (int64_t(batch) * a.partial_slabs + slab) * kWords * a.partial_extent;
+#pragma unroll
+        for (int w = 0; w < kWords; ++w) target[int64_t(w) * a.partial_extent + index] = p[w];
+    }
+
+    // The unit whose first element is (row, column) of D and (first_row, 0) of the slab.
+    SM90_INLINE static void run(const Args& a, const Epilogue& hole, int batch, int row, int column,
+                                const uint8_t* slab, int first_row, int lane) {
+        const int across = lane % kLanes * kRun, down = lane / kLanes;
+#pragma unroll 1
+        for (int j = across; j < kSlab; j += kWidth) {
+            const int n = column + j;
+            const bool live = n < a.columns;
+            float kept[kRun][kWords];  // of a fold over M
+#pragma unroll
+            for (int v = 0; kFolds && !kOverN && v < kRun; ++v) Epilogue::partial_identity(kept[v]);
+#pragma unroll 2
+            for (int r = down; r < 16; r += 32 / kLanes) {
+                float total[kWords];  // of a fold over N
+                if constexpr (kFolds && kOverN) Epilogue::partial_identity(total);
+                if (live && row + r < a.rows) {
+                    const Run sums =
+                        *reinterpret_cast<const Run*>(slab + slab_offset<Tile>(first_row + r, j));
+                    hole.apply(batch, row + r, n, sums.at, kOverN ? total : kept[0]);
+                }
+                if constexpr (kFolds && kOverN) {
+                    merge_lanes(total, 1, kLanes);
+                    if (across == 0 && row + r < a.rows)
+                        put(a, batch, (column + j) / kWidth, row + r, total);
+                }
+            }
+#pragma unroll
+            for (int v = 0; kFolds && !kOverN && v < kRun; ++v) {
+                merge_lanes(kept[v], kLanes, 32);
+                if (down == 0 && live && row < a.rows) put(a, batch, row / kFoldRows, n + v, kept[v]);
+            }
+        }
+    }
+};
+
+// ---------------------------------------------------------------------------------------- products
+
+// Columns [kFirst, kFirst + kSlab) of a warp's 16 x kColumns sums, into its rows of the slab.
+template <class Tile, int kFirst>
+SM90_INLINE void hand_over(uint32_t slab, int warp, int lane, const float (&d)[Tile::kColumns / 2]) {
+    if constexpr (Tile::kHanded == 2) {
+        const int row = warp * 16 + (lane & 15);
+#pragma unroll
+        for (int c = 0; c < kSlab; c += 16) {
+            const float* v = d + (kFirst + c) / 2;
+            sm90::store_matrices(slab + slab_offset<Tile>(row, c + (lane >> 4) * 8),
+                                 Tile::Type::pack(v[0], v[1]), Tile::Type::pack(v[2], v[3]),
+                                 Tile::Type::pack(v[4], v[5]), Tile::Type::pack(v[6], v[7]));
+        }
+    } else {
+        const int row = warp * 16 + (lane >> 2), column = 2 * (lane & 3);
+#pragma unroll
+        for (int c = 0; c < kSlab; c += 8) {
+            const float* v = d + (kFirst + c) / 2;
+            sm90::store_shared2(slab + slab_offset<Tile>(row, c + column), v[0], v[1]);
+            sm90::store_shared2(slab + slab_offset<Tile>(row + 8, c + column), v[2], v[3]);
+        }
+    }
+}
+
+// How often the buffer of slab `s` had been filled before, at the CTA's tile number `count`.
+template <class Tile>
+SM90_INLINE uint32_t filled_before(int count, int s) {
+    return count * (Tile::kSlabs / Tile::kBuffers) + s / Tile::kBuffers;
+}
+
+// Waits for the epilogue to have read what the buffer held, fills it and tells the epilogue, or runs
+// `then(slab number, buffer's byte)` if this is the last tile.
+template <class Tile, int kFirstSlab = 0, class Then>
+SM90_INLINE void hand_over_all(uint32_t base, int group, int warp, int lane, int count, bool last,
+                               const float (&d)[Tile::kColumns / 2], const Then& then) {
+    if constexpr (kFirstSlab < Tile::kSlabs) {
+        const int buffer = kFirstSlab % Tile::kBuffers * 2 + group;
+        const uint32_t barrier = base + 8 * (buffer * 4 + warp);
+        sm90::barrier_wait(barrier + Tile::kSlabEmpty, ~filled_before<Tile>(count, kFirstSlab) & 1);
+        hand_over<Tile, kFirstSlab * kSlab>(base + Tile::kSlabsAt + buffer * Tile::kSlabBytes, warp, lane,
+                                            d);
+        __syncwarp();
+        if (last) {
+            then(kFirstSlab, Tile::kSlabsAt + buffer * Tile::kSlabBytes);
+            __syncwarp();
+        }
+        if (lane == 0) sm90::barrier_arrive(barrier + (last ? Tile::kSlabEmpty : Tile::kSlabFull));
+        hand_over_all<Tile, kFirstSlab + 1>(base, group, warp, lane, count, last, d, then);
+    }
+}
+
+template <class Tile>
+SM90_INLINE void release(uint32_t base, int stage, int lane) {
+    const uint32_t barrier = base + Tile::kEmpty + 8 * stage;
+    if constexpr (Tile::kCluster == 1) {
+        if (lane == 0) sm90::barrier_arrive(barrier);
+    } else {
+        if (lane < Tile::kCluster) sm90::barrier_arrive_at(barrier, lane);
+    }
+}
+
+template <class Tile, bool kAcrossA, bool kAcrossB, class Epilogue>
+SM90_INLINE void multiply(const Args& a, const Epilogue& hole, uint8_t* memory, uint32_t base, int group,
+                          int warp, int lane, int rank, int first, int step, int tiles) {
+    sm90::Ring<Tile::kStages> ring;
+    for (int tile = first, count = 0; tile < tiles; tile += step, ++count) {
+        float d[Tile::kColumns / 2];
+        int held = 0;
+        for (int c = 0; c < a.chunks; ++c) {
+            sm90::barrier_wait(base + Tile::kFull + 8 * ring.stage, ring.parity);
+            const uint32_t stage = base + ring.stage * Tile::kStageBytes;
+            const uint32_t mine = stage + group * 8192, shared = stage + Tile::kABytes;
+            const uint64_t x = kAcrossA ? sm90::transposed_descriptor(mine) : sm90::operand_descriptor(mine);
+            const uint64_t y =
+                kAcrossB ? sm90::transposed_descriptor(shared) : sm90::operand_descriptor(shared);
+            sm90::mma_fence();
+#pragma unroll
+            for (int s = 0; s < Tile::kSteps; ++s)
+                Tile::Type::template multiply<kAcrossA, kAcrossB>(d, x + s * (kAcrossA ? 128 : 2),
+                                                                  y + s * (kAcrossB ? 128 : 2),
+                                                                  s > 0 || c > 0);
+            sm90::mma_commit();
+            if (c > 0) {  // the products of the chunk before are over: its stage may be refilled
+                sm90::mma_wait<1>();
+                release<Tile>(base, held, lane);
+            }
+            held = ring.stage;
+            ring.next();
+        }
+        sm90::mma_wait<0>();
+        sm90::pin(d);
+        release<Tile>(base, held, lane);
+        const int row = group * 64 + warp * 16;
+        hand_over_all<Tile>(base, group, warp, lane, count, tile + step >= tiles, d,
+                            [&](int slab, int buffer) {
+                                const Place at = place_of<Tile>(tile, a, rank);
+                                Finish<Tile, Epilogue>::run(a, hole, at.batch, at.row + row,
+                                                            at.column + slab * kSlab, memory + buffer,
+                                                            warp * 16, lane);
+                            });
+    }
+}
+
+// Epilogue warp `me`: every third unit, in the order (tile, slab, multiplying warp).
+template <class Tile, class Epilogue>
+SM90_INLINE void finish(const Args& a, const Epilogue& hole, const uint8_t* memory, uint32_t base, int me,
+                        int lane, int rank, int first, int step, int tiles) {
+    constexpr int kUnits = 8 * Tile::kSlabs;
+    int unit = me;
+    for (int tile = first, count = 0; tile + step < tiles; tile += step, ++count, unit -= kUnits) {
+        const Place at = place_of<Tile>(tile, a, rank);
+#pragma unroll 1
+        for (; unit < kUnits; unit += kEpilogueWarps) {
+            const int s = unit / 8, group = unit / 4 % 2, row = unit % 4 * 16;
+            const int buffer = s % Tile::kBuffers * 2 + group;
+            const uint32_t barrier = base + 8 * (buffer * 4 + unit % 4);
+            sm90::barrier_wait(barrier + Tile::kSlabFull, filled_before<Tile>(count, s) & 1);
+            Finish<Tile, Epilogue>::run(a, hole, at.batch, at.row + group * 64 + row, at.column + s * kSlab,
+                                        memory + Tile::kSlabsAt + buffer * Tile::kSlabBytes, row, lane);
+            __syncwarp();
+            if (lane == 0) sm90::barrier_arrive(barrier + Tile::kSlabEmpty);
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------------ kernel
+
+template <class Tile, bool kAcrossA, bool kAcrossB, class Epilogue>
+__global__ void __cluster_dims__(Tile::kCluster, 1, 1) __launch_bounds__(kThreads, 1)
+    native_kernel(const __grid_constant__ CUtensorMap a_map, const __grid_constant__ CUtensorMap b_map,
+                  const Args a, const Epilogue hole) {
+    extern __shared__ uint8_t raw[];
+    const uint32_t base = (sm90::shared_address(raw) + 1023u) & ~1023u;
+    uint8_t* memory = raw + (base - sm90::shared_address(raw));
+    const int rank = Tile::kCluster == 1 ? 0 : sm90::cluster_rank();
+    const int warp = __shfl_sync(0xffffffffu, threadIdx.x >> 5, 0);
+    const int lane = threadIdx.x & 31;
+    const int first = blockIdx.x / Tile::kCluster, step = gridDim.x / Tile::kCluster;
+    const int tiles = a.batches * a.row_blocks * a.column_tiles;
+
+    if (threadIdx.x == 0) {
+        for (int s = 0; s < Tile::kStages; ++s) {
+            sm90::barrier_init(base + Tile::kFull + 8 * s, 1);
+            sm90::barrier_init(base + Tile::kEmpty + 8 * s, 8 * Tile::kCluster);
+        }
+        for (int w = 0; w < 8 * Tile::kBuffers; ++w) {
+            sm90::barrier_init(base + Tile::kSlabFull + 8 * w, 1);
+            sm90::barrier_init(base + Tile::kSlabEmpty + 8 * w, 1);
+        }
+        sm90::barrier_init_fence();
+        sm90::prefetch_map(&a_map);
+        sm90::prefetch_map(&b_map);
+    }
+    sm90::cluster_sync();
+
+    if (warp < 4) {
+        sm90::registers_release<kEpilogueRegisters>();
+        if (warp > 0) {
+            finish<Tile>(a, hole, memory, base, warp - 1, lane, rank, first, step, tiles);
+        } else if (lane == 0) {
+            produce<Tile, kAcrossA, kAcrossB>(&a_map, &b_map, a, base, rank, first, step, tiles);
+        }
+    } else {
+        sm90::registers_acquire<kMultiplyRegisters>();
+        multiply<Tile, kAcrossA, kAcrossB>(a, hole, memory, base, (warp >> 2) - 1, warp & 3, lane, rank,
+                                           first, step, tiles);
+    }
+    __syncwarp();
+    sm90::cluster_sync();  // no CTA leaves while its peer may still write to it
+}
+
+}  // namespace native90
