@@ -20,6 +20,11 @@ SCAN_REGISTERS = 16
 SCAN_LANES = 512
 FETCH_BYTES = 64
 
+# Points of a pooling window and its stride up to which one thread folds a window.
+LARGEST_WINDOW = 512
+LARGEST_STRIDE = 8
+LARGEST_UNROLLED = 64
+
 Accesses = tuple[tuple[str, Index], ...]
 
 
@@ -38,6 +43,8 @@ def choose_anchor(
     """Which way the nest is walked: along contiguous cols, else along the rows."""
     if not any(p.cols for p in phases):
         return "elementwise"
+    if arch.kind == "cuda" and _slides(rows, phases):
+        return "column_reduce"
     along_cols = along_rows = 0
     for p in phases:
         if not p.cols:
@@ -54,6 +61,20 @@ def choose_anchor(
         streams = _stream_tile(rows, phases, buffers, arch) is not None
         return "column_stream" if streams else "column_reduce"
     return "row_reduce"
+
+
+def _slides(rows: tuple[Var, ...], phases: tuple[Phase, ...]) -> bool:
+    """Whether neighbouring rows fold overlapping or adjoining short windows (pooling): a thread
+    per row then finds its neighbours' data in the cache, and threads of a row would idle."""
+    if not rows or max(p.extent for p in phases if p.cols) > LARGEST_WINDOW:
+        return False
+    steps = [
+        ix.coefficient(e.offset, rows[-1])
+        for p in phases
+        for e in b.loads(*p.bodies)
+        if p.cols and any(v in p.cols for v in ix.variables(e.offset))
+    ]
+    return bool(steps) and all(s is not None and 0 < s <= LARGEST_STRIDE for s in steps)
 
 
 def _stream_tile(
@@ -240,6 +261,11 @@ def _column_reduce(
     while vector > 1 and count // vector * 32 < resident:
         vector //= 2
     items = max(1, min(16 // vector, extent))
+    if _slides(rows, phases):
+        # A window at once, in blocks no wider than the axis; the rows alone fill the target.
+        fitting = _power_of_two_at_least(rows[-1].extent)
+        whole = extent if extent <= LARGEST_UNROLLED else items
+        return Tile(max(32, min(256, fitting)), 1, whole)
     # Groups fill the target, and several of them keep more rows in flight than one could.
     filling = _power_of_two_at_most(resident // max(count // vector, 1))
     deep = min(8, _power_of_two_at_most(extent // (8 * items)))
