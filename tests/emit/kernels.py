@@ -16,14 +16,14 @@ ANCHORS = ("row_reduce", "column_reduce")
 def layout(anchor, rows, cols):
     """Row and column variables, the shape and the offset of an array that the anchor suits."""
     i, j = var("i", rows), var("j", cols)
-    if anchor == "row_reduce":
+    if anchor != "column_reduce":
         return i, j, (rows, cols), i * cols + j
     return i, j, (cols, rows), j * rows + i
 
 
 def by_rows(anchor, x):
     """The array with the reduced axis last."""
-    return x if anchor == "row_reduce" else x.t()
+    return x if anchor != "column_reduce" else x.t()
 
 
 def tiled(p: Program, tile: Tile) -> Program:
@@ -42,7 +42,7 @@ def softmax(anchor, rows, cols, tile=None) -> Case:
     )
     k = kernel("softmax", anchor, (i,), phases, tile)
     data = torch.randn(shape) * 4
-    expected = data.double().softmax(1 if anchor == "row_reduce" else 0).float()
+    expected = data.double().softmax(1 if anchor != "column_reduce" else 0).float()
     p = program([buffer("x", shape), buffer("y", shape, "output")], k)
     return Case(p, {"x": data}, (expected,))
 
@@ -64,7 +64,7 @@ def folds(anchor, x, kinds, dtype=F32, tile=None) -> Case:
     p = program(
         [buffer("x", shape, dtype=dtype), *outputs], kernel("folds", anchor, (i,), phases, tile)
     )
-    given = x if anchor == "row_reduce" else x.t().contiguous()
+    given = x if anchor != "column_reduce" else x.t().contiguous()
     return Case(p, {"x": given}, tuple(getattr(x, EAGER.get(k, k))(1) for k in kinds))
 
 

@@ -16,6 +16,12 @@ TILES = {
         Tile(64, 4, 2, 64),
         Tile(128, 1, 4, 128),
     ],
+    "row_cluster": [
+        Tile(32, 1, 1, 64),
+        Tile(64, 4, 2, 256),
+        Tile(64, 2, 3, 64),
+        Tile(32, 1, 4, 512),
+    ],
     "column_reduce": [
         Tile(64, 1, 1, 1),
         Tile(64, 4, 2, 2),
@@ -51,9 +57,18 @@ def test_gathered_rows(anchor):
     check_together([bag(anchor, t) for t in TILES[anchor]], run_on_simt, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("anchor", ANCHORS)
+@pytest.mark.parametrize("anchor", ["row_reduce", "column_reduce"])
 def test_values_that_exceed_the_registers_are_computed_again(anchor):
     case = softmax(anchor, 33, 600, Tile(64, 1, 2, 1))
     text = cuda_kernel(case.program.steps[0], {b.name: b for b in case.program.buffers}).device
     assert "power[" not in text
     check_together([case], run_on_simt, rtol=2e-6, atol=1e-9)
+
+
+def test_a_cluster_keeps_a_row_in_one_place_and_reads_memory_once():
+    case = softmax("row_cluster", 3, 260, Tile(32, 4, 2, 64))
+    kernel = case.program.steps[0]
+    text = cuda_kernel(kernel, {b.name: b for b in case.program.buffers})
+    chunks, threads, vector_bytes = 2, 32, 16
+    assert text.grid.cluster == 2 and text.grid.shared == chunks * threads * vector_bytes
+    assert "__cluster_dims__(2)" in text.device

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fusewright.context import Context
+from fusewright.ir import body as b
 from fusewright.ir import graph as g
 from fusewright.ir import index as ix
 from fusewright.ir.check import check_program
@@ -266,3 +267,20 @@ def test_copied_operand_of_a_call_comes_before_it():
     for program in programs(graph):
         assert [c.function for c in calls(program)] == ["torch.mm"]
     assert_same_values(graph)
+
+
+def test_rows_that_fit_no_block_are_kept_by_a_cluster():
+    rows = tensor("rows", 132, 40_000)
+    graph = graph_of(softmax(rows), normalised(rows, (1,)))
+    program = schedule(graph, Context(), arch("cuda:sm_90a"))
+    (kernel,) = kernels(program)
+    assert kernel.anchor == "row_cluster" and kernel.tile.lanes > kernel.tile.threads
+    loads = {e for p in kernel.phases for e in b.loads(*p.bodies)}
+    assert len([p for p in kernel.phases if b.loads(*p.bodies)]) == len(loads) == 1
+    assert_same_values(graph)
+
+
+def test_rows_that_fit_no_cluster_are_read_again():
+    graph = graph_of(softmax(tensor("rows", 132, 1 << 20)))
+    (kernel,) = kernels(schedule(graph, Context(), arch("cuda:sm_90a")))
+    assert kernel.anchor == "row_reduce" and not any(p.keeps for p in kernel.phases)

@@ -4,8 +4,8 @@
 // bulk copy, end), and which one goes on next is drawn at random, as is the order of the blocks.
 // Kernels are compiled with -fsanitize=thread and parts of -fsanitize=undefined, whose callbacks are
 // defined in runtime.cpp: every access is judged before it happens. `shim.py` rewrites what no macro
-// can express (`<<< >>>`, `__shared__`, inline PTX). There are no atomics, clusters or wgmma: no
-// SIMT kernel uses them.
+// can express (`<<< >>>`, `__shared__`, inline PTX). There are no atomics and no wgmma: no SIMT
+// kernel uses them. Blocks of a cluster run together.
 #include <math.h>
 #include <stdint.h>
 
@@ -17,6 +17,7 @@
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
+#define __cluster_dims__(...)
 #define SIMT_UNWATCHED __attribute__((no_sanitize_thread))
 
 typedef struct CUstream_st* cudaStream_t;
@@ -30,14 +31,14 @@ Index thread_index();
 Index block_index();
 
 // Runs `call(body)` in every thread of the grid.
-struct Launch { const char* name; unsigned blocks, threads; size_t shared; };
+struct Launch { const char* name; unsigned cluster, blocks, threads; size_t shared; };
 void run_grid(const Launch& launch, void (*call)(const void*), const void* body);
 
 template <class Body>
-void launch(const char* name, const Body& body, unsigned blocks, unsigned threads,
-            size_t shared = 0, cudaStream_t = nullptr) {
+void launch(const char* name, const Body& body, unsigned cluster, unsigned blocks,
+            unsigned threads, size_t shared = 0, cudaStream_t = nullptr) {
     auto call = [](const void* b) SIMT_UNWATCHED { (*static_cast<const Body*>(b))(); };
-    run_grid({name, blocks, threads, shared}, call, &body);
+    run_grid({name, cluster, blocks, threads, shared}, call, &body);
 }
 
 // The block's array that `tag` stands for; a null tag means the launch's dynamic shared memory.
@@ -60,6 +61,11 @@ template <class T> T exchange(unsigned mask, T x, unsigned from) {
     return x;
 }
 inline unsigned lane() { return thread_index().x % 32; }
+
+// The barrier of a cluster in halves, and where the array at `p` of this block is in another one.
+void cluster_arrive();
+void cluster_wait();
+void* in_block(const void* p, unsigned rank);
 
 // Transaction barriers (PTX mbarrier) and the bulk copies that complete them.
 void barrier_init(unsigned barrier, unsigned arrivals);
@@ -112,6 +118,11 @@ inline void ptx_cvt_rn_f16_f32(unsigned short& y, float x) {
 // The last bit is wrong, as the instruction may have it; what needs more has to correct it.
 inline void ptx_rcp_approx_ftz_f32(float& y, float x) {
     y = __uint_as_float(__float_as_uint(1.0f / x) ^ 1);
+}
+inline void ptx_barrier_cluster_arrive_aligned_memory() { simt::cluster_arrive(); }
+inline void ptx_barrier_cluster_wait_aligned_memory() { simt::cluster_wait(); }
+template <class T> void ptx_mapa_u64(T*& there, T* p, int rank) {
+    there = static_cast<T*>(simt::in_block(p, (unsigned)rank));
 }
 inline void ptx_mbarrier_init_shared_b64_1(unsigned barrier) { simt::barrier_init(barrier, 1); }
 // Bulk copies see initialised barriers at once here.

@@ -23,11 +23,12 @@
 namespace simt {
 namespace {
 
-constexpr unsigned WARP = 32, MAX_THREADS = 1024;
+constexpr unsigned WARP = 32, MAX_THREADS = 1024;  // of the blocks of a cluster together
 constexpr size_t STACK = 256 << 10;
 constexpr size_t MAX_SHARED = 227 << 10;  // bytes of one block
-enum class State { ready, barrier, warp, mbarrier, done };
-const char* const STATES[] = {"runs", "is at line", "has mask", "awaits parity", "has ended"};
+enum class State { ready, barrier, cluster, warp, mbarrier, done };
+const char* const STATES[] = {"runs",     "is at line",    "waits for its cluster, arrival",
+                              "has mask", "awaits parity", "has ended"};
 
 struct Fiber {
     ucontext_t start;
@@ -35,7 +36,8 @@ struct Fiber {
     bool begun = false;  // whether `at` is where it goes on
     State state = State::ready;
     unsigned detail = 0;  // of the state: line, mask or parity
-    unsigned number = 0, mbarrier = 0;
+    unsigned number = 0, rank = 0, mbarrier = 0;  // in its block, of its block in the cluster
+    unsigned arrivals = 0;                         // at the barrier of the cluster
     uint64_t bits = 0;  // what it brought to a meeting in its warp, then what it got
     unsigned from = 0;
 };
@@ -46,7 +48,7 @@ Fiber* self = nullptr;  // the thread that runs; null on the host
 jmp_buf scheduler;
 std::vector<Fiber*> ready;
 Launch grid;
-unsigned block;
+unsigned first_block;  // of the cluster
 void (*grid_call)(const void*);
 const void* grid_body;
 cudaError_t last_error = cudaSuccess;
@@ -68,6 +70,7 @@ uint32_t now = 0, block_began = 0, launch_began = 0;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    const unsigned block = first_block + (self ? self->rank : 0);
     finding = std::string(grid.name) + ", block " + std::to_string(block);
     if (self) finding += ", thread " + std::to_string(self->number);
     finding += std::string(": ") + text;
@@ -104,12 +107,16 @@ void make_ready(Fiber& f) {
     ready.push_back(&f);
 }
 
+unsigned place(const Fiber& f) { return &f - fibers; }
+
+Fiber* end() { return fibers + grid.threads * grid.cluster; }
+
 void prepare(Fiber& f) {
     make_ready(f);
+    f.number = place(f) % grid.threads, f.rank = place(f) / grid.threads, f.arrivals = 0;
     if (f.begun) return;
-    f.number = &f - fibers;
     getcontext(&f.start);
-    f.start.uc_stack.ss_sp = stacks[f.number];
+    f.start.uc_stack.ss_sp = stacks[place(f)];
     f.start.uc_stack.ss_size = STACK;
     makecontext(&f.start, thread_main, 0);
 }
@@ -128,6 +135,7 @@ struct Region {
     size_t bytes, element;
     bool shared, filled;
     const void* tag;
+    unsigned rank;
     std::vector<Cell> cells = std::vector<Cell>((bytes + element - 1) / element);
     bool contains(const char* p) const { return p >= begin && p < begin + bytes; }
 };
@@ -156,7 +164,7 @@ void forget(bool only_shared) {
 bool concurrent(const Stamp& then, bool shared) {
     if (then.time < launch_began || !then.time) return false;
     if (then.time < block_began) return !shared;  // another block of this launch
-    return then.time == now && then.thread != self->number;
+    return then.time == now && then.thread != place(*self);
 }
 
 void touch(Region& r, size_t i, bool writes) {
@@ -173,7 +181,7 @@ void touch(Region& r, size_t i, bool writes) {
     if (writes && (others || concurrent(cell.read, r.shared)))
         fail("race: writes %s[%zu] that thread %u read, no barrier between", name, i,
              cell.read.thread);
-    const Stamp here{now, (uint16_t)self->number};
+    const Stamp here{now, (uint16_t)place(*self)};
     if (writes) cell.landed = false;
     else cell.many = others || (cell.read.time == now && cell.read.thread != here.thread);
     (writes ? cell.written : cell.read) = here;
@@ -191,7 +199,7 @@ void outside(const char* p, size_t bytes, bool writes) {
 // Judges an access of the thread that runs; `visit(cell)` follows.
 template <class Visit> void access(const void* at, size_t bytes, bool writes, Visit visit) {
     const char* p = static_cast<const char*>(at);
-    if (!self || !bytes || (p >= stacks[self->number] && p < stacks[self->number + 1])) return;
+    if (!self || !bytes || (p >= stacks[place(*self)] && p < stacks[place(*self) + 1])) return;
     Region* r = find_region(p);
     if (!r) outside(p, bytes, writes);
     const size_t first = p - r->begin, last = first + bytes - 1;
@@ -224,7 +232,7 @@ void advance(unsigned address, Barrier& b) {
     if (b.missing || b.bytes) return;
     b.phase++;
     b.missing = b.arrivals;
-    for (Fiber* f = fibers; f < fibers + grid.threads; f++) {
+    for (Fiber* f = fibers; f < end(); f++) {
         const bool waits = f->state == State::mbarrier && f->mbarrier == address;
         if (waits && passed(b, f->detail)) make_ready(*f);
     }
@@ -243,25 +251,32 @@ bool finish_copy() {
 }
 
 bool together(const Fiber& a, const Fiber& b) {
-    return a.state == b.state && (a.state != State::barrier || a.detail == b.detail);
+    const bool at_barrier = a.state == State::barrier || a.state == State::cluster;
+    return a.state == b.state && (!at_barrier || a.detail == b.detail);
 }
 
-// No thread can go on. Lets them, if all wait at one barrier or a copy can end; false when all have
-// ended; a finding when they will never meet.
+// Lets the threads of a range go on that all wait at one barrier.
+bool release_together(Fiber* first, Fiber* last, State state) {
+    auto waits = [=](const Fiber& f) { return f.state == state && together(f, *first); };
+    if (!std::all_of(first, last, waits)) return false;
+    now++;
+    std::for_each(first, last, make_ready);
+    return true;
+}
+
+// No thread can go on. Lets them, if a block or the cluster waits at one barrier or a copy can end;
+// false when all have ended; a finding when they will never meet.
 bool release() {
-    Fiber* end = fibers + grid.threads;
-    Fiber* odd = std::find_if(fibers, end, [](const Fiber& f) { return !together(f, *fibers); });
-    if (odd == end && fibers->state == State::barrier) {
-        now++;
-        std::for_each(fibers, end, make_ready);
-        return true;
-    }
-    if (odd == end && fibers->state == State::done) {
+    if (release_together(fibers, end(), State::cluster)) return true;
+    for (Fiber* first = fibers; first < end(); first += grid.threads)
+        if (release_together(first, first + grid.threads, State::barrier)) return true;
+    Fiber* odd = std::find_if(fibers, end(), [](const Fiber& f) { return !together(f, *fibers); });
+    if (odd == end() && fibers->state == State::done) {
         if (!in_flight.empty()) fail("the block ends before a bulk copy");
         return false;
     }
     if (finish_copy()) return true;
-    if (odd == end) odd = fibers;
+    if (odd == end()) odd = fibers;
     fail("divergence: thread 0 %s %u, thread %u %s %u", STATES[(int)fibers->state],
          fibers->detail, odd->number, STATES[(int)odd->state], odd->detail);
 }
@@ -273,7 +288,7 @@ bool run_block() {
     in_flight.clear();
     ready.clear();
     memset(arena, 0xff, arena_end);  // NaN
-    std::for_each(fibers, fibers + grid.threads, prepare);
+    std::for_each(fibers, end(), prepare);
     for (;;) {
         while (!ready.empty()) {
             std::swap(ready[random_bits() % ready.size()], ready.back());
@@ -291,38 +306,63 @@ bool run_block() {
 // --------------------------------------------------------------------------- what kernels can call
 
 Index thread_index() { return {self->number}; }
-Index block_index() { return {block}; }
+Index block_index() { return {first_block + self->rank}; }
 
 void run_grid(const Launch& l, void (*call)(const void*), const void* body) {
-    const bool fits = l.threads - 1 < MAX_THREADS && l.blocks - 1 < INT32_MAX;
+    const bool fits = l.threads - 1 < MAX_THREADS / l.cluster && l.blocks - 1 < INT32_MAX &&
+                      l.blocks % l.cluster == 0;
     last_error = fits && l.shared <= MAX_SHARED ? cudaSuccess : cudaErrorInvalidConfiguration;
     if (!finding.empty() || last_error) return;
     grid = l, grid_call = call, grid_body = body;
     launch_began = now + 1;
-    std::vector<unsigned> order(l.blocks);
+    std::vector<unsigned> order(l.blocks / l.cluster);
     std::iota(order.begin(), order.end(), 0);
     std::shuffle(order.begin(), order.end(), random_bits);
     for (size_t k = 0; k < order.size(); k++) {
-        block = order[k];
+        first_block = order[k] * l.cluster;
         if (!run_block()) break;
     }
     forget(true);
 }
 
-void* shared_array(const void* tag, const char* name, size_t bytes, size_t element, size_t align) {
+namespace {
+Region* shared_region(const void* tag, unsigned rank) {
     for (auto& r : regions)
-        if (r->shared && r->tag == tag) return r->begin;
-    bytes = tag ? bytes : grid.shared;
+        if (r->shared && r->tag == tag && r->rank == rank) return r.get();
+    return nullptr;
+}
+
+char* new_region(const char* name, size_t bytes, size_t element, size_t align, const void* tag,
+                 unsigned rank) {
     char* begin = arena + (arena_end + align - 1) / align * align;
     arena_end = begin - arena + bytes + GAP;
     if (arena_end > ARENA) fail("the shared memory of the tests is too small");
     memset(begin, 0xff, bytes);
-    regions.emplace_back(new Region{name, begin, bytes, element, true, false, tag});
+    regions.emplace_back(new Region{name, begin, bytes, element, true, false, tag, rank});
     return begin;
+}
+}  // namespace
+
+void* shared_array(const void* tag, const char* name, size_t bytes, size_t element, size_t align) {
+    if (Region* known = shared_region(tag, self->rank)) return known->begin;
+    return new_region(name, tag ? bytes : grid.shared, element, align, tag, self->rank);
+}
+
+void cluster_arrive() { self->arrivals++; }
+void cluster_wait() { leave(State::cluster, self->arrivals); }
+
+void* in_block(const void* p, unsigned rank) {
+    const char* at = static_cast<const char*>(p);
+    const Region* own = find_region(at);
+    if (rank >= grid.cluster || !own || !own->shared) fail("%p is in no block %u", p, rank);
+    Region* other = shared_region(own->tag, rank);
+    const size_t offset = at - own->begin;
+    if (other) return other->begin + offset;
+    return new_region(own->name.c_str(), own->bytes, own->element, 64, own->tag, rank) + offset;
 }
 
 uint64_t meet(unsigned mask, uint64_t bits, unsigned from) {
-    Fiber &me = *self, *warp = fibers + me.number / WARP * WARP;
+    Fiber &me = *self, *warp = &me - me.number % WARP;
     const unsigned lane = me.number % WARP, count = std::min(WARP, grid.threads + lane - me.number);
     mask &= ~0u >> (WARP - count);
     if (!(mask >> lane & 1)) fail("the mask %#x of a meeting leaves out its caller", mask);
@@ -410,7 +450,7 @@ void simt_buffer(const char* name, char* begin, size_t bytes, size_t element, in
     for (auto& r : simt::regions)
         if (r->begin == begin && r->bytes == bytes) return void(r->filled |= filled != 0);
     simt::regions.emplace_back(
-        new simt::Region{name, begin, bytes, element, false, filled != 0, nullptr});
+        new simt::Region{name, begin, bytes, element, false, filled != 0, nullptr, 0});
 }
 
 void __tsan_init() {}

@@ -48,6 +48,7 @@ _SHARED = re.compile(
     r"(extern\s+)?__shared__\s+(?:__align__\((\d+)\)\s*)?([^;]+?)\s+(\w+)((?:\[[^\]]*\])*);"
 )
 _LAUNCH = re.compile(r"\b([\w:]+)<<<(.*?)>>>\((.*?)\);", re.DOTALL)
+_CLUSTER = re.compile(r"__cluster_dims__\((\d+)\) __launch_bounds__\(\d+\) (\w+)\(")
 _ENTRY = re.compile(r'extern "C" int (forward_\d+)\((.*?)cudaStream_t stream\)', re.DOTALL)
 
 
@@ -58,7 +59,13 @@ def host_text(text: str) -> str:
     """
     text = _ASM.sub(_ptx, text)
     text = _SHARED.sub(_shared, text)
-    text = _LAUNCH.sub(r'simt::launch("\1", [=]() SIMT_UNWATCHED { \1(\3); }, \2);', text)
+    clusters = {name: size for size, name in _CLUSTER.findall(text)}
+
+    def launch(m: re.Match[str]) -> str:
+        call = f"[=]() SIMT_UNWATCHED {{ {m[1]}({m[3]}); }}"
+        return f'simt::launch("{m[1]}", {call}, {clusters.get(m[1], "1")}, {m[2]});'
+
+    text = _LAUNCH.sub(launch, text)
     if left := re.search(r"\basm\b|\b__shared__\b|<<<|wgmma", text):
         raise SimtError(f"no rewriting is known: {text[left.start() :].splitlines()[0]}")
     return text

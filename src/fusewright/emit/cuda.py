@@ -12,6 +12,7 @@ from fusewright.ir.kernel import Kernel
 
 from .common import Buffers, function_name, header, kernel_env, parameters, signature
 from .ctext import Writer
+from .cuda_cluster import PORTABLE_CLUSTER, row_cluster
 from .cuda_loops import MAX_GRID, Launch, elementwise
 from .cuda_reduce import column_reduce, row_reduce
 from .cuda_stream import column_stream
@@ -37,6 +38,9 @@ class KernelText:
                 f"cudaFuncSetAttribute({self.name}, cudaFuncAttributeMaxDynamicSharedMemorySize, "
                 f"{grid.shared});"
             )
+        if grid.cluster > PORTABLE_CLUSTER:
+            attribute = "cudaFuncAttributeNonPortableClusterSizeAllowed"
+            lines.append(f"cudaFuncSetAttribute({self.name}, {attribute}, 1);")
         launch = f"{self.name}<<<{grid.blocks}, {grid.threads}, {grid.shared}, stream>>>"
         return [*lines, f"{launch}({', '.join(arguments)});"]
 
@@ -55,6 +59,8 @@ def cuda_kernel(kernel: Kernel, buffers: Buffers) -> KernelText:
             grid = row_reduce(kernel, env, body)
         case "column_reduce" | "column_scan":
             grid = column_reduce(kernel, env, body)
+        case "row_cluster":
+            grid = row_cluster(kernel, env, body)
         case "column_stream":
             grid = column_stream(kernel, env, body)
         case _:
@@ -63,7 +69,10 @@ def cuda_kernel(kernel: Kernel, buffers: Buffers) -> KernelText:
         raise IRError(f"{kernel.name}: {grid.blocks} blocks exceed the grid; enlarge the tile")
     out = Writer()
     out.extend(header(kernel, buffers))
-    head = f"__global__ void __launch_bounds__({grid.threads}) {function_name(kernel)}"
+    bounds = f"__launch_bounds__({grid.threads})"
+    if grid.cluster > 1:
+        bounds = f"__cluster_dims__({grid.cluster}) {bounds}"
+    head = f"__global__ void {bounds} {function_name(kernel)}"
     out.extend(signature(head, parameters(kernel, buffers, env), " {"))
     out.lines.extend(body.lines)
     out.line("}")

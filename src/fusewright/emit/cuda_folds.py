@@ -149,16 +149,18 @@ def combined_item_lanes(acc: Registers) -> str:
 def fold_row(accs: Sequence[Registers], lanes: int, env: Env, out: Writer) -> dict[str, Text]:
     """Combines over all threads of a row; every thread gets the results, references to them."""
     if lanes > 32:
-        return _fold_block(accs, lanes // 32, env, out)
+        own = fold_warps(accs, lanes // 32, env, out)
+        return {acc.fold.name: named(acc, value, env, out) for acc, value in own.items()}
     refs = {}
     for acc in accs:
         value = combined_items(acc)
         value = f"fw_fold_lanes<{acc.op}, {lanes}>({value})" if lanes > 1 else value
-        refs[acc.fold.name] = _named(acc, value, env, out)
+        refs[acc.fold.name] = named(acc, value, env, out)
     return refs
 
 
-def _named(acc: Registers, value: str, env: Env, out: Writer) -> Text:
+def named(acc: Registers, value: str, env: Env, out: Writer) -> Text:
+    """A declared name for the combined value of a fold; returns the fold's result."""
     name = env.names.fresh(acc.fold.name)
     if acc.is_arg:
         out.line(f"const {acc.c_type} {name} = {value};")
@@ -168,8 +170,13 @@ def _named(acc: Registers, value: str, env: Env, out: Writer) -> Text:
     return Text(name)
 
 
-def _fold_block(accs: Sequence[Registers], warps: int, env: Env, out: Writer) -> dict[str, Text]:
-    """Warps combine by shuffles, then through one value per warp in shared memory."""
+def fold_warps(
+    accs: Sequence[Registers], warps: int, env: Env, out: Writer
+) -> dict[Registers, str]:
+    """Warps combine by shuffles, then through one value per warp in shared memory.
+
+    Returns the expressions of the block's results, for every thread to evaluate.
+    """
     shared = {acc: env.names.fresh(f"{acc.fold.name}_warps") for acc in accs}
     for acc, name in shared.items():
         out.line(f"__shared__ {acc.c_type} {name}[{warps}];")
@@ -182,10 +189,7 @@ def _fold_block(accs: Sequence[Registers], warps: int, env: Env, out: Writer) ->
         for acc, name in shared.items():
             out.line(f"{name}[threadIdx.x / 32] = {values[acc]};")
     out.line("__syncthreads();")
-    return {
-        acc.fold.name: _named(acc, f"fw_fold_warps<{acc.op}>({name})", env, out)
-        for acc, name in shared.items()
-    }
+    return {acc: f"fw_fold_warps<{acc.op}>({name})" for acc, name in shared.items()}
 
 
 def fold_columns(
@@ -222,7 +226,7 @@ def _place(threads: int, width: int) -> str:
 
 def _named_lanes(acc: Registers, value: str, env: Env, out: Writer) -> Text:
     if acc.width == 1:
-        return _named(acc, value, env, out)
+        return named(acc, value, env, out)
     name = env.names.fresh(acc.fold.name)
     kind = acc.c_type if acc.is_arg else c_type(acc.fold.dtype, "cuda")
     out.line(f"{kind} {name}[{acc.width}];")

@@ -34,11 +34,13 @@ MAX_GRID = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """The grid of a kernel: blocks, threads per block, bytes of dynamic shared memory per block."""
+    """The grid of a kernel: blocks, threads per block, bytes of dynamic shared memory per block,
+    blocks per cluster."""
 
     blocks: int
     threads: int
     shared: int = 0
+    cluster: int = 1
 
 
 def index_type(extent: int) -> str:

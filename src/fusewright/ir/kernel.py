@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, TypeAlias
 
-from .body import Expr, Guarded, Load, loads, walk
+from .body import Expr, Guarded, Load, Ref, loads, walk
 from .dtypes import INT64, DType
 from .index import Index, Var, coefficient, variables
 from .nodes import Arg as Arg
@@ -140,6 +140,7 @@ class Phase:
 AnchorName = Literal[
     "elementwise",
     "row_reduce",
+    "row_cluster",
     "column_reduce",
     "column_stream",
     "row_scan",
@@ -154,7 +155,8 @@ class Tile:
 
     `threads` per block (CUDA) ; `vector` elements per memory access along the fastest axis;
     `items` vectors per thread in flight; `lanes` threads that share one row (row_reduce, row_scan)
-    or that split the columns (column_reduce, column_scan). column_stream: `items` columns per chunk
+    or that split the columns (column_reduce, column_scan). row_cluster: `lanes / threads` blocks
+    share a row, whose kept values are in shared memory. column_stream: `items` columns per chunk
     of shared memory, `stages` chunks in flight. Scans: with two `stages` the next chunk is fetched
     while one is scanned.
     """
@@ -188,6 +190,26 @@ class Kernel:
     @property
     def row_count(self) -> int:
         return prod(v.extent for v in self.rows)
+
+
+def shared_slots(phases: tuple[Phase, ...]) -> dict[str, tuple[int, int]]:
+    """A place in shared memory, (number, bytes per point), for each kept value that a later phase
+    refers to.
+
+    A value may take the place of one of its size that is referred to in its own phase for the last
+    time: a point is read before it is written.
+    """
+    last = {e.name: n for n, p in enumerate(phases) for e in walk(*p.bodies) if isinstance(e, Ref)}
+    slots: dict[str, tuple[int, int]] = {}
+    busy: dict[tuple[int, int], int] = {}  # the last phase that needs what is in a place
+    for n, p in enumerate(phases):
+        for k in p.keeps:
+            if p.cols and last.get(k.name, n) > n:
+                size = k.body.dtype.bytes
+                free = (s for s, until in busy.items() if until <= n and s[1] == size)
+                slots[k.name] = slot = next(free, (len(busy), size))
+                busy[slot] = last[k.name]
+    return slots
 
 
 def streamed_load(kernel_rows: tuple[Var, ...], phases: tuple[Phase, ...]) -> Load | None:

@@ -8,7 +8,7 @@ from ..ir import body as b
 from ..ir import graph as g
 from ..ir import index as ix
 from ..ir.index import Index, Var
-from ..ir.kernel import Buffer, Fold, Keep, Kernel, Phase, Prefix, Store
+from ..ir.kernel import AnchorName, Buffer, Fold, Keep, Kernel, Phase, Prefix, Store, Tile
 from ..ir.scalar import OPS
 from ..target.arch import Arch
 from . import collapse, tile
@@ -188,10 +188,11 @@ def _worth_keeping(e: b.Expr, cols: tuple[Var, ...], arch: Arch) -> bool:
     return any(isinstance(x, b.Apply) and OPS[x.op].cost > 1 for x in b.walk(e))
 
 
-def _keep_values(phases: list[Phase], arch: Arch) -> list[Phase]:
+def _keep_values(phases: list[Phase], arch: Arch, always: bool = False) -> list[Phase]:
     """Values that several phases over the same cols need, computed in the first of them only.
 
-    None beside a scan: its threads take other points of a row than those of a fold.
+    Where registers suffice for them, or `always`. None beside a scan: its threads take other points
+    of a row than those of a fold.
     """
     if any(p.scans for p in phases):
         return phases
@@ -204,7 +205,7 @@ def _keep_values(phases: list[Phase], arch: Arch) -> list[Phase]:
         for e in b.walk(*p.bodies):
             known.setdefault(e, k)
     extent = max((p.extent for p in phases), default=1)
-    if not homes or not tile.registers_suffice(extent, len(homes), arch):
+    if not homes or not (always or tile.registers_suffice(extent, len(homes), arch)):
         return phases
     names = {e: f"kept{k}" for k, e in enumerate(homes)}
     return [_with_keeps(k, p, homes, names) for k, p in enumerate(phases)]
@@ -317,6 +318,25 @@ def _renamed(rows: tuple[Var, ...], phases: list[Phase]) -> tuple[tuple[Var, ...
     return tuple(row_map.values()), out
 
 
+def _mapped(
+    rows: tuple[Var, ...], phases: list[Phase], buffers: Mapping[str, Buffer], arch: Arch
+) -> tuple[tuple[Var, ...], tuple[Phase, ...], AnchorName, Tile]:
+    """Rows and phases in their final order with what is kept, anchor and tile.
+
+    Rows that do not fit a block's registers are kept by a cluster of blocks where one can.
+    """
+    kept = _keep_values(phases, arch)
+    new_rows, found = _collapsed(rows, kept, buffers)
+    final = tuple(found)
+    anchor = tile.choose_anchor(new_rows, final, buffers, arch)
+    if anchor == "row_reduce" and kept == phases and arch.cluster > 1:
+        wide_rows, wide = _collapsed(rows, _keep_values(phases, arch, always=True), buffers)
+        clustered = tile.cluster_tile(tuple(wide), buffers, arch)
+        if clustered is not None:
+            return wide_rows, tuple(wide), "row_cluster", clustered
+    return new_rows, final, anchor, tile.choose_tile(anchor, new_rows, final, buffers, arch)
+
+
 def build_kernel(
     cluster: Cluster,
     names: Names,
@@ -330,10 +350,7 @@ def build_kernel(
     every sink it may read."""
     resolver = _Resolver(cluster, placements)
     phases = _phases(*_items(cluster, resolver, stored))
-    phases = _keep_values(phases, arch)
-    rows, phases = _collapsed(cluster.rows, phases, buffers)
-    final = tuple(phases)
-    anchor = tile.choose_anchor(rows, final, buffers, arch)
+    rows, final, anchor, chosen = _mapped(cluster.rows, phases, buffers, arch)
     read = dict.fromkeys(e.buffer for p in final for e in b.loads(*p.bodies))
     written = dict.fromkeys(s.buffer for p in final for s in p.stores)
     lines = (origins[m.sink].text for m in cluster.members if m.sink in origins)
@@ -344,7 +361,7 @@ def build_kernel(
         final,
         tuple(read),
         tuple(written),
-        tile.choose_tile(anchor, rows, final, buffers, arch),
+        chosen,
         tuple(describe(m.sink) for m in cluster.members),
         tuple(dict.fromkeys(t for t in lines if t)),
     )

@@ -9,7 +9,7 @@ from math import gcd, prod
 from ..ir import body as b
 from ..ir import index as ix
 from ..ir.index import Index, Var
-from ..ir.kernel import AnchorName, Buffer, Phase, Tile, streamed_load
+from ..ir.kernel import AnchorName, Buffer, Phase, Tile, shared_slots, streamed_load
 from ..target.arch import Arch
 
 # Shared memory of one chunk of a stream: three of them fit a multiprocessor.
@@ -24,6 +24,10 @@ FETCH_BYTES = 64
 LARGEST_WINDOW = 512
 LARGEST_STRIDE = 8
 LARGEST_UNROLLED = 64
+# Threads of a block of a cluster; shared memory that it needs besides its part of the row (1 KB of
+# the system's, results of folds, the ragged end of the row).
+CLUSTER_THREADS = 512
+SHARED_OVERHEAD = 4 << 10
 
 Accesses = tuple[tuple[str, Index], ...]
 
@@ -196,6 +200,26 @@ def _row_reduce(
     if lanes > 32:
         return Tile(lanes, vector, min(4, -(-chunks // lanes)), lanes)
     return Tile(max(128, lanes), vector, min(4, -(-chunks // lanes)), lanes)
+
+
+def cluster_tile(
+    phases: tuple[Phase, ...], buffers: Mapping[str, Buffer], arch: Arch
+) -> Tile | None:
+    """The tile of a row_cluster, None where the row's kept values do not fit a cluster's memory.
+
+    Two blocks per multiprocessor where that is possible: one loads while the other stores.
+    """
+    walked = [p for p in phases if p.cols]
+    size = sum(n for _, n in set(shared_slots(phases).values())) * walked[0].extent
+    if not size or any(p.cols != walked[0].cols for p in walked):
+        return None
+    vector, threads = _row_vector(phases, buffers, arch), CLUSTER_THREADS
+    for resident in (2, 1):
+        room = arch.shared // resident - SHARED_OVERHEAD
+        blocks = _power_of_two_at_least(-(-size // room))
+        if blocks <= arch.cluster:
+            return Tile(threads, vector, max(1, 16 // vector), threads * blocks)
+    return None
 
 
 def _row_vector(

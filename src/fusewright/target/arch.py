@@ -14,7 +14,8 @@ class Arch:
     resident threads per unit; `vector_bytes` of the widest useful memory access; `registers` 32-bit
     values a thread may keep between phases; `copy_rate` (read + write) and `read_rate` in bytes/s;
     `float_rate` of float32 multiply-adds outside tensor cores in FLOP/s; `launch` seconds per
-    kernel; `in_flight` bytes per unit that hide memory latency; `product_rate` FLOP/s of float32
+    kernel; `in_flight` bytes per unit that hide memory latency; `cluster` blocks that can share
+    a row in `shared` bytes of memory per unit (1: not done); `product_rate` FLOP/s of float32
     products on tensor cores, three 16-bit products each (0: none is emitted). Rates for sm_90a are
     measured (benchmarks/results); those of the generic entries are the datasheet's, times 0.9.
     """
@@ -31,6 +32,8 @@ class Arch:
     launch: float
     in_flight: int
     gencode: str = ""
+    cluster: int = 1
+    shared: int = 0
     product_rate: float = 0.0
 
 
@@ -49,6 +52,8 @@ ARCHS = (
         3e-6,
         32768,
         gencode="arch=compute_90a,code=sm_90a",
+        cluster=16,
+        shared=227 << 10,
         product_rate=262e12,
     ),
     Arch(

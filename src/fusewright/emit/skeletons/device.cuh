@@ -523,6 +523,25 @@ FW_DEVICE void fw_scan_columns(T (&x)[ITEMS][N], T none, C (&carry)[N], T (&shar
 }
 //@end
 
+//@function cluster_arrive
+// The barrier of a thread-block cluster (PTX, sm_90) in halves: what is written before one block
+// arrives can be read by every block that has waited.
+FW_DEVICE void fw_cluster_arrive() { asm volatile("barrier.cluster.arrive.aligned;" ::: "memory"); }
+//@end
+
+//@function cluster_wait
+FW_DEVICE void fw_cluster_wait() { asm volatile("barrier.cluster.wait.aligned;" ::: "memory"); }
+//@end
+
+//@function cluster_store
+// Stores to the variable that stands at `p` in the shared memory of the cluster's block `rank`.
+template <class T> FW_DEVICE void fw_cluster_store(T* p, int rank, T x) {
+    T* there;
+    asm("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(p), "r"(rank));
+    *there = x;
+}
+//@end
+
 //@function stream
 // A contiguous source of `count` chunks of BYTES (a multiple of 16, as is its address), brought to
 // shared memory by the bulk copy engine (PTX cp.async.bulk, sm_90): STAGES chunks are in flight,
