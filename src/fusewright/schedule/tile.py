@@ -20,7 +20,8 @@ SCAN_REGISTERS = 16
 SCAN_LANES = 512
 FETCH_BYTES = 64
 
-# Points of a pooling window and its stride up to which one thread folds a window.
+# Points of a pooling window, its stride and dilation up to which one thread folds a window, and
+# points that it takes without a loop.
 LARGEST_WINDOW = 512
 LARGEST_STRIDE = 8
 LARGEST_UNROLLED = 64
@@ -73,10 +74,11 @@ def _slides(rows: tuple[Var, ...], phases: tuple[Phase, ...]) -> bool:
     if not rows or max(p.extent for p in phases if p.cols) > LARGEST_WINDOW:
         return False
     steps = [
-        ix.coefficient(e.offset, rows[-1])
+        ix.coefficient(e.offset, v)
         for p in phases
         for e in b.loads(*p.bodies)
         if p.cols and any(v in p.cols for v in ix.variables(e.offset))
+        for v in (rows[-1], p.cols[-1])
     ]
     return bool(steps) and all(s is not None and 0 < s <= LARGEST_STRIDE for s in steps)
 
