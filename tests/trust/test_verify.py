@@ -205,7 +205,9 @@ def test_the_sample_is_drawn_by_chance_and_stays_with_the_referee(
     samples = [referee.draw_sample(book, "x") for _ in range(2)]
     rows = [sample.rows.tolist() for sample in samples if sample]
     assert rows[0] != rows[1]
-    assert all(len(r) == 42 and r[0] == 0 and r[-1] == 639 and r == sorted(set(r)) for r in rows)
+    assert all(
+        40 <= len(r) <= 42 and r[0] == 0 and r[-1] == 639 and r == sorted(set(r)) for r in rows
+    )
 
 
 def test_a_missing_file_and_bad_options_are_errors(tmp_path: Path, run: Run) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from fusewright.run.verify import tensors
+from fusewright.run.verify import runner, tensors
 from fusewright.run.verify.judge import Expected
 from fusewright.run.verify.runner import Session
 from fusewright.run.verify.specs import Spec
@@ -30,7 +30,8 @@ class Expectation:
     """Everything known of one point.
 
     oracle: how the float64 values were had, or why not. wide: them (None when sliced or not had).
-    cut: the number of batch rows that this is about, None for all.
+    cut: the number of batch rows that this is about, None for all. sharp: bounds that follow from
+    eager's own error alone; they are widened before anything is called wrong.
     """
 
     point: Point
@@ -40,6 +41,7 @@ class Expectation:
     oracle: str
     wide: dict[str, torch.Tensor] | None
     cut: int | None = None
+    sharp: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +68,7 @@ class Book:
     written: dict[str, None] = field(default_factory=dict)
     null_seconds: float = 0.0
     jittered_runs: int = 2
+    ops: dict[bool, list[str]] = field(default_factory=dict)
+    seconds: float = 0.0
+    comb: runner.Comb | None = None
+    marked: dict[str, list[int]] = field(default_factory=dict)

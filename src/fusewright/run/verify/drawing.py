@@ -39,10 +39,19 @@ def draw_inputs(book: Book, name: str, kind: str, seed: int, prefix: str, rows: 
         made = tensors.map_leaves(made, lambda t: draws.with_new_tail(t, generator))
     elif kind == "special":
         made = tensors.map_leaves(made, lambda t: draws.with_special_values(t, generator))
+        book.marked[name] = _special_rows(made)
     elif kind != "given":
         made = tensors.map_leaves(made, lambda t: draws.redraw(t, kind, generator))
     book.draws[name] = tensors.dump(_laid_out_as(given, made), prefix)
     return book.draws[name]
+
+
+def _special_rows(made: list[Any]) -> list[int]:
+    """The rows of the batch that special values were put in: these are always looked at."""
+    total = oracle.batch_rows(made)
+    batched = [t for _, t in tensors.tensor_leaves(made) if t.ndim and t.shape[0] == total]
+    places = [(t.numel() // total, k) for t in batched for k in draws.special_places(t.numel())]
+    return sorted({place // inner for inner, place in places if inner})
 
 
 def _laid_out_as(given: list[Any], made: list[Any]) -> list[Any]:

@@ -62,7 +62,8 @@ def expect(
         book.jittered_runs = 1
     eager = _eager_effects(book, report)
     changed = tuple(path for path in eager if not path.startswith("output"))
-    expectation = _expectation(book, point, eager, changed, report["rng"], peak.bytes)
+    rng, sharp = report["rng"], sample is not None
+    expectation = _expectation(book, point, eager, changed, rng, peak.bytes, sharp)
     book.expectations[name] = expectation
     report["oracle"], report["changed"] = expectation.oracle, list(changed)
     report["sampled"] = sample is not None
@@ -118,7 +119,8 @@ def fresh_inputs(book: Book, point: Point) -> list[Any]:
 
 
 def draw_sample(book: Book, inputs: str) -> tensors.Sample | None:
-    """Rows of a batch to stand for all: the first, the last and others by chance; None for all.
+    """Rows of a batch to stand for all: the first, the last, any that hold special values, and
+    others by chance; None for all.
 
     Drawn from the system's entropy, so that no candidate can foresee it.
     """
@@ -126,13 +128,14 @@ def draw_sample(book: Book, inputs: str) -> tensors.Sample | None:
     if total < _FEW_ROWS:
         return None
     generator = torch.Generator().manual_seed(secrets.randbits(63))
-    inner = 1 + torch.randperm(total - 2, generator=generator)[: total // _SAMPLE_SHARE]
-    rows = torch.cat([torch.tensor([0, total - 1]), inner]).sort().values
-    return tensors.Sample(total, rows)
+    chance = torch.randperm(total, generator=generator)[: total // _SAMPLE_SHARE]
+    fixed = torch.tensor([0, total - 1, *book.marked.get(inputs, [])])
+    return tensors.Sample(total, torch.cat([fixed, chance]).unique())
 
 
 def is_separable(book: Book, name: str) -> bool:
-    """Whether a sample of the batch gives in float64 the rows that the whole batch gave.
+    """Whether a sample of the batch gives in float64 the rows that the whole batch gave, in
+    training and in evaluation alike.
 
     Then a sample may stand for the whole. Randomness and side effects make the question void.
     """
@@ -144,14 +147,21 @@ def is_separable(book: Book, name: str) -> bool:
     if expectation.wide is None:
         return expectation.oracle.startswith("float64 in")
     inputs = tensors.take_sample(fresh_inputs(book, point), sample)
+    wide = {p: t for p, t in expectation.wide.items() if p.startswith("output")}
+    if not all(t.ndim and t.shape[0] == sample.total for t in wide.values()):
+        return False
     try:
-        (part,) = wide_runs(book, point, inputs, allowed=False)
+        parts = [
+            wide_runs(book, replace(point, train=mode), inputs, allowed=False)[0]
+            for mode in (True, False)
+        ]
     except oracle.OracleUnavailable:
         # The forward does not take other batch sizes.
         return False
-    wide = {p: t for p, t in expectation.wide.items() if p.startswith("output")}
-    return all(t.ndim and t.shape[0] == sample.total for t in wide.values()) and all(
-        oracle.agree(part[p], sample.of(t), _SAME_IN_FLOAT64) for p, t in wide.items()
+    return all(
+        oracle.agree(part[p], sample.of(t), _SAME_IN_FLOAT64)
+        for part in parts
+        for p, t in wide.items()
     )
 
 
@@ -185,8 +195,12 @@ def _expectation(
     changed: tuple[str, ...],
     random: bool,
     peak: int,
+    sharp: bool,
 ) -> Expectation:
-    """Bounds for every tensor of `eager`, from float64 runs: whole, sliced, or none."""
+    """Bounds for every tensor of `eager`, from float64 runs: whole, sliced, or none.
+
+    sharp: only as far from float64 as eager itself; what else is allowed costs more runs.
+    """
     fresh = fresh_inputs(book, point)
     scale = max((metrics.root_mean_square(t) for _, t in _floats(fresh)), default=1.0)
     rows = oracle.batch_rows(fresh)
@@ -194,7 +208,7 @@ def _expectation(
     slices = oracle.slices_needed(4 * peak + 2 * size, book.session.device, rows)
     if slices == 1:
         try:
-            return whole_expectation(book, point, fresh, eager, changed, random, scale)
+            return whole_expectation(book, point, fresh, eager, changed, random, scale, sharp)
         except oracle.OracleTooLarge:
             runner.release_memory(book.session.device)
             slices = min(rows, _SLICES_WHEN_FULL)
@@ -212,13 +226,14 @@ def whole_expectation(
     changed: tuple[str, ...],
     random: bool,
     scale: float,
+    sharp: bool = False,
 ) -> Expectation:
     """Expectation from float64 runs of the whole batch, or without an oracle where they fail.
 
     Raises OracleTooLarge where they fail for want of memory.
     """
     try:
-        wide, *rest = wide_runs(book, point, inputs)
+        wide, *rest = wide_runs(book, point, inputs, allowed=not sharp)
     except oracle.OracleTooLarge:
         raise
     except oracle.OracleUnavailable as reason:
@@ -226,7 +241,8 @@ def whole_expectation(
     expected = {
         p: judge.expect(p, t, _whole(p, t, wide, rest), True, scale) for p, t in eager.items()
     }
-    return Expectation(point, expected, changed, random, "float64", {p: wide[p] for p in eager})
+    kept = {p: wide[p] for p in eager}
+    return Expectation(point, expected, changed, random, "float64", kept, sharp=sharp)
 
 
 def _without_oracle(
@@ -388,6 +404,9 @@ def judge_call(book: Book, name: str, output: Spec, effects: Spec | None) -> lis
             group = effects[kind]
             got |= {f"{label}{k}": leaf for k, leaf in zip(group["keys"], group["items"])}
     found = [_judge_leaf(book, leaf, path, expectation) for path, leaf in got.items()]
+    if expectation.sharp and any(f.ok is not True for f in found):
+        expectation = book.expectations[name] = _unsharpened(book, expectation)
+        found = [_judge_leaf(book, leaf, path, expectation) for path, leaf in got.items()]
     if effects is not None:
         found += [
             Finding(path, False, "was not changed, but the reference changes it")
@@ -395,6 +414,13 @@ def judge_call(book: Book, name: str, output: Spec, effects: Spec | None) -> lis
             if path not in got
         ]
     return [finding.to_json() for finding in found]
+
+
+def _unsharpened(book: Book, sharp: Expectation) -> Expectation:
+    """The expectation with all that the reference allows, where its own error alone was allowed."""
+    eager = {path: next(e.parts(False)).eager for path, e in sharp.expected.items()}
+    whole = (sharp.changed, sharp.random)
+    return _expectation(book, sharp.point, eager, *whole, 0, sharp=False)
 
 
 def _judge_leaf(book: Book, leaf: Spec, path: str, expectation: Expectation) -> Finding:

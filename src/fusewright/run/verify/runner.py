@@ -303,17 +303,36 @@ def duplicate(session: Session, slot: str, into: str, how: str) -> None:
         session.slots[into] = pickle.load(io.BytesIO(pickle.dumps(module)))
 
 
-def backward(session: Session, slot: str, inputs: str, seed: int, prefix: str) -> dict[str, Any]:
+def backward(
+    session: Session, slot: str, inputs: str, seed: int, prefix: str, rows: list[int] | None
+) -> dict[str, Any]:
     """Dump the gradients of a kept input's call (see `gradients`)."""
-    found, outputs = gradients(session.slots[slot], session.inputs[inputs], seed)
+    comb = Comb(*rows) if rows else None
+    found, outputs = gradients(session.slots[slot], session.inputs[inputs], seed, comb)
     return {"grads": tensors.dump(found, prefix), "outputs": outputs}
 
 
+@dataclass(frozen=True, slots=True)
+class Comb:
+    """Every `step`-th row of a batch of `total` rows, from `first` on."""
+
+    total: int
+    first: int
+    step: int
+
+    @property
+    def rows(self) -> torch.Tensor:
+        return torch.arange(self.first, self.total, self.step)
+
+
 def gradients(
-    module: torch.nn.Module, inputs: list[Any], seed: int
+    module: torch.nn.Module, inputs: list[Any], seed: int, comb: Comb | None = None
 ) -> tuple[dict[str, torch.Tensor], int]:
     """Gradients of sum(cos(k) * output) for float inputs and parameters, and how many outputs have
-    any. The weights cos(1), cos(2), ... of the outputs' elements are the same in every process."""
+    any. The weights cos(1), cos(2), ... of the outputs' elements are the same in every process.
+
+    comb: only its rows of the outputs count; outputs may hold these rows alone or the whole batch.
+    """
     module.zero_grad(set_to_none=True)
     leaves = dict(tensors.tensor_leaves(inputs))
     watched = {k: t.requires_grad_(True) for k, t in leaves.items() if t.is_floating_point()}
@@ -322,7 +341,7 @@ def gradients(
         output = module(*non_leaf_inputs(inputs))
     differentiable = [t for _, t in tensors.tensor_leaves(output) if t.requires_grad]
     if differentiable:
-        torch.autograd.backward([_weighted(t) for t in differentiable])
+        torch.autograd.backward([_weighted(t, comb) for t in differentiable])
     found = {f"input{k}": t.grad for k, t in watched.items()}
     found |= {name: p.grad for name, p in module.named_parameters()}
     module.zero_grad(set_to_none=True)
@@ -334,7 +353,9 @@ def non_leaf_inputs(inputs: list[Any]) -> list[Any]:
     return tensors.map_leaves(inputs, lambda t: t.clone() if t.requires_grad else t)
 
 
-def _weighted(output: torch.Tensor) -> torch.Tensor:
+def _weighted(output: torch.Tensor, comb: Comb | None) -> torch.Tensor:
+    if comb is not None and output.shape[0] == comb.total:
+        output = output[comb.first :: comb.step]
     count = torch.arange(1, output.numel() + 1, device=output.device, dtype=torch.float64)
     return (output * count.cos().to(output.dtype).view(output.shape)).sum()
 
