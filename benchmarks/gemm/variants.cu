@@ -10,7 +10,6 @@ struct NoFold {
     static constexpr int kPartialWords = 0;
     static constexpr bool kFoldsOverN = true;
     __device__ static void partial_identity(float*) {}
-    __device__ static void partial_add(float*, float) {}
     __device__ static void partial_merge(float*, const float*) {}
 };
 
@@ -19,9 +18,8 @@ struct Plain : NoFold {
     static constexpr bool kSwapped = kSwap;
     float* out;
     int64_t batch_stride, pitch;
-    __device__ float apply(int b, int m, int n, float acc) const {
+    __device__ void apply(int b, int m, int n, float acc, float*) const {
         out[b * batch_stride + m * pitch + n] = acc;
-        return acc;
     }
 };
 
@@ -31,11 +29,10 @@ struct SigmoidResidual : NoFold {
     const float* bias;
     float* out;
     int64_t pitch;
-    __device__ float apply(int, int m, int n, float acc) const {
+    __device__ void apply(int, int m, int n, float acc, float*) const {
         const float g = acc + __ldg(bias + n);
         const float v = 1.0f / (1.0f + expf(-g)) * 2.0f + g;
         out[m * pitch + n] = v;
-        return v;
     }
 };
 
@@ -44,11 +41,10 @@ struct BiasGelu : NoFold {
     const float* bias;
     float* out;
     int64_t pitch;
-    __device__ float apply(int, int m, int n, float acc) const {
+    __device__ void apply(int, int m, int n, float acc, float*) const {
         const float g = acc + __ldg(bias + n);
         const float v = g * 0.5f * (1.0f + erff(g * 0.70710678118654752f));
         out[m * pitch + n] = v;
-        return v;
     }
 };
 
@@ -59,11 +55,10 @@ struct SigmoidSum {
     static constexpr bool kFoldsOverN = true;
     const float* bias;
     float* out;
-    __device__ float apply(int, int, int n, float acc) const {
-        return 1.0f / (1.0f + expf(-(acc + __ldg(bias + n))));
+    __device__ void apply(int, int, int n, float acc, float* p) const {
+        p[0] += 1.0f / (1.0f + expf(-(acc + __ldg(bias + n))));
     }
     __device__ static void partial_identity(float* p) { p[0] = 0.0f; }
-    __device__ static void partial_add(float* p, float v) { p[0] += v; }
     __device__ static void partial_merge(float* p, const float* q) { p[0] += q[0]; }
     __device__ void finish(int, int m, const float* p) const { out[m] = p[0]; }
 };
@@ -76,12 +71,11 @@ struct LogSumExp {
     static constexpr bool kFoldsOverN = true;
     const float* bias;
     float* out;
-    __device__ float apply(int, int, int n, float acc) const { return acc + __ldg(bias + n); }
-    __device__ static void partial_identity(float* p) { p[0] = -INFINITY, p[1] = 0.0f; }
-    __device__ static void partial_add(float* p, float v) {
-        const float q[2] = {v, 1.0f};
+    __device__ void apply(int, int, int n, float acc, float* p) const {
+        const float q[2] = {acc + __ldg(bias + n), 1.0f};
         partial_merge(p, q);
     }
+    __device__ static void partial_identity(float* p) { p[0] = -INFINITY, p[1] = 0.0f; }
     __device__ static void partial_merge(float* p, const float* q) {
         const float top = fmaxf(p[0], q[0]);
         if (top == -INFINITY) return;

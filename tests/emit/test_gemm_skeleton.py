@@ -23,13 +23,12 @@ struct Hole {
     const float* bias;
     float* out;
     long long pitch;
-    __device__ float apply(int, int m, int n, float acc) const {
+    __device__ void apply(int, int m, int n, float acc, float* p) const {
         const float g = acc + __ldg(bias + n);
         if (WORDS == 0) out[m * pitch + n] = g / (1.0f + expf(-g));
-        return g;
+        if (WORDS == 1) p[0] = fmaxf(p[0], g);
     }
     __device__ static void partial_identity(float* p) { p[0] = -INFINITY; }
-    __device__ static void partial_add(float* p, float v) { p[0] = fmaxf(p[0], v); }
     __device__ static void partial_merge(float* p, const float* q) { p[0] = fmaxf(p[0], q[0]); }
     __device__ void finish(int, int m, const float* p) const { out[m] = p[0]; }
 };

@@ -12,40 +12,14 @@ from fusewright.options import Options
 from fusewright.run.interpret import interpret_graph, interpret_program
 from fusewright.schedule import contraction, schedule
 from fusewright.target.arch import arch
-from schedule.graphs import graph_of, linear, matmul, scalar, softmax, tensor
+from schedule.graphs import graph_of, matmul, tensor
+from schedule.products import HOSTED, KEPT_APART, STATISTICS, hidden, logsumexp
 
 SM90 = arch("cuda:sm_90a")
-x, w, bias = tensor("x", 6, 10), tensor("w", 7, 10, role="param"), tensor("bias", 7, role="param")
-hidden = linear(x, w, bias)
-sigmoid = g.unary("sigmoid", hidden)
-HOSTED = {
-    "pointwise epilogue": [g.binary("add", g.binary("mul", sigmoid, scalar(2.0, (6, 7))), hidden)],
-    "row sum": [g.reduce("sum", sigmoid, (1,))],
-    "row maximum and what follows": [g.unary("exp", g.reduce("max", hidden, (1,)))],
-    "column minimum": [g.reduce("min", sigmoid, (0,))],
-    "stored with bias": [hidden],
-    "residual": [g.binary("add", matmul(x, g.permute(w, (1, 0))), tensor("r", 6, 7))],
-}
-KEPT_APART = {
-    "softmax of the product": [softmax(hidden)],
-    "product read at two places": [
-        g.binary(
-            "add",
-            hidden,
-            g.view(hidden, (6, 7), (hidden.axes[0], g.ix.as_index(6) - hidden.axes[1])),
-        )
-    ],
-    "product returned too": [
-        matmul(x, g.permute(w, (1, 0))),
-        g.unary("exp", matmul(x, g.permute(w, (1, 0)))),
-    ],
-}
-
-
 @pytest.fixture
 def always(monkeypatch):
     """The skeleton wins whatever the shape."""
-    monkeypatch.setattr(contraction, "refusal", lambda product: None)
+    monkeypatch.setattr(contraction, "refusal", lambda product, rates: None)
 
 
 def check_values(graph, program):
@@ -68,6 +42,16 @@ def test_the_epilogue_moves_into_the_product(name, always):
     assert "gemm90::run_major" in text and "_hole" in text
 
 
+@pytest.mark.parametrize("name", STATISTICS)
+def test_statistics_are_folds_and_one_pass_over_the_stored_product_is_left(name, always):
+    graph = graph_of(*STATISTICS[name])
+    program = schedule(graph, Context(), SM90)
+    kernels = [s for s in program.steps if isinstance(s, Kernel)]
+    assert [k.anchor for k in kernels] == ["contraction", "elementwise"]
+    assert any(f.folds for f in kernels[0].phases)
+    check_values(graph, program)
+
+
 @pytest.mark.parametrize("name", KEPT_APART)
 def test_a_reader_that_does_not_fit_reads_the_stored_product(name, always):
     graph = graph_of(*KEPT_APART[name])
@@ -75,6 +59,30 @@ def test_a_reader_that_does_not_fit_reads_the_stored_product(name, always):
     anchors = [s.anchor for s in program.steps if isinstance(s, Kernel)]
     assert anchors.count("contraction") == 1
     check_values(graph, program)
+
+
+def test_a_row_fold_of_few_rows_is_not_split_in_front_of_the_product():
+    a, b = tensor("a", 64, 32768), tensor("b", 32768, 32768, role="param")
+    program = schedule(
+        graph_of(logsumexp(matmul(a, g.permute(b, (1, 0))), 1)), Context(), SM90
+    )
+    (kernel,) = program.steps
+    assert isinstance(kernel, Kernel) and kernel.anchor == "contraction"
+
+
+def test_a_sum_of_all_elements_goes_over_the_rows_first():
+    a, b = tensor("a", 4096, 1024), tensor("b", 4096, 1024, role="param")
+    squares = g.unary("tanh", matmul(a, g.permute(b, (1, 0))))
+    program = schedule(graph_of(g.reduce("sum", squares, (0, 1))), Context(), SM90)
+    assert [s.anchor for s in program.steps] == ["contraction", "row_reduce"]
+
+
+def test_an_operand_computed_between_product_and_reader_comes_first(always):
+    """The residual depends on a second product; the first one's kernel must wait for it."""
+    y, v = tensor("y", 6, 10), tensor("v", 7, 10, role="param")
+    other = g.reduce("sum", matmul(y, g.permute(v, (1, 0))), (0,))
+    graph = graph_of(g.binary("mul", hidden, g.expand(other, (6, 7))))
+    check_values(graph, schedule(graph, Context(), SM90))
 
 
 def test_small_products_stay_with_the_library_and_say_why():

@@ -1,8 +1,9 @@
 """Contractions of emitted CUDA: the hole around the Hopper matrix product, and its launch.
 
 The product itself is `skeletons/gemm_sm90*.cuh`, embedded whole. A kernel of anchor "contraction"
-becomes a struct with the body of its epilogue (`apply`), of its fold over rows or columns, and of
-what follows the fold (`finish`), and a host function that hands operands and hole to the skeleton.
+becomes a struct with the body of its epilogue and the values it folds over rows or columns
+(`apply`), how parts of the folds merge (`partial_merge`), and what follows (`finish`), and a host
+function that hands operands and hole to the skeleton.
 """
 
 import re
@@ -12,9 +13,11 @@ from pathlib import Path
 
 from fusewright.errors import IRError
 from fusewright.ir import index as ix
-from fusewright.ir.body import Dot, Expr, Load, Ref, rebuild, walk
+from fusewright.ir.body import Dot, Expr, Lit, Load, Ref, rebuild, walk
+from fusewright.ir.dtypes import FLOAT32
 from fusewright.ir.index import Index, Var
-from fusewright.ir.kernel import Fold, Kernel, Store
+from fusewright.ir.kernel import Kernel, Store
+from fusewright.ir.onepass import Partial, finished, partials_of
 
 from .common import (
     Buffers,
@@ -35,10 +38,10 @@ _LOCAL_INCLUDE = re.compile(r'^#include "(.*)"\n', re.M)
 _ONCE = "#pragma once\n"
 _SYSTEM_INCLUDE = re.compile(r"^#include <.*>\n", re.M)
 _COMBINE = {
-    "sum": "{0} + {1}",
-    "prod": "{0} * {1}",
-    "max": "fw_maximum({0}, {1})",
-    "min": "fw_minimum({0}, {1})",
+    "sum": "p[{0}] += q[{0}];",
+    "prod": "p[{0}] *= q[{0}];",
+    "max": "p[{0}] = fw_maximum(p[{0}], q[{0}]);",
+    "min": "p[{0}] = fw_minimum(p[{0}], q[{0}]);",
 }
 
 
@@ -110,22 +113,22 @@ def contraction(kernel: Kernel, buffers: Buffers) -> ContractionText:
             known[axis] = name
     env = env.with_variables(known)  # type: ignore[arg-type]
     name = function_name(kernel)
-    members = _members(kernel, parts)
+    members, partials = _members(kernel), _partials(kernel)
     out = Writer()
     out.extend(header(kernel, buffers))
     with out.block(f"struct {name}_hole"):
-        _constants(kernel, parts, out)
+        _constants(kernel, parts, partials, out)
         for b in members:
             const = "" if b in kernel.writes else "const "
             out.line(f"{const}{c_type(buffers[b].dtype, 'cuda')}* {env.pointers[b]};")
-        _apply(kernel, parts, env, out)
-        _fold_functions(kernel, env, out)
+        _apply(kernel, partials, env, out)
+        _fold_functions(kernel, partials, env, out)
     out.lines[-1] = "};"
     host = _host(kernel, parts, members, buffers, env)
     return ContractionText(out.text, host, name)
 
 
-def _members(kernel: Kernel, parts: _Matrices) -> list[str]:
+def _members(kernel: Kernel) -> list[str]:
     """Buffers the hole touches: all but the operands and the workspace."""
     used: dict[str, None] = {}
     for p in kernel.phases:
@@ -140,31 +143,67 @@ def _without_dot(e: Expr) -> Expr:
     return rebuild(e, lambda x: Ref(x.dtype, ACCUMULATOR) if isinstance(x, Dot) else None, {})
 
 
-def _fold(kernel: Kernel) -> Fold | None:
-    folds = kernel.phases[0].folds
-    return folds[0] if folds else None
+def _partials(kernel: Kernel) -> tuple[Partial, ...]:
+    found = partials_of(kernel.phases)
+    if found is None:
+        raise IRError(f"{kernel.name}: its folds need more than one pass over the product")
+    return found
 
 
-def _constants(kernel: Kernel, parts: _Matrices, out: Writer) -> None:
-    fold = _fold(kernel)
+def _constants(kernel: Kernel, parts: _Matrices, partials: Sequence[Partial], out: Writer) -> None:
     over_n = parts.n in kernel.phases[0].cols
     out.line(f"static constexpr bool kSwapped = {str(parts.swapped).lower()};")
-    out.line(f"static constexpr int kPartialWords = {0 if fold is None else 1};")
-    out.line(f"static constexpr bool kFoldsOverN = {str(over_n or fold is None).lower()};")
+    out.line(f"static constexpr int kPartialWords = {sum(p.words for p in partials)};")
+    out.line(f"static constexpr bool kFoldsOverN = {str(over_n or not partials).lower()};")
 
 
-def _apply(kernel: Kernel, parts: _Matrices, env: Env, out: Writer) -> None:
+def _apply(kernel: Kernel, partials: Sequence[Partial], env: Env, out: Writer) -> None:
     """`apply`: what happens to one element of the product."""
-    first, fold = kernel.phases[0], _fold(kernel)
+    first = kernel.phases[0]
     out.line("")
-    head = "__device__ float apply(int batch, int m, int n, float acc) const"
+    head = "__device__ void apply(int batch, int m, int n, float acc, float* p) const"
     with out.block(head):
         env = env.with_refs({ACCUMULATOR: Text("acc")})
         bodies = [_without_dot(s.body) for s in first.stores]
-        bodies += [] if fold is None else [_without_dot(fold.body)]
+        bodies += [_without_dot(e) for p in partials for e in (p.value, p.weight or ONE)]
         values = evaluate(bodies, env, out)
         _write(first.stores, values, env, out)
-        out.line(f"return {values[-1].code if fold else 'acc'};")
+        if partials:
+            folded = values[len(first.stores) :]
+            pairs = zip(partials, folded[::2], folded[1::2], strict=True)
+            words = [w for p, value, weight in pairs for w in _element_words(p, value, weight, env)]
+            out.line(f"const float q[{len(words)}] = {{{', '.join(words)}}};")
+            out.line("partial_merge(p, q);")
+
+
+ONE = Lit(FLOAT32, 1.0)
+
+
+def _element_words(p: Partial, value: Text, weight: Text, env: Env) -> list[str]:
+    """The partial of a single element."""
+    if p.form == "best":
+        assert p.fold.position is not None
+        return [value.code, f"__int_as_float({env.index.text(p.fold.position).code})"]
+    if p.form == "exponentials":
+        return [value.code, weight.code]
+    return ["1.0f", value.code, "0.0f"] if p.form == "squares" else [value.code]
+
+
+def _identity(p: Partial) -> list[str]:
+    """The partial of no element."""
+    if p.form == "best":
+        return [fold_identity(p.fold, "long long"), "__int_as_float(2147483647)"]
+    if p.form == "exponentials":
+        return ["-FW_INF", "0.0f"]
+    return ["0.0f"] * p.words if p.form == "squares" else [fold_identity(p.fold, "long long")]
+
+
+def _merge(p: Partial, at: int) -> str:
+    """The statement that merges words `at` and following of q into those of p."""
+    if p.form == "plain":
+        return _COMBINE[p.fold.kind].format(at)
+    name = p.fold.kind if p.form == "best" else p.form
+    return f"fw_merge_{name}(p + {at}, q + {at});"
 
 
 def _write(stores: Sequence[Store], values: Sequence[Text], env: Env, out: Writer) -> None:
@@ -172,24 +211,35 @@ def _write(stores: Sequence[Store], values: Sequence[Text], env: Env, out: Write
         out.line(f"{env.pointers[s.buffer]}[{env.index.text(s.offset).code}] = {value.code};")
 
 
-def _fold_functions(kernel: Kernel, env: Env, out: Writer) -> None:
-    """The fold of the epilogue's values, and what follows it per row (or column)."""
-    fold = _fold(kernel)
-    start = "0.0f" if fold is None else fold_identity(fold, "long long")
-    combine = _COMBINE["sum" if fold is None else fold.kind]
-    out.line(f"__device__ static void partial_identity(float* p) {{ p[0] = {start}; }}")
-    head = "__device__ static void"
-    add, merge = combine.format("p[0]", "x"), combine.format("p[0]", "q[0]")
-    out.line(f"{head} partial_add(float* p, float x) {{ p[0] = {add}; }}")
-    out.line(f"{head} partial_merge(float* p, const float* q) {{ p[0] = {merge}; }}")
-    if fold is None:
+def _fold_functions(kernel: Kernel, partials: Sequence[Partial], env: Env, out: Writer) -> None:
+    """How parts of the folds merge, and what follows them per row (or column)."""
+    words = [w for p in partials for w in _identity(p)]
+    starts = [0]
+    for p in partials:
+        starts.append(starts[-1] + p.words)
+    with out.block("__device__ static void partial_identity(float* p)"):
+        out.extend([f"p[{k}] = {w};" for k, w in enumerate(words)])
+    with out.block("__device__ static void partial_merge(float* p, const float* q)"):
+        out.extend([_merge(p, at) for p, at in zip(partials, starts, strict=False)])
+    if not partials:
         return
     kept = "m" if "n" in {v.name for v in kernel.phases[0].cols} else "n"
-    stores = [s for p in kernel.phases[1:] for s in p.stores]
+    stores = [s for phase in kernel.phases if not phase.cols for s in phase.stores]
     with out.block(f"__device__ void finish(int batch, int {kept}, const float* p) const"):
-        env = env.with_refs({fold.name: Text("p[0]")})
-        values = evaluate([s.body for s in stores], env, out)
+        env = env.with_refs(
+            {
+                p.word(k).name: Text(_word(p, k, at))
+                for p, at in zip(partials, starts, strict=False)
+                for k in range(p.words)
+            }
+        )
+        values = evaluate([finished(s.body, partials) for s in stores], env, out)
         _write(stores, values, env, out)
+
+
+def _word(p: Partial, number: int, at: int) -> str:
+    text = f"p[{at + number}]"
+    return f"(long long)__float_as_int({text})" if p.form == "best" and number else text
 
 
 # ------------------------------------------------------------------------------------------- host

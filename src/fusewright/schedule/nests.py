@@ -365,3 +365,23 @@ def build_kernel(
         tuple(describe(m.sink) for m in cluster.members),
         tuple(dict.fromkeys(t for t in lines if t)),
     )
+
+
+def shaped_kernel(
+    kernel: Kernel,
+    rows: tuple[Var, ...],
+    phases: tuple[Phase, ...],
+    buffers: Mapping[str, Buffer],
+    arch: Arch,
+) -> Kernel:
+    """`kernel` with another nest: axes collapsed, anchor and tile chosen for it."""
+    rows, final, anchor, chosen = _mapped(rows, list(phases), buffers, arch)
+    return replace(
+        kernel,
+        anchor=anchor,
+        rows=rows,
+        phases=final,
+        reads=tuple(dict.fromkeys(e.buffer for p in final for e in b.loads(*p.bodies))),
+        writes=tuple(dict.fromkeys(s.buffer for p in final for s in p.stores)),
+        tile=chosen,
+    )

@@ -16,6 +16,7 @@ from ..ir.index import Cond, Index
 from ..ir.scalar import REDUCTIONS, identity
 from ..ir.windowed import as_library_form
 from ..target.arch import Arch
+from .gate import reads_product
 
 # A contraction whose points number at most this many times its largest tensor is memory-bound.
 REUSE_LIMIT = 2
@@ -94,6 +95,8 @@ def as_reduction(c: g.Contract) -> g.Node:
 
 def split(node: g.Reduce, arch: Arch) -> g.Node:
     """The reduction as two (chunks, then the chunks' results) where one has too few rows."""
+    if reads_product(node.x, arch):
+        return _along_product(node, arch)
     chunks = chunk_count(node.x, node.axes_reduced, arch)
     if chunks == 1:
         return node
@@ -189,11 +192,20 @@ def chunked(x: g.Node, axes: tuple[int, ...], chunks: int, fill: Scalar) -> g.No
     return g.view(x, shape, index, valid, fill)
 
 
+def _along_product(node: g.Reduce, arch: Arch) -> g.Node:
+    """A reduction of a product whole, since the product gathers it; of a matrix, its rows first."""
+    *rest, last = node.axes_reduced
+    if not rest or last != len(node.x.shape) - 1:
+        return node
+    outer = g.reduce(node.op, g.reduce(node.op, node.x, (last,)), rest)
+    return split(outer, arch) if isinstance(outer, g.Reduce) else outer
+
+
 def chunk_count(x: g.Node, axes: tuple[int, ...], arch: Arch) -> int:
     """Into how many chunks a fold over `axes` is cut so that the target is filled (1: not)."""
     extent = prod(x.shape[a] for a in axes)
     rows = max(x.size // max(extent, 1), 1)
-    if x.size < SPLIT_MINIMUM:
+    if x.size < SPLIT_MINIMUM or reads_product(x, arch):
         return 1
     walks_rows = axes[-1] != len(x.shape) - 1
     if walks_rows and arch.kind == "cuda":

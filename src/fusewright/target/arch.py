@@ -7,6 +7,31 @@ from ..errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
+class Products:
+    """Measured facts of float32 products on tensor cores and of the library's, for the gate.
+
+    Seconds: of the `launches` around a product, of a `chunk` of 64 along k in one tile, of a tile's
+    `epilogue`. Bytes per second: `stream_rate` of the operand read once, `split_rate` of the split
+    of the other. The library's product is a roofline of `library_flops` and `library_bytes`; the
+    skeleton is taken below `margin` of it. `clusters` of two multiprocessors run at a time.
+    """
+
+    clusters: int
+    launches: float
+    chunk: float
+    epilogue: float
+    stream_rate: float
+    split_rate: float
+    library_flops: float
+    library_bytes: float
+    margin: float
+
+
+# Fitted on an H100 to benchmarks/results/gemm_h100_time.json.
+H100_PRODUCTS = Products(66, 10e-6, 1.1e-6, 3.5e-6, 2.95e12, 2.5e12, 48e12, 2.9e12, 0.9)
+
+
+@dataclass(frozen=True, slots=True)
 class Arch:
     """One target's facts, for choosing tiles and for floors.
 
@@ -16,7 +41,8 @@ class Arch:
     `float_rate` of float32 multiply-adds outside tensor cores in FLOP/s; `launch` seconds per
     kernel; `in_flight` bytes per unit that hide memory latency; `cluster` blocks that can share
     a row in `shared` bytes of memory per unit (1: not done); `product_rate` FLOP/s of float32
-    products on tensor cores, three 16-bit products each (0: none is emitted). Rates for sm_90a are
+    products on tensor cores, three 16-bit products each (0: none is emitted), `products` when they
+    pay. Rates for sm_90a are
     measured (benchmarks/results); those of the generic entries are the datasheet's, times 0.9.
     """
 
@@ -35,6 +61,7 @@ class Arch:
     cluster: int = 1
     shared: int = 0
     product_rate: float = 0.0
+    products: Products | None = None
 
 
 ARCHS = (
@@ -55,6 +82,7 @@ ARCHS = (
         cluster=16,
         shared=227 << 10,
         product_rate=262e12,
+        products=H100_PRODUCTS,
     ),
     Arch(
         "cuda:sm_80",

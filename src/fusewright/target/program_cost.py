@@ -11,14 +11,17 @@ from ..ir.scalar import OPS
 
 def kernel_flops(kernel: Kernel) -> int:
     """Float operations of a kernel; a transcendental counts about 10, a fold one per point."""
-    return kernel.row_count * sum(p.extent * _point_flops(p) for p in kernel.phases)
+    points = kernel.row_count * sum(p.extent * _point_flops(p) for p in kernel.phases)
+    # However many phases refer to a product's element, it is computed once.
+    inner = ((e, p.extent) for p in kernel.phases for e in b.walk(*p.bodies))
+    products = {e: n for e, n in inner if isinstance(e, b.Dot)}
+    return points + kernel.row_count * sum(2 * e.k.extent * n for e, n in products.items())
 
 
 def _point_flops(phase: Phase) -> int:
     inner = tuple(b.walk(*phase.bodies))
     ops = sum(OPS[e.op].cost for e in inner if isinstance(e, b.Apply))
-    products = sum(2 * e.k.extent for e in inner if isinstance(e, b.Dot))
-    return ops + products + len(phase.folds) + len(phase.scans)
+    return ops + len(phase.folds) + len(phase.scans)
 
 
 def kernel_bytes(kernel: Kernel, buffers: Mapping[str, Buffer]) -> int:

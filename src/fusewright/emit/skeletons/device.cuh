@@ -266,6 +266,46 @@ FW_DEVICE fw_best<T, I> fw_argmin(const fw_best<T, I>& a, const fw_best<T, I>& b
 }
 //@end
 
+//@function merge_argmax needs argmax
+// Partial results of a fold as words: (value, bits of the position).
+FW_DEVICE void fw_merge_argmax(float* p, const float* q) {
+    const fw_best<float, int> a = {p[0], __float_as_int(p[1])}, b = {q[0], __float_as_int(q[1])};
+    const fw_best<float, int> best = fw_argmax(a, b);
+    p[0] = best.value, p[1] = __int_as_float(best.at);
+}
+//@end
+
+//@function merge_argmin needs argmin
+FW_DEVICE void fw_merge_argmin(float* p, const float* q) {
+    const fw_best<float, int> a = {p[0], __float_as_int(p[1])}, b = {q[0], __float_as_int(q[1])};
+    const fw_best<float, int> best = fw_argmin(a, b);
+    p[0] = best.value, p[1] = __int_as_float(best.at);
+}
+//@end
+
+//@function merge_exponentials needs maximum
+// (top, sum of weight * exp(value - top)) of two parts of a row. Equal tops, infinite ones too, need
+// no rescaling.
+FW_DEVICE void fw_merge_exponentials(float* p, const float* q) {
+    const float top = fw_maximum(p[0], q[0]);
+    p[1] = p[1] * (p[0] == top ? 1.0f : expf(p[0] - top)) +
+           q[1] * (q[0] == top ? 1.0f : expf(q[0] - top));
+    p[0] = top;
+}
+//@end
+
+//@function merge_squares
+// (count, mean, sum of squared deviations from the mean) of two parts of a row (Chan, Golub and
+// LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979).
+FW_DEVICE void fw_merge_squares(float* p, const float* q) {
+    const float count = p[0] + q[0], distance = q[1] - p[1];
+    const float share = count == 0.0f ? 0.0f : q[0] / count;
+    p[2] += q[2] + distance * distance * p[0] * share;
+    p[1] += distance * share;
+    p[0] = count;
+}
+//@end
+
 //@function op_sum
 // How two partial results of a fold combine.
 struct fw_op_sum { template <class T> static FW_DEVICE T of(T a, T b) { return a + b; } };

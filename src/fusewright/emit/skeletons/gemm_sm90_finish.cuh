@@ -78,15 +78,14 @@ SM90_INLINE void guard(const float (&sum)[64], const ColumnStats& stat, const in
 
 // -------------------------------------------------------------------------------------- epilogue
 
-// Calls the hole for every element of the thread's part of the tile and folds its values.
+// Calls the hole for every element of the thread's part of the tile and merges what it folds.
 //
 // The hole, a struct passed by value:
 //   static constexpr bool kSwapped;       // D[i, j] is C[j, i]
 //   static constexpr int kPartialWords;   // 0: no fold
 //   static constexpr bool kFoldsOverN;    // else over M
-//   __device__ float apply(int batch, int m, int n, float acc) const;   // stores; returns the value
+//   __device__ void apply(int batch, int m, int n, float acc, float* p) const;   // stores; adds to p
 //   __device__ static void partial_identity(float* p);
-//   __device__ static void partial_add(float* p, float value);
 //   __device__ static void partial_merge(float* p, const float* q);
 //   __device__ void finish(int batch, int index, const float* p) const;   // only with a fold
 // `apply` sees each valid (m, n) once, in no order; lanes of a warp hold eight neighbouring n (kSwapped)
@@ -96,8 +95,8 @@ struct Finish {
     static constexpr int kWords = Epilogue::kPartialWords == 0 ? 1 : Epilogue::kPartialWords;
     static constexpr bool kFoldsRows = Epilogue::kFoldsOverN == Epilogue::kSwapped;
 
-    SM90_INLINE static float apply(const Epilogue& hole, int batch, int i, int j, float v) {
-        return Epilogue::kSwapped ? hole.apply(batch, j, i, v) : hole.apply(batch, i, j, v);
+    SM90_INLINE static void apply(const Epilogue& hole, int batch, int i, int j, float v, float* p) {
+        Epilogue::kSwapped ? hole.apply(batch, j, i, v, p) : hole.apply(batch, i, j, v, p);
     }
 
     SM90_INLINE static void merge_lanes(float (&p)[kWords], int distance) {
@@ -132,9 +131,8 @@ struct Finish {
 #pragma unroll
                 for (int r = 0; r < 2; ++r) {
                     if (rows[r] >= a.rows || j >= a.columns) continue;
-                    const float v = apply(hole, batch, rows[r], j, value[4 * q + 2 * r + e]);
-                    if constexpr (Epilogue::kPartialWords > 0)
-                        Epilogue::partial_add(kFoldsRows ? down : across[r], v);
+                    apply(hole, batch, rows[r], j, value[4 * q + 2 * r + e],
+                          kFoldsRows ? down : across[r]);
                 }
                 if constexpr (Epilogue::kPartialWords > 0 && kFoldsRows) {
                     merge_lanes(down, 4);
