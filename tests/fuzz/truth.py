@@ -1,0 +1,102 @@
+"""What a model's call gives and changes: by eager, in float64, and what rounding may make of it.
+
+The measures are the verifier's (`run/verify`); here they are applied to one call in this process.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from fusewright.ir.graph import Graph, InputSpec
+from fusewright.run.verify import judge, metrics, oracle
+from fusewright.run.verify.arithmetic import Float64, Jitter
+
+JITTERED_RUNS = 3
+Values = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """Eager's values by name (`output[0]`, `self.b1`, `x0`), its results, and what is allowed."""
+
+    outputs: Any
+    eager: Values
+    expected: Mapping[str, judge.Expected]
+
+    def findings(self, candidate: Values) -> list[str]:
+        """What is wrong with a candidate's values; a name that it lacks was not changed by it."""
+        wrong = []
+        for name, expected in self.expected.items():
+            if name in candidate:
+                found = judge.judge(candidate[name], expected)
+                wrong += [] if found.ok else [f"{name}: {found.reason}"]
+        return wrong
+
+
+def at(path: Sequence[Any], root: Any) -> Any:
+    """The value at a graph input's path."""
+    for key in path:
+        named = isinstance(key, str) and not isinstance(root, dict)
+        root = getattr(root, key) if named else root[key]
+    return root
+
+
+def held(graph: Graph, module: nn.Module, inputs: Sequence[Any]) -> dict[str, Tensor]:
+    """The tensors of the call that the graph reads or writes, by the graph's names."""
+    return {s.name: _tensor(s, module, inputs) for s in graph.inputs}
+
+
+def _tensor(spec: InputSpec, module: nn.Module, inputs: Sequence[Any]) -> Tensor:
+    if spec.literal is not None:
+        dtype = getattr(torch, spec.node.dtype.name)
+        return torch.tensor(spec.literal, dtype=dtype).reshape(spec.node.shape)
+    return at(spec.path, inputs if spec.node.role == "input" else module)
+
+
+def called(module: nn.Module, inputs: list[Any]) -> Any:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return module(*inputs)
+
+
+def named(graph: Graph, outputs: Any, module: nn.Module, inputs: Sequence[Any]) -> dict[str, Tensor]:
+    """Tensors returned and, after the call, those that it holds."""
+    leaves = [x for x in pytree.tree_leaves(outputs) if isinstance(x, Tensor)]
+    found = {f"output[{k}]": x.detach() for k, x in enumerate(leaves)}
+    after = held(graph, module, inputs)
+    return found | {n: after[n].detach() for n in sorted(after)}
+
+
+def truth_of(graph: Graph, module: nn.Module, inputs: list[Any]) -> Truth:
+    """Runs copies of the module. Raises oracle.OracleUnavailable where float64 cannot be had."""
+    ours, given = copy.deepcopy(module), copy.deepcopy(inputs)
+    outputs = called(ours, given)
+    eager = named(graph, outputs, ours, given)
+    unit, base = _coarsest(graph), oracle.base_dtype(module, inputs)
+    jitters = [Jitter(unit, seed, torch.device("cpu")) for seed in range(JITTERED_RUNS)]
+    exact, *allowed = [
+        _wide(graph, module, inputs, Float64(base, jitter=j)) for j in (None, *jitters)
+    ]
+    expected = {}
+    for name, tensor in eager.items():
+        part = judge.Part.of(0, tensor, exact[name], [other[name] for other in allowed])
+        parts = lambda _, part=part: iter([part])  # noqa: E731
+        expected[name] = judge.expect(name, tensor, parts, True, 1.0)
+    return Truth(outputs, eager, expected)
+
+
+def _coarsest(graph: Graph) -> float:
+    """Unit roundoff of the coarsest floating-point type that the graph computes in."""
+    dtypes = {getattr(torch, n.dtype.name) for n in graph.nodes() if n.dtype.is_float}
+    return max((metrics.UNIT_ROUNDOFF[d] for d in dtypes), default=2.0**-24)
+
+
+def _wide(graph: Graph, module: nn.Module, inputs: list[Any], mode: Float64) -> dict[str, Tensor]:
+    wide, given = oracle.widen(module), oracle.widen_inputs(inputs)
+    effects = oracle.run_wide(wide, given, 0, mode)
+    return {n: t.clone() for n, t in named(graph, effects.output, wide, given).items()}
