@@ -33,6 +33,12 @@ rules: $(STAMP)
 algebra: $(STAMP)
 	$(BIN)/python tools/algebra_docs.py
 
+# N random models from SEED, the first N/6 of them built; failures are shrunk into files.
+N ?= 200
+SEED ?= 1
+fuzz: $(STAMP)
+	cd tests && $(abspath $(BIN))/python -m fuzz.fuzz --models $(N) --builds $$(($(N) / 6)) --seed $(SEED)
+
 lint: $(STAMP)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pyright

@@ -80,12 +80,12 @@ def _first(
     for stage, values in stages:
         try:
             wrong = truth.findings(values(c, stage, module, copy.deepcopy(inputs)))
-            wrong += _stride_findings(c.graph, truth) if stage == "captured" else []
         except Exception as error:
             return Disagreement(stage, _summary(error))
         if wrong:
             return Disagreement(stage, "; ".join(wrong))
-    return None
+    wrong = _stride_findings(c.graph, truth)
+    return Disagreement("strides", "; ".join(wrong)) if wrong else None
 
 
 def _summary(error: BaseException) -> str:
@@ -112,7 +112,8 @@ def _by_name(graph: Graph, outputs: list[Tensor], mutations: Values) -> Values:
 def _stride_findings(graph: Graph, truth: Truth) -> list[str]:
     """Strides that the graph promises and eager does not have, on axes where they count."""
     leaves = [x for x in pytree.tree_leaves(truth.outputs) if isinstance(x, Tensor)]
-    promised = pytree.tree_leaves(rebuilt(graph.result, [_Strides(s) for s in graph.output_strides]))
+    strides = [_Strides(s) for s in graph.output_strides]
+    promised = pytree.tree_leaves(rebuilt(graph.result, strides))  # type: ignore[arg-type]
     wrong = []
     for k, (p, x) in enumerate(zip(promised, leaves, strict=True)):
         kept = [a for a, n in enumerate(x.shape) if n > 1]

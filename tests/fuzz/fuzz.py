@@ -11,19 +11,23 @@ import gc
 import json
 import sys
 import tempfile
+import textwrap
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
 
 from .agree import Disagreement, Unusable, disagreement
-from .draft import Draft
+from .draft import Draft, side_by_side
 from .draw import drafts
 from .shrink import shrunk
 
 REGRESSIONS = Path(__file__).parent / "regressions"
+# Models in one file: most of the time of a compilation does not depend on the size of the model.
+TOGETHER = 5
 
 
 @dataclass(slots=True)
@@ -36,6 +40,11 @@ class Tally:
     unusable: collections.Counter = field(default_factory=collections.Counter)
     failures: list[str] = field(default_factory=list)
 
+    def count(self, drafts: list[Draft], build: bool) -> None:
+        self.models += len(drafts)
+        self.built += len(drafts) * build
+        self.lines += sum(len(d.statements) for d in drafts)
+
 
 def checked(draft: Draft, folder: Path, build: bool) -> Disagreement | None:
     """`disagreement` of the draft written as a file."""
@@ -44,8 +53,9 @@ def checked(draft: Draft, folder: Path, build: bool) -> Disagreement | None:
     try:
         return disagreement(path, build)
     finally:
-        for name in [n for n in sys.modules if n.startswith(("fusewright_problem", "fusewright_opt"))]:
-            del sys.modules[name]
+        for name in list(sys.modules):
+            if name.startswith(("fusewright_problem", "fusewright_optimized")):
+                del sys.modules[name]
 
 
 def same_failure(draft: Draft, folder: Path, build: bool, wanted: Disagreement) -> bool:
@@ -66,7 +76,8 @@ def written(draft: Draft, found: Disagreement, out: Path, name: str) -> Path:
     """The failing model as a problem file whose first lines say what happened."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.py"
-    path.write_text(draft.source(comment=f"Found by make fuzz. {str(found)[:400]}"))
+    comment = textwrap.fill(f"Found by make fuzz. {str(found)[:400]}", 96)
+    path.write_text(draft.source(comment=comment))
     return path
 
 
@@ -75,32 +86,53 @@ def run(models: int, start: int, builds: int, out: Path, seconds: float) -> Tall
     tally, end = Tally(), time.monotonic() + seconds
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
 
-    def one(draft: Draft) -> None:
+    def several(drawn: list[Draft]) -> None:
         if time.monotonic() > end or tally.models >= models:
             return
         build = tally.built < builds
-        try:
-            found = checked(draft, folder, build)
-        except Unusable as reason:
-            tally.unusable[str(reason)[:100]] += 1
-            return
-        tally.models += 1
-        tally.built += build
-        tally.lines += len(draft.statements)
-        if found is not None:
-            _report(tally, draft, found, folder, build, out, f"seed{start}_{tally.models}")
-        if tally.models % 50 == 0:
-            gc.collect()
-            torch._dynamo.reset()
-            print(f"{tally.models} models, {len(tally.failures)} failures", file=sys.stderr)
+        _check_several(tally, drawn, folder, build, out, f"seed{start}")
+        print(f"{tally.models} models, {len(tally.failures)} failures", file=sys.stderr)
+        gc.collect()
 
     while tally.models < models and time.monotonic() < end:
-        _draw(one, min(models - tally.models, 500), start)
+        _draw(several, 1 + (models - tally.models) // TOGETHER, start)
         start += 1_000_003
     return tally
 
 
-def _report(tally, draft, found, folder, build, out, name) -> None:
+def _check_several(
+    tally: Tally, drawn: list[Draft], folder: Path, build: bool, out: Path, name: str
+) -> None:
+    """All in one file, and each alone where that one fails."""
+    together = side_by_side(drawn)
+    try:
+        found = checked(together, folder, build)
+    except Unusable:
+        found = Disagreement("together", "unusable")
+    if found is None:
+        tally.count(drawn, build)
+        return
+    before = len(tally.failures)
+    for draft in drawn:
+        _check_one(tally, draft, folder, build, out, f"{name}_{tally.models}")
+    if len(tally.failures) == before and found.stage != "together":
+        _report(tally, together, found, folder, build, out, f"{name}_{tally.models}_together")
+
+
+def _check_one(tally: Tally, draft: Draft, folder: Path, build: bool, out: Path, name: str) -> None:
+    try:
+        found = checked(draft, folder, build)
+    except Unusable as reason:
+        tally.unusable[str(reason)[:100]] += 1
+        return
+    tally.count([draft], build)
+    if found is not None:
+        _report(tally, draft, found, folder, build, out, name)
+
+
+def _report(
+    tally: Tally, draft: Draft, found: Disagreement, folder: Path, build: bool, out: Path, name: str
+) -> None:
     print(f"FAILURE {name}: {str(found)[:300]}", flush=True)
     small = shrunk(draft, lambda d: same_failure(d, folder, build, found))
     again = checked(small, folder, build) or found
@@ -108,17 +140,17 @@ def _report(tally, draft, found, folder, build, out, name) -> None:
     tally.failures.append(f"{path.name}: {again}")
 
 
-def _draw(one, count: int, start: int) -> None:
-    checks = list(HealthCheck)
+def _draw(check: Callable[[list[Draft]], None], count: int, start: int) -> None:
     once = settings(
         max_examples=count,
         database=None,
         phases=[Phase.generate],
         deadline=None,
-        suppress_health_check=checks,
+        suppress_health_check=list(HealthCheck),
         derandomize=False,
     )
-    seed(start)(once(given(drafts())(one)))()
+    several = st.lists(drafts(), min_size=TOGETHER, max_size=TOGETHER)
+    seed(start)(once(given(several)(check)))()
 
 
 def main() -> int:

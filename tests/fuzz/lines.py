@@ -26,38 +26,43 @@ SMOOTH = (
     "torch.asinh({x})", "torch.reciprocal({x}.square() + 0.5)", "torch.erfc({x})",
     "torch.log2({x}.abs() + 2)", "torch.exp2({x}.clamp(-4, 4))", "torch.sinh({x}.clamp(-3, 3))",
     "({x}.abs() + 0.1) ** 0.5", "({x}.abs() + 0.1) ** -1.5", "2.0 ** {x}.clamp(-3, 3)",
-    "torch.nan_to_num({x})", "{x}.clamp(0, 0)", "torch.sinc({x})", "torch.logit({x}.sigmoid(), 0.1)",
+    "torch.nan_to_num({x})", "{x}.clamp(0, 0)", "torch.sinc({x})",
+    "torch.logit({x}.sigmoid(), 0.1)",
 )
 STEPS = (
     "{x}.floor()", "{x}.ceil()", "{x}.round()", "{x}.trunc()", "{x}.sign()", "{x}.frac()",
     "F.hardshrink({x}, 0.5)", "F.threshold({x}, 0.25, -1.0)", "{x} % 1.5", "{x} // 0.75",
-    "torch.fmod({x}, 1.25)", "{x} > 0", "{x} <= 0.25", "{x} != 0", "{x} == 1",
-    "torch.isnan({x})", "torch.isfinite({x})", "torch.signbit({x})", "{x}.bool()", "{x}.long()",
-    "{x}.int()", "{x}.clamp(-99, 99).to(torch.int8)", "{x}.to(torch.int16)", "torch.heaviside({x}, {x} * 0 + 0.5)",
-    "torch.copysign({x}, {x}.roll(1))", "{x}.logical_not()", "torch.round({x}, decimals=1)",
+    "torch.fmod({x}, 1.25)", "{x} > 0", "{x} <= 0.25", "{x} != 0", "{x} == 1", "torch.isnan({x})",
+    "torch.isfinite({x})", "torch.signbit({x})", "{x}.bool()", "{x}.long()", "{x}.int()",
+    "{x}.clamp(-99, 99).to(torch.int8)", "{x}.to(torch.int16)",
+    "torch.heaviside({x}, {x} * 0 + 0.5)", "torch.copysign({x}, {x}.roll(1))", "{x}.logical_not()",
+    "torch.round({x}, decimals=1)",
 )
 WHOLE = (
     "-{x}", "{x}.abs()", "~{x}", "{x} * 3", "{x} // 2", "{x} % 3", "{x} + 1", "{x} - 2", "{x} & 1",
     "{x} | 4", "{x} ^ 3", "{x} << 1", "{x} >> 1", "{x} / 2", "{x} * 0.5", "{x} + 0.25",
     "{x}.clamp(0, 3)", "{x}.float()", "{x}.double()", "{x}.half()", "{x}.bool()", "{x} > 1",
     "{x} == 2", "{x}.sign()", "{x}.square()", "{x} ** 2", "{x}.to(torch.uint8)", "{x}.long()",
-    "{x}.int()", "{x}.to(torch.int8)", "{x}.to(torch.int16)", "{x}.to(torch.bfloat16)", "F.relu({x})",
-    "torch.div({x}, 2, rounding_mode='trunc')", "torch.div({x}, 3, rounding_mode='floor')",
-    "torch.remainder({x}, 4)", "torch.fmod({x}, 3)", "{x}.sigmoid()", "torch.exp({x}.clamp(-2, 2))",
-    "{x}.logical_not()", "torch.sqrt({x}.abs())", "2 ** {x}.clamp(0, 4)", "{x} // -3", "-7 // {x}.clamp(min=1)",
+    "{x}.int()", "{x}.to(torch.int8)", "{x}.to(torch.int16)", "{x}.to(torch.bfloat16)",
+    "F.relu({x})", "torch.div({x}, 2, rounding_mode='trunc')",
+    "torch.div({x}, 3, rounding_mode='floor')", "torch.remainder({x}, 4)", "torch.fmod({x}, 3)",
+    "{x}.sigmoid()", "torch.exp({x}.clamp(-2, 2))", "{x}.logical_not()", "torch.sqrt({x}.abs())",
+    "2 ** {x}.clamp(0, 4)", "{x} // -3", "-7 // {x}.clamp(min=1)",
 )
 LOGICAL = (
-    "~{x}", "{x}.float()", "{x}.int()", "{x} * 2", "{x} + 1", "{x} & True", "{x} * 0.5", "{x} ^ True",
-    "{x}.long() - 1", "{x}.logical_not()", "{x}.to(torch.uint8)", "{x}.to(torch.float64)", "1 - {x}.float()",
+    "~{x}", "{x}.float()", "{x}.int()", "{x} * 2", "{x} + 1", "{x} & True", "{x} * 0.5",
+    "{x} ^ True", "{x}.long() - 1", "{x}.logical_not()", "{x}.to(torch.uint8)",
+    "{x}.to(torch.float64)", "1 - {x}.float()",
 )
 PAIRS = (
     "{x} + {y}", "{x} - {y}", "{x} * {y}", "torch.maximum({x}, {y})", "torch.minimum({x}, {y})",
     "{x} / ({y}.abs() + 1)", "torch.hypot({x}, {y})", "torch.add({x}, {y}, alpha=2)",
     "torch.sub({x}, {y}, alpha=0.5)", "torch.lerp({x}, {y}, 0.3)", "torch.logaddexp({x}, {y})",
     "torch.addcmul({x}, {x}, {y}, value=0.5)", "torch.addcdiv({x}, {y}, {y}.abs() + 1)",
-    "({x}.abs() + 0.5) ** {y}.clamp(-2, 2)", "torch.rsub({x}, {y})", "torch.atan2({x}, {y}.abs() + 0.1)",
-    "F.mse_loss({x}, {y}, reduction='none')", "F.smooth_l1_loss({x}, {y})", "F.l1_loss({x}, {y})",
-    "torch.fmax({x}, {y})", "{x} * {y}.sigmoid()", "torch.dist({x}, {y})", "torch.clamp({x}, {y} - 1, {y} + 1)",
+    "({x}.abs() + 0.5) ** {y}.clamp(-2, 2)", "torch.rsub({x}, {y})",
+    "torch.atan2({x}, {y}.abs() + 0.1)", "F.mse_loss({x}, {y}, reduction='none')",
+    "F.smooth_l1_loss({x}, {y})", "F.l1_loss({x}, {y})", "torch.fmax({x}, {y})",
+    "{x} * {y}.sigmoid()", "torch.dist({x}, {y})", "torch.clamp({x}, {y} - 1, {y} + 1)",
     "F.cosine_similarity({x}, {y}, dim=-1)", "torch.xlogy({x}, {y}.abs() + 1)",
 )
 WHOLE_PAIRS = (
@@ -68,19 +73,22 @@ WHOLE_PAIRS = (
 )
 COMPARED = (
     "{x} > {y}", "{x} >= {y}", "{x} < {y}", "{x} <= {y}", "{x} == {y}", "{x} != {y}",
-    "torch.isclose({x}, {y})", "torch.fmod({x}, {y}.abs() + 1)", "torch.remainder({x}, {y}.abs() + 1)",
-    "torch.div({x}, {y}.abs() + 1, rounding_mode='floor')", "torch.logical_or({x}, {y})",
+    "torch.isclose({x}, {y})", "torch.fmod({x}, {y}.abs() + 1)",
+    "torch.remainder({x}, {y}.abs() + 1)", "torch.div({x}, {y}.abs() + 1, rounding_mode='floor')",
+    "torch.logical_or({x}, {y})",
 )
 CHOSEN = (
     "torch.where({m}, {x}, {y})", "torch.where({m}, {x}, 0.0)", "torch.where({m}, 1, {x})",
     "{x}.masked_fill({m}, -1.0)", "{x}.masked_fill({m}, float('-inf')).softmax(-1)", "{x} * {m}",
-    "{x} + {m}", "torch.where({m}, {x}, -{x})", "{x}.masked_fill(~{m}, 0)", "torch.where({m}, {x}.exp(), 1)",
+    "{x} + {m}", "torch.where({m}, {x}, -{x})", "{x}.masked_fill(~{m}, 0)",
+    "torch.where({m}, {x}.exp(), 1)",
 )
 IN_PLACE = (
-    "{t}.add_({y})", "{t}.mul_(0.5)", "{t}.mul_({y})", "{t}.sub_({y})", "{t}.copy_({y})", "{t}.zero_()",
-    "{t}.fill_(0.75)", "{t}.relu_()", "{t}.clamp_(-1, 1)", "{t}.neg_()", "{t}.tanh_()", "{t}.add_(1)",
-    "{t}.sigmoid_()", "{t}.add_({y}, alpha=0.1)", "{t}.lerp_({y}, 0.25)", "{t}.maximum({y})",
-    "{t}.div_({y}.abs() + 1)", "{t}.square_()", "{t}.abs_()", "{t}.masked_fill_({t} > 0.5, 0.0)",
+    "{t}.add_({y})", "{t}.mul_(0.5)", "{t}.mul_({y})", "{t}.sub_({y})", "{t}.copy_({y})",
+    "{t}.zero_()", "{t}.fill_(0.75)", "{t}.relu_()", "{t}.clamp_(-1, 1)", "{t}.neg_()",
+    "{t}.tanh_()", "{t}.add_(1)", "{t}.sigmoid_()", "{t}.add_({y}, alpha=0.1)",
+    "{t}.lerp_({y}, 0.25)", "{t}.maximum({y})", "{t}.div_({y}.abs() + 1)", "{t}.square_()",
+    "{t}.abs_()", "{t}.masked_fill_({t} > 0.5, 0.0)",
 )
 # fmt: on
 _STEPPING = ("fill_", "masked_fill_")
@@ -151,11 +159,12 @@ def created(d: Drawer, s: Scope) -> None:
         n = x[1].shape[-1]
         # fmt: off
         texts = (
-            "torch.arange({n})", "torch.arange({n}, dtype=torch.float32) * 0.25", "torch.zeros_like({x})",
-            "torch.ones({n}, {n}).tril()", "torch.full_like({x}, 0.5)", "torch.eye({n})",
-            "{x}.new_zeros({n})", "torch.tensor([1.0, -2.0, 0.5])", "torch.full(({n},), 3)",
-            "torch.linspace(0, 1, {n})", "torch.arange({n}, 0, -1)", "torch.tensor(0.3)",
-            "torch.ones({n}, dtype=torch.bool)", "torch.arange(0, {n}, 2) * 1.5",
+            "torch.arange({n})", "torch.arange({n}, dtype=torch.float32) * 0.25",
+            "torch.zeros_like({x})", "torch.ones({n}, {n}).tril()", "torch.full_like({x}, 0.5)",
+            "torch.eye({n})", "{x}.new_zeros({n})", "torch.tensor([1.0, -2.0, 0.5])",
+            "torch.full(({n},), 3)", "torch.linspace(0, 1, {n})", "torch.arange({n}, 0, -1)",
+            "torch.tensor(0.3)", "torch.ones({n}, dtype=torch.bool)",
+            "torch.arange(0, {n}, 2) * 1.5",
         )
         # fmt: on
         s.add(d.pick(texts).format(n=n, x=x[0]), rounds=False)

@@ -33,10 +33,12 @@ def module(d: Drawer, s: Scope) -> None:
         n, c, k = x[1].shape[-1], x[1].shape[1], x[1].ndim - 2
         # fmt: off
         forms = (
-            f"nn.Linear({n}, 4)", f"nn.LayerNorm({n})", f"nn.Sequential(nn.Linear({n}, 3), nn.ReLU(), nn.Linear(3, 2))",
-            f"nn.Conv{k}d({c}, 2, 2)", f"nn.Conv{k}d({c}, {c}, 3, padding=1, groups={c})", f"nn.PReLU({c})",
-            f"nn.GroupNorm(1, {c})", f"nn.Conv{k}d({c}, 4, 1, bias=False)", f"nn.Linear({n}, {n}, bias=False)",
-            f"nn.ConvTranspose{k}d({c}, 2, 2, stride=2)", f"nn.RMSNorm({n})", f"nn.Bilinear({n}, {n}, 3)",
+            f"nn.Linear({n}, 4)", f"nn.LayerNorm({n})",
+            f"nn.Sequential(nn.Linear({n}, 3), nn.ReLU(), nn.Linear(3, 2))",
+            f"nn.Conv{k}d({c}, 2, 2)", f"nn.Conv{k}d({c}, {c}, 3, padding=1, groups={c})",
+            f"nn.PReLU({c})", f"nn.GroupNorm(1, {c})", f"nn.Conv{k}d({c}, 4, 1, bias=False)",
+            f"nn.Linear({n}, {n}, bias=False)", f"nn.ConvTranspose{k}d({c}, 2, 2, stride=2)",
+            f"nn.RMSNorm({n})", f"nn.Bilinear({n}, {n}, 3)",
         )
         # fmt: on
         name = s.add_state("m", d.pick(forms))
@@ -56,14 +58,18 @@ def product(d: Drawer, s: Scope) -> None:
     # fmt: off
     forms = (
         "{x} @ {y}.mT", "{x}.mT @ {y}", "torch.einsum('...ik,...jk->...ij', {x}, {y})",
-        "torch.einsum('ik,jk->ij', {x}, {y})", "torch.einsum('ik,ik->i', {x}, {y})", "torch.mv({x}, {y})",
-        "torch.einsum('bik,bjk->bij', {x}, {y})", "torch.bmm({x}, {y}.transpose(1, 2))", "torch.dot({x}, {y})",
-        "torch.einsum('ik,jk->j', {x}, {y})", "({x} @ {y}.mT).softmax(-1) @ {y}", "torch.outer({x}, {y})",
-        "torch.einsum('ik,jk->', {x}, {y})", "{x} @ {y}", "torch.matmul({x}, {y}.mT).sum(-1)", "torch.inner({x}, {y})",
-        "torch.addmm({x}, {x}, {y}.mT)", "torch.baddbmm({x}, {x}, {y}.mT, beta=0.5, alpha=2)", "torch.tensordot({x}, {y}, 1)",
-        "torch.einsum('bik,bjk->bk', {x}, {y})", "F.scaled_dot_product_attention({x}, {y}, {y})", "torch.kron({x}, {y})",
-        "torch.einsum('ij,ij->', {x}, {y})", "torch.einsum('ii->i', {x} @ {y}.mT)", "torch.cdist({x}, {y})",
-        "torch.einsum('bhik,bhjk->bihj', {x}, {y})", "({x} @ {y}.mT).mean(0)", "torch.addmv({y}, {x}, {y})",
+        "torch.einsum('ik,jk->ij', {x}, {y})", "torch.einsum('ik,ik->i', {x}, {y})",
+        "torch.mv({x}, {y})", "torch.einsum('bik,bjk->bij', {x}, {y})",
+        "torch.bmm({x}, {y}.transpose(1, 2))", "torch.dot({x}, {y})",
+        "torch.einsum('ik,jk->j', {x}, {y})", "({x} @ {y}.mT).softmax(-1) @ {y}",
+        "torch.outer({x}, {y})", "torch.einsum('ik,jk->', {x}, {y})", "{x} @ {y}",
+        "torch.matmul({x}, {y}.mT).sum(-1)", "torch.inner({x}, {y})",
+        "torch.addmm({x}, {x}, {y}.mT)", "torch.baddbmm({x}, {x}, {y}.mT, beta=0.5, alpha=2)",
+        "torch.tensordot({x}, {y}, 1)", "torch.einsum('bik,bjk->bk', {x}, {y})",
+        "F.scaled_dot_product_attention({x}, {y}, {y})", "torch.kron({x}, {y})",
+        "torch.einsum('ij,ij->', {x}, {y})", "torch.einsum('ii->i', {x} @ {y}.mT)",
+        "torch.cdist({x}, {y})", "torch.einsum('bhik,bhjk->bihj', {x}, {y})",
+        "({x} @ {y}.mT).mean(0)", "torch.addmv({y}, {x}, {y})",
     )
     # fmt: on
     s.add(d.pick(forms).format(x=x[0], y=y[0]), rounds=True)

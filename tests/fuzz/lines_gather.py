@@ -7,15 +7,19 @@ from .scope import Scope
 
 # fmt: off
 TAKEN = (
-    "{x}[{i}]", "{x}.index_select(0, {i}.flatten())", "{x}[{i}.flatten()]", "F.embedding({i}, {x})", "{x}[{i}] * 2",
-    "torch.gather({x}, 0, {i})", "torch.gather({x}, -1, {j})", "{x}[..., {j}]", "torch.take({x}, {i})", "{x}[{i}, 0]",
-    "{x}.take_along_dim({j}, -1)", "F.embedding({i}, {x}).sum(-2)", "F.embedding({i}, {x}).mean(0)", "{x}[:, {j}]",
-    "{x}.index_select(-1, {j}.flatten())", "{x}[{i}].amax(0)", "{x}[{i}, {j}]", "torch.gather({x}, 0, {i}).sum(0)",
+    "{x}[{i}]", "{x}.index_select(0, {i}.flatten())", "{x}[{i}.flatten()]",
+    "F.embedding({i}, {x})", "{x}[{i}] * 2", "torch.gather({x}, 0, {i})",
+    "torch.gather({x}, -1, {j})", "{x}[..., {j}]", "torch.take({x}, {i})", "{x}[{i}, 0]",
+    "{x}.take_along_dim({j}, -1)", "F.embedding({i}, {x}).sum(-2)",
+    "F.embedding({i}, {x}).mean(0)", "{x}[:, {j}]", "{x}.index_select(-1, {j}.flatten())",
+    "{x}[{i}].amax(0)", "{x}[{i}, {j}]", "torch.gather({x}, 0, {i}).sum(0)",
 )
 PUT = (
-    "{x}.index_add(0, {i}.flatten(), {x}[{i}.flatten()])", "{x}.scatter(0, {i}, 0.5)", "{x}.index_fill(0, {i}.flatten(), -1.0)",
-    "torch.zeros_like({x}).scatter_add(0, {i}, {x})", "{x}.index_copy(0, {i}.flatten().unique(), {x}[:1])",
-    "{x}.scatter_reduce(0, {i}, {x}, 'amax')", "F.one_hot({i}, {n})", "{x}.index_put(({i},), {x}[0])", "torch.bincount({i}.flatten())",
+    "{x}.index_add(0, {i}.flatten(), {x}[{i}.flatten()])", "{x}.scatter(0, {i}, 0.5)",
+    "{x}.index_fill(0, {i}.flatten(), -1.0)", "torch.zeros_like({x}).scatter_add(0, {i}, {x})",
+    "{x}.index_copy(0, {i}.flatten().unique(), {x}[:1])",
+    "{x}.scatter_reduce(0, {i}, {x}, 'amax')", "F.one_hot({i}, {n})",
+    "{x}.index_put(({i},), {x}[0])", "torch.bincount({i}.flatten())",
     "{x}.masked_scatter({x} > 0, {x})",
 )
 # fmt: on

@@ -5,42 +5,54 @@ from .scope import Scope
 
 # fmt: off
 FOLDS = (
-    "{x}.sum({a})", "{x}.mean({a})", "{x}.amax({a})", "{x}.amin({a})", "{x}.sum({a}, keepdim=True)",
-    "{x}.mean({a}, keepdim=True)", "{x}.amax({a}, keepdim=True)", "{x}.std({a})", "{x}.var({a}, unbiased=False)",
-    "{x}.var({a}, keepdim=True)", "torch.logsumexp({x}, {a})", "{x}.norm(dim={a})", "{x}.sum()", "{x}.mean()",
-    "{x}.abs().sum({a})", "torch.linalg.vector_norm({x}, 1, {a})", "{x} - {x}.mean({a}, keepdim=True)",
-    "{x} / ({x}.abs().amax({a}, keepdim=True) + 1)", "{x}.sum({a}, dtype=torch.float64)", "{x}.square().mean({a})",
-    "torch.var_mean({x}, {a})[0]", "torch.std_mean({x}, {a})[1]", "{x}.nansum({a})", "{x}.max()",
+    "{x}.sum({a})", "{x}.mean({a})", "{x}.amax({a})", "{x}.amin({a})",
+    "{x}.sum({a}, keepdim=True)", "{x}.mean({a}, keepdim=True)", "{x}.amax({a}, keepdim=True)",
+    "{x}.std({a})", "{x}.var({a}, unbiased=False)", "{x}.var({a}, keepdim=True)",
+    "torch.logsumexp({x}, {a})", "{x}.norm(dim={a})", "{x}.sum()", "{x}.mean()",
+    "{x}.abs().sum({a})", "torch.linalg.vector_norm({x}, 1, {a})",
+    "{x} - {x}.mean({a}, keepdim=True)", "{x} / ({x}.abs().amax({a}, keepdim=True) + 1)",
+    "{x}.sum({a}, dtype=torch.float64)", "{x}.square().mean({a})", "torch.var_mean({x}, {a})[0]",
+    "torch.std_mean({x}, {a})[1]", "{x}.nansum({a})", "{x}.max()",
     "torch.linalg.vector_norm({x}, float('inf'), {a})", "{x}.count_nonzero() * {x}",
 )
 ALONG = (
-    "{x}.softmax({k})", "F.log_softmax({x}, {k})", "{x}.cumsum({k})", "{x}.max({k}).values", "F.softmin({x}, {k})",
-    "{x}.min({k}).values", "{x}.prod({k})", "F.normalize({x}, dim={k})", "{x}.cumsum({k})[..., -1]",
-    "({x} * 0.5).cumprod({k})", "{x}.logcumsumexp({k})", "{x}.cummax({k}).values", "{x}.diff(dim={k})",
-    "{x}.sort({k}).values", "{x}.topk(1, {k}).values", "{x}.median({k}).values", "F.gumbel_softmax({x} * 0, dim={k}) * 0",
-    "{x}.softmax({k}).sum({k})", "{x}.sum({k}).unsqueeze({k}).expand_as({x})", "{x}.aminmax(dim={k})[1]",
+    "{x}.softmax({k})", "F.log_softmax({x}, {k})", "{x}.cumsum({k})", "{x}.max({k}).values",
+    "F.softmin({x}, {k})", "{x}.min({k}).values", "{x}.prod({k})", "F.normalize({x}, dim={k})",
+    "{x}.cumsum({k})[..., -1]", "({x} * 0.5).cumprod({k})", "{x}.logcumsumexp({k})",
+    "{x}.cummax({k}).values", "{x}.diff(dim={k})", "{x}.sort({k}).values",
+    "{x}.topk(1, {k}).values", "{x}.median({k}).values", "F.gumbel_softmax({x} * 0, dim={k}) * 0",
+    "{x}.softmax({k}).sum({k})", "{x}.sum({k}).unsqueeze({k}).expand_as({x})",
+    "{x}.aminmax(dim={k})[1]",
 )
 ROWS = (
     "F.layer_norm({x}, ({n},))", "F.rms_norm({x}, ({n},))", "F.layer_norm({x}, ({n},), eps=1e-3)",
     "F.layer_norm({x}, tuple({x}.shape[-2:]))", "F.group_norm({x}, 1)", "F.group_norm({x}, 2)",
-    "F.instance_norm({x})", "F.batch_norm({x}, None, None, training=True)", "F.local_response_norm({x}, 2)",
+    "F.instance_norm({x})", "F.batch_norm({x}, None, None, training=True)",
+    "F.local_response_norm({x}, 2)",
 )
 POSITIONS = (
-    "{x}.argmax({k})", "{x}.argmin({k})", "{x}.argmax()", "{x}.max({k}).indices", "{x}.min({k}).indices",
-    "{x}.argmax({k}, keepdim=True)", "({x} > 0).sum({k})", "({x} > 0).any({k})", "({x} < 1).all({k})",
-    "{x}.sort({k}, stable=True).indices", "({x} > 0).float().mean({k})", "{x}.count_nonzero({k})", "{x}.bool().any()",
-    "({x} != 0).all()", "{x}.cummax({k}).values", "({x} > 0).cumsum({k})", "{x}.amax({k}) == {x}.amin({k})",
+    "{x}.argmax({k})", "{x}.argmin({k})", "{x}.argmax()", "{x}.max({k}).indices",
+    "{x}.min({k}).indices", "{x}.argmax({k}, keepdim=True)", "({x} > 0).sum({k})",
+    "({x} > 0).any({k})", "({x} < 1).all({k})", "{x}.sort({k}, stable=True).indices",
+    "({x} > 0).float().mean({k})", "{x}.count_nonzero({k})", "{x}.bool().any()",
+    "({x} != 0).all()", "{x}.cummax({k}).values", "({x} > 0).cumsum({k})",
+    "{x}.amax({k}) == {x}.amin({k})",
 )
 WHOLE_FOLDS = (
-    "{x}.sum({k})", "{x}.amax({k})", "{x}.prod({k})", "{x}.max({k}).values", "{x}.any({k})", "{x}.sum()", "{x}.cumsum({k})",
-    "{x}.all({k})", "{x}.sum({k}, dtype=torch.int32)", "{x}.min({k}).indices", "{x}.argmax({k})", "{x}.float().mean({k})",
+    "{x}.sum({k})", "{x}.amax({k})", "{x}.prod({k})", "{x}.max({k}).values", "{x}.any({k})",
+    "{x}.sum()", "{x}.cumsum({k})", "{x}.all({k})", "{x}.sum({k}, dtype=torch.int32)",
+    "{x}.min({k}).indices", "{x}.argmax({k})", "{x}.float().mean({k})",
 )
 POOLS = {
-    1: ("F.max_pool1d({x}, 2)", "F.avg_pool1d({x}, 3, 1, 1)", "F.adaptive_avg_pool1d({x}, 2)", "F.max_pool1d({x}, 3, 2, 1)"),
+    1: (
+        "F.max_pool1d({x}, 2)", "F.avg_pool1d({x}, 3, 1, 1)", "F.adaptive_avg_pool1d({x}, 2)",
+        "F.max_pool1d({x}, 3, 2, 1)",
+    ),
     2: (
-        "F.max_pool2d({x}, 2)", "F.avg_pool2d({x}, 2)", "F.adaptive_avg_pool2d({x}, (1, 2))", "F.max_pool2d({x}, 3, 2, 1)",
-        "F.avg_pool2d({x}, 3, 2, 1, count_include_pad=False)", "F.avg_pool2d({x}, 3, 2, 1, ceil_mode=True)",
-        "F.max_pool2d({x}, 2, stride=1, dilation=2)", "F.lp_pool2d({x}.abs() + 1, 2, 2)", "F.adaptive_max_pool2d({x}, 2)",
+        "F.max_pool2d({x}, 2)", "F.avg_pool2d({x}, 2)", "F.adaptive_avg_pool2d({x}, (1, 2))",
+        "F.max_pool2d({x}, 3, 2, 1)", "F.avg_pool2d({x}, 3, 2, 1, count_include_pad=False)",
+        "F.avg_pool2d({x}, 3, 2, 1, ceil_mode=True)", "F.max_pool2d({x}, 2, stride=1, dilation=2)",
+        "F.lp_pool2d({x}.abs() + 1, 2, 2)", "F.adaptive_max_pool2d({x}, 2)",
         "F.max_pool2d({x}, (1, 2), ceil_mode=True)", "F.adaptive_avg_pool2d({x}, 3)",
     ),
     3: ("F.max_pool3d({x}, 2)", "F.avg_pool3d({x}, 2, 1)", "F.adaptive_avg_pool3d({x}, 1)"),

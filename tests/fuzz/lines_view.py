@@ -34,20 +34,25 @@ def _view(d: Drawer, name: str, x: Tensor) -> str:
     order = ", ".join(map(str, d.order(x.ndim)))
     # fmt: off
     texts = (
-        f".transpose({a}, {b})", f".permute({order})", ".flatten()", f".unsqueeze({a})", ".squeeze()",
-        f".squeeze({a})", ".reshape(-1)", ".reshape(-1, 1)", f".reshape(-1, {x.shape[-1]})", "[0]", "[-1]",
-        "[::2]", f"[{start}:{stop}]", "[..., None]", "[..., 0]", "[..., -1:]", f"[..., {start}:{stop}]",
-        "[..., ::2]", "[None]", f".narrow({a}, {min(start, 1)}, {max(n - 1, 0)})", f".flip({a})",
-        f".flip({a}, {b})", f".roll({start}, {a})", f".diagonal(0, {a}, {b})", f".unfold({a}, 2, 1)",
-        f".unfold({a}, {min(3, max(n, 1))}, 2)", f".movedim({a}, {b})", f".repeat_interleave(2, {a})",
-        ".contiguous()", ".clone()", ".tril()", ".triu(1)", f".chunk(2, {a})[{start % 2}]",
-        f".split(2, {a})[-1]", f".unbind({a})[0]", f".select({a}, {min(start, max(n - 1, 0))})",
-        f".tensor_split(3, {a})[1]", f".repeat({', '.join(['2'] * x.ndim)})", f".repeat(2, {', '.join(['1'] * x.ndim)})",
-        f".expand(3, {', '.join(['-1'] * x.ndim)})", f".unflatten({a}, (-1, 2))", ".detach()", ".T", ".mT",
-        f".flatten(0, {b})", f".swapaxes({a}, {b})", f".view({', '.join(map(str, x.shape[:-1] + (1, x.shape[-1])))})",
-        f".tile(({start + 1},))", ".reshape(2, -1)", ".reshape(-1, 2).t()", ".reshape(-1, 2, 2)", ".diag_embed()",
-        f".transpose({a}, {b}).reshape(-1)", f".permute({order}).contiguous()", f".permute({order}).flatten(0, 1)",
-        f".as_strided(({min(n, 2)}, {min(x.shape[-1], 2)}), (1, 1))", ".expand_as(torch.zeros(2, 1))", ".rot90(1, (0, -1))",
+        f".transpose({a}, {b})", f".permute({order})", ".flatten()", f".unsqueeze({a})",
+        ".squeeze()", f".squeeze({a})", ".reshape(-1)", ".reshape(-1, 1)",
+        f".reshape(-1, {x.shape[-1]})", "[0]", "[-1]", "[::2]", f"[{start}:{stop}]", "[..., None]",
+        "[..., 0]", "[..., -1:]", f"[..., {start}:{stop}]", "[..., ::2]", "[None]",
+        f".narrow({a}, {min(start, 1)}, {max(n - 1, 0)})", f".flip({a})", f".flip({a}, {b})",
+        f".roll({start}, {a})", f".diagonal(0, {a}, {b})", f".unfold({a}, 2, 1)",
+        f".unfold({a}, {min(3, max(n, 1))}, 2)", f".movedim({a}, {b})",
+        f".repeat_interleave(2, {a})", ".contiguous()", ".clone()", ".tril()", ".triu(1)",
+        f".chunk(2, {a})[{start % 2}]", f".split(2, {a})[-1]", f".unbind({a})[0]",
+        f".select({a}, {min(start, max(n - 1, 0))})", f".tensor_split(3, {a})[1]",
+        f".repeat({', '.join(['2'] * x.ndim)})", f".repeat(2, {', '.join(['1'] * x.ndim)})",
+        f".expand(3, {', '.join(['-1'] * x.ndim)})", f".unflatten({a}, (-1, 2))", ".detach()",
+        ".T", ".mT", f".flatten(0, {b})", f".swapaxes({a}, {b})",
+        f".view({', '.join(map(str, x.shape[:-1] + (1, x.shape[-1])))})", f".tile(({start + 1},))",
+        ".reshape(2, -1)", ".reshape(-1, 2).t()", ".reshape(-1, 2, 2)", ".diag_embed()",
+        f".transpose({a}, {b}).reshape(-1)", f".permute({order}).contiguous()",
+        f".permute({order}).flatten(0, 1)",
+        f".as_strided(({min(n, 2)}, {min(x.shape[-1], 2)}), (1, 1))",
+        ".expand_as(torch.zeros(2, 1))", ".rot90(1, (0, -1))",
     )
     # fmt: on
     return name + d.pick(texts)
@@ -77,12 +82,14 @@ def padded(d: Drawer, s: Scope) -> None:
         p, q = d.whole(0, 2), d.whole(-1, 2)
         # fmt: off
         texts = (
-            "F.pad({x}, ({p}, {q}))", "F.pad({x}, ({p}, {q}), value=1.5)", "F.pad({x}, ({p}, {q}, 1, {p}))",
-            "F.pad({x}, ({p}, {r}), mode='reflect')", "F.pad({x}, ({p}, {r}), mode='replicate')",
-            "F.pad({x}, ({p}, {r}), mode='circular')", "F.pad({x}, ({p}, {r}, 1, {p}), mode='reflect')",
-            "F.interpolate({x}, scale_factor=2)", "F.pixel_shuffle({x}, 2)", "F.pixel_unshuffle({x}, 2)",
-            "F.interpolate({x}, scale_factor=2, mode='bilinear')", "F.interpolate({x}, size=5, mode='linear')",
-            "F.channel_shuffle({x}, 2)", "F.glu({x}, -1)", "F.unfold({x}, 2)", "F.pad({x}, (0, 0, {p}, {q}))",
+            "F.pad({x}, ({p}, {q}))", "F.pad({x}, ({p}, {q}), value=1.5)",
+            "F.pad({x}, ({p}, {q}, 1, {p}))", "F.pad({x}, ({p}, {r}), mode='reflect')",
+            "F.pad({x}, ({p}, {r}), mode='replicate')", "F.pad({x}, ({p}, {r}), mode='circular')",
+            "F.pad({x}, ({p}, {r}, 1, {p}), mode='reflect')", "F.interpolate({x}, scale_factor=2)",
+            "F.pixel_shuffle({x}, 2)", "F.pixel_unshuffle({x}, 2)",
+            "F.interpolate({x}, scale_factor=2, mode='bilinear')",
+            "F.interpolate({x}, size=5, mode='linear')", "F.channel_shuffle({x}, 2)",
+            "F.glu({x}, -1)", "F.unfold({x}, 2)", "F.pad({x}, (0, 0, {p}, {q}))",
         )
         # fmt: on
         s.add(d.pick(texts).format(x=x[0], p=p, q=q, r=max(q, 0)), rounds=True)

@@ -102,5 +102,6 @@ def _value(draft: Draft, k: int) -> str | None:
     if x.dtype == torch.bool:
         return f"torch.rand({shape}) > 0.5"
     if not x.dtype.is_floating_point:
-        return f"torch.randint(0, {max(int(x.max()), 0) + 1 if x.numel() else 1}, {shape}).to({dtype})"
+        top = max(int(x.max()), 0) + 1 if x.numel() else 1
+        return f"torch.randint(0, {top}, {shape}).to({dtype})"
     return f"torch.randn({shape}, dtype={dtype})"

@@ -64,7 +64,9 @@ def called(module: nn.Module, inputs: list[Any]) -> Any:
         return module(*inputs)
 
 
-def named(graph: Graph, outputs: Any, module: nn.Module, inputs: Sequence[Any]) -> dict[str, Tensor]:
+def named(
+    graph: Graph, outputs: Any, module: nn.Module, inputs: Sequence[Any]
+) -> dict[str, Tensor]:
     """Tensors returned and, after the call, those that it holds."""
     leaves = [x for x in pytree.tree_leaves(outputs) if isinstance(x, Tensor)]
     found = {f"output[{k}]": x.detach() for k, x in enumerate(leaves)}

@@ -284,3 +284,12 @@ def test_rows_that_fit_no_cluster_are_read_again():
     graph = graph_of(softmax(tensor("rows", 132, 1 << 20)))
     (kernel,) = kernels(schedule(graph, Context(), arch("cuda:sm_90a")))
     assert kernel.anchor == "row_reduce" and not any(p.keeps for p in kernel.phases)
+
+
+def test_rows_read_through_a_gather_count_in_the_choice_of_the_anchor():
+    """A bag of embeddings: the rows of the table are contiguous along the result's rows."""
+    table, where = tensor("table", 500, 64), g.input_("where", (16, 20), g.INT64)
+    at = g.insert_expanded(where, (2,), (16, 20, 64))
+    rows = g.gather(table, at, axis=0, index=(g.ix.const(0), g.ix.axis(2, 64)))
+    for program in programs(graph_of(g.reduce("sum", rows, (1,)))):
+        assert [k.anchor for k in kernels(program)] == ["column_reduce"]

@@ -131,3 +131,8 @@ def test_independent_errors_are_counted_along_the_shortest_axis() -> None:
 )
 def test_classes(norm: float, name: str) -> None:
     assert metrics.accuracy_class(norm, 2e-7, 5e-7, 5e-4) == name
+
+
+def test_tensors_without_elements_are_at_no_distance() -> None:
+    empty = torch.zeros(3, 0, 2, dtype=torch.float64)
+    assert measure(empty, empty) == Distance(0.0, 0.0, 0.0)

@@ -22,6 +22,7 @@ from fusewright.ir.dtypes import DType, by_name, opaque
 from fusewright.ir.graph import Leaf, Node, Path, Role, Tree, Verbatim
 from fusewright.problem import Problem
 
+from .aten_choice import copy_into
 from .export import Exported
 
 LITERAL_LIMIT = 4096
@@ -242,7 +243,8 @@ def _mutation(program: ExportedProgram, target: str, inputs: Inputs, value: Node
         if target in (spec.target, _placeholder(spec)):
             node = inputs.values[_placeholder(spec)]
             if isinstance(node, g.Input):
-                return g.Mutation(node.name, value)
+                # torch.export leaves out the conversion of a plain `target.copy_(value)`.
+                return g.Mutation(node.name, copy_into(node, value))
     raise CaptureError(f"forward writes to {target}, which is no input, parameter or buffer")
 
 

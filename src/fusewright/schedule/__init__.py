@@ -242,7 +242,7 @@ class _Assembly:
 def _used_buffers(
     steps: list[Step], returns: tuple[Strided, ...], updates: tuple[tuple[str, Strided], ...]
 ) -> set[str]:
-    used = {r.buffer for r in returns} | {s.buffer for _, s in updates}
+    used = {r.buffer for r in returns} | {name for t, s in updates for name in (t, s.buffer)}
     for step in steps:
         if isinstance(step, Kernel):
             used.update((*step.reads, *step.writes))

@@ -125,8 +125,9 @@ def _matrix(
     shape = _extents(order)
     renamed = dict(zip(order, ix.axes(shape), strict=True))
     copy = g.view(x, shape, tuple(ix.substitute(e, renamed) for e in index))
+    # In the merged shape, for in the order's own the copy may be x itself, with x's strides.
     merged = (*_extents(batch), prod(_extents(rows)), prod(_extents(columns)))
-    return Operand(copy, merged, ix.row_major(merged))
+    return _whole(g.reshape(copy, merged), view)
 
 
 def _operand(base: g.Node, shape: g.Shape, strides: tuple[int, ...], offset: int) -> Operand:

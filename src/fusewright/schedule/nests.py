@@ -197,18 +197,19 @@ def _keep_values(phases: list[Phase], arch: Arch, always: bool = False) -> list[
     if any(p.scans for p in phases):
         return phases
     seen: dict[tuple[Var, ...], dict[b.Expr, int]] = {}
-    homes: dict[b.Expr, int] = {}
+    homes: dict[tuple[Var, ...], dict[b.Expr, int]] = {p.cols: {} for p in phases}
     for k, p in enumerate(phases):
         known = seen.setdefault(p.cols, {}) if p.cols else {}
         for root in p.bodies:
-            _find_shared(root, known, homes, p.cols, arch)
+            _find_shared(root, known, homes[p.cols], p.cols, arch)
         for e in b.walk(*p.bodies):
             known.setdefault(e, k)
     extent = max((p.extent for p in phases), default=1)
-    if not homes or not (always or tile.registers_suffice(extent, len(homes), arch)):
+    kept = [(cols, e) for cols, at in homes.items() for e in at]
+    if not kept or not (always or tile.registers_suffice(extent, len(kept), arch)):
         return phases
-    names = {e: f"kept{k}" for k, e in enumerate(homes)}
-    return [_with_keeps(k, p, homes, names) for k, p in enumerate(phases)]
+    names = {key: f"kept{k}" for k, key in enumerate(kept)}
+    return [_with_keeps(k, p, homes[p.cols], names) for k, p in enumerate(phases)]
 
 
 def _find_shared(
@@ -231,12 +232,17 @@ def _find_shared(
 
 
 def _with_keeps(
-    number: int, phase: Phase, homes: Mapping[b.Expr, int], names: Mapping[b.Expr, str]
+    number: int,
+    phase: Phase,
+    homes: Mapping[b.Expr, int],
+    names: Mapping[tuple[tuple[Var, ...], b.Expr], str],
 ) -> Phase:
+    """`homes` are the phases that compute the values kept over this phase's cols."""
+
     def replaced(e: b.Expr, itself: b.Expr | None = None) -> b.Expr:
         def change(x: b.Expr) -> b.Expr | None:
-            if x in names and x != itself and homes[x] <= number:
-                return b.Ref(x.dtype, names[x])
+            if x != itself and homes.get(x, number + 1) <= number:
+                return b.Ref(x.dtype, names[phase.cols, x])
             return None
 
         return b.rebuild(e, change, {})
@@ -246,7 +252,7 @@ def _with_keeps(
         phase.cols,
         tuple(replace(f, body=replaced(f.body)) for f in phase.folds),
         tuple(replace(s, body=replaced(s.body)) for s in phase.stores),
-        tuple(Keep(names[e], replaced(e, itself=e)) for e in here),
+        tuple(Keep(names[phase.cols, e], replaced(e, itself=e)) for e in here),
     )
 
 

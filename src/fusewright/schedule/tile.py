@@ -34,12 +34,22 @@ Accesses = tuple[tuple[str, Index], ...]
 
 
 def accesses(phases: tuple[Phase, ...]) -> Accesses:
-    """(buffer, offset) of every load and store of the phases, once each."""
+    """(buffer, offset) of every load and store of the phases but gathers, once each."""
     out: dict[tuple[str, Index], None] = {}
     for p in phases:
         out.update(((e.buffer, e.offset), None) for e in b.loads(*p.bodies) if not e.indirect)
         out.update(((s.buffer, s.offset), None) for s in p.stores)
     return tuple(out)
+
+
+def _moved(
+    rows: tuple[Var, ...], phase: Phase, buffers: Mapping[str, Buffer]
+) -> list[tuple[int, Index]]:
+    """(bytes, offset) of what a phase moves: whole buffers, but for a gather what it reads."""
+    points = phase.extent * prod(v.extent for v in rows)
+    gathers = dict.fromkeys((e.dtype, e.offset) for e in b.loads(*phase.bodies) if e.indirect)
+    direct = [(buffers[name].nbytes, offset) for name, offset in accesses((phase,))]
+    return [*direct, *((points * dtype.bytes, offset) for dtype, offset in gathers)]
 
 
 def choose_anchor(
@@ -54,8 +64,7 @@ def choose_anchor(
     for p in phases:
         if not p.cols:
             continue
-        for name, offset in accesses((p,)):
-            moved = buffers[name].nbytes
+        for moved, offset in _moved(rows, p, buffers):
             along_cols += moved * (ix.coefficient(offset, p.cols[-1]) == 1)
             along_rows += moved * bool(rows and ix.coefficient(offset, rows[-1]) == 1)
     shortest = min(p.extent for p in phases if p.cols)

@@ -364,7 +364,7 @@ FW_INLINE float fw_log1p(float x) {
 FW_INLINE double fw_log1p(double x) { return std::log1p(x); }
 //@end
 
-//@function pow needs log_parts scale poly
+//@function pow needs log_parts scale poly bits.double
 // exp2(y log2|x|) in double: |y log2 x| <= 151 needs log2 to 2^-33. 1 + f comes exactly from float
 // arithmetic; log2(1 + f) = s P(s^2), s = f / (2 + f). Signs and special cases follow IEC 60559.
 FW_INLINE float fw_pow(float x, float y) {

@@ -168,8 +168,8 @@ class Accumulator:
         first: int = 0,
     ) -> None:
         """Take in rows `first`, `first` + 1, ...; only elements where `valid` (None: all) count."""
-        rows = [t.reshape(-1, *self.shape[1:]) for t in (tensor, oracle)]
-        mask = None if valid is None else valid.reshape(-1, *self.shape[1:])
+        rows = [t.reshape(t.shape or (1,)) for t in (tensor, oracle)]
+        mask = None if valid is None else valid.reshape(valid.shape or (1,))
         for start, stop in _chunks(rows[0]):
             kept = None if mask is None else mask[start:stop]
             t, o = (_masked(r[start:stop], kept) for r in rows)
