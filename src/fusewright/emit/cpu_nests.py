@@ -4,13 +4,15 @@ Shared by `cpu_rows`, whose innermost loop runs over columns, and `cpu_columns`,
 loop runs over rows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from math import prod
 
+from fusewright.ir.body import Apply, Guarded, Ref, substitute, walk
 from fusewright.ir.index import Index, Var, add, const, row_major
 from fusewright.ir.kernel import Phase
+from fusewright.ir.scalar import OPS
 
 from .common import loop_type
 from .cpu_folds import (
@@ -28,6 +30,8 @@ from .ctext import Writer
 FLUSH_AFTER = 64
 # A row buffer larger than this is allocated on the heap, once per thread.
 STACK_BYTES = 64 << 10
+# Operations (by `ScalarOp.cost`) that are worth computing once per row.
+WORTH_A_NAME = 4
 
 Emit = Callable[[], None]
 
@@ -159,6 +163,21 @@ def write_point(
     values = evaluate([x.body for x in (*phase.folds, *phase.stores)], local, out)
     fold_values(accs, values[:folds], place, local, out)
     assign_stores(phase.stores, values[folds:], local, out)
+
+
+def row_values(phase: Phase, names: Collection[str], env: Env, out: Writer) -> Env:
+    """Names what is the same for all columns, before their loop: compilers do not move what has
+    branches, such as a logarithm. `names` are the kept values that have a point per column."""
+    first: dict[Index, Index] = {v: const(0) for v in phase.cols}
+    stack, found = list(reversed(phase.bodies)), {}
+    while stack:
+        e = stack.pop()
+        inside = list(walk(e))
+        if any(isinstance(x, Ref) and x.name in names for x in inside) or substitute(e, first) != e:
+            stack.extend(() if isinstance(e, Guarded) else reversed(e.operands))
+        elif any(isinstance(x, Apply) and OPS[x.op].cost >= WORTH_A_NAME for x in inside):
+            found[e] = f"{e.op if isinstance(e, Apply) else type(e).__name__.lower()}_1"
+    return env.with_loaded({e: name_value(name, e, env, out) for e, name in found.items()})
 
 
 def heap_array(kind: str, name: str, count: int, out: Writer) -> None:

@@ -35,6 +35,7 @@ from .cpu_nests import (
     flat_column,
     heap_array,
     plain_loop,
+    row_values,
     write_point,
 )
 from .cpu_scans import declare_carries
@@ -130,7 +131,7 @@ class _Rows:
         blocks = blocking(phase, accs, ROW_LANES)
         for acc in accs if blocks.step else ():
             declare_scalar(acc, self.out)
-        here = env.with_refs(self._keep_refs(env))
+        here = row_values(phase, self.kept, env.with_refs(self._keep_refs(env)), self.out)
         accs = [replace(a, blocked=bool(blocks.step)) for a in accs]
         loops: list[LoopHead] = [plain_loop(env, self.out)] * (len(phase.cols) - 1)
         column_loops(

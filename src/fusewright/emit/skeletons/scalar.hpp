@@ -79,7 +79,11 @@ FW_INLINE fw_float16 fw_to_float16(float x) {
 
 //@function maximum
 // NaN in either operand gives NaN.
-template <class T> FW_INLINE T fw_maximum(T a, T b) { return a > b || a != a ? a : b; }
+// Without a branch: their outcomes cannot be predicted.
+template <class T> FW_INLINE T fw_maximum(T a, T b) {
+    const T most = a > b ? a : b;
+    return a != a ? a : most;
+}
 //@end
 
 //@function max needs maximum
@@ -88,7 +92,10 @@ template <class T> FW_INLINE T fw_maximum(T a, T b) { return a > b || a != a ? a
 //@end
 
 //@function minimum
-template <class T> FW_INLINE T fw_minimum(T a, T b) { return a < b || a != a ? a : b; }
+template <class T> FW_INLINE T fw_minimum(T a, T b) {
+    const T least = a < b ? a : b;
+    return a != a ? a : least;
+}
 //@end
 
 //@function min needs minimum
