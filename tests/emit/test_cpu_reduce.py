@@ -4,7 +4,22 @@ import pytest
 import torch
 
 from emit.kernels import ANCHORS, all_folds, bag, by_rows, folds, norm, softmax
-from emit.nests import check_together, run_on_cpu, run_together
+from emit.nests import (
+    F32,
+    Case,
+    buffer,
+    check_together,
+    kernel,
+    load,
+    op,
+    program,
+    ref,
+    run_on_cpu,
+    run_together,
+    var,
+)
+from fusewright.emit.cpu import cpu_kernel
+from fusewright.ir.kernel import Fold, Phase, Store
 
 # Sizes on both sides of the lane count, of a block, of the stack and of the flush limit.
 SIZES = [(1, 1), (3, 7), (5, 32), (2, 33), (70, 64), (300, 70), (2, 20000), (129, 700)]
@@ -37,3 +52,20 @@ def test_long_sums_are_as_accurate_as_eager(anchor):
             return ((value.double() - exact).norm() / exact.norm()).item()
 
         assert error(y) <= max(error(case.expected[0]), 1e-7)
+
+
+def test_what_the_columns_share_is_computed_before_their_loop():
+    i, j = var("i", 9), var("j", 40)
+    x = load("x", i * 40 + j)
+    shifted = op("sub", x, op("log", ref("total")))
+    phases = (
+        Phase((j,), folds=(Fold("total", "sum", F32, op("exp", x)),)),
+        Phase((j,), stores=(Store("y", i * 40 + j, shifted),)),
+    )
+    k = kernel("shifted", "row_reduce", (i,), phases)
+    p = program([buffer("x", (9, 40)), buffer("y", (9, 40), "output")], k)
+    text = cpu_kernel(k, {b.name: b for b in p.buffers})
+    assert text.index("fw_log") < text.rindex("for (")
+    data = torch.randn(9, 40)
+    expected = data - data.double().exp().sum(1, keepdim=True).log().float()
+    check_together([Case(p, {"x": data}, (expected,))], run_on_cpu, rtol=2e-6, atol=2e-6)
