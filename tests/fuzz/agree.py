@@ -48,6 +48,10 @@ class Disagreement:
         return f"{self.stage}: {self.detail}"
 
 
+# torch's fake tensors do not always have eager's strides, which capture takes from them.
+STRIDES = "strides"
+
+
 class Unusable(Exception):
     """The model is no test: eager or torch.export refuses it, or there is no float64 oracle."""
 
@@ -85,7 +89,7 @@ def _first(
         if wrong:
             return Disagreement(stage, "; ".join(wrong))
     wrong = _stride_findings(c.graph, truth)
-    return Disagreement("strides", "; ".join(wrong)) if wrong else None
+    return Disagreement(STRIDES, "; ".join(wrong)) if wrong else None
 
 
 def _summary(error: BaseException) -> str:

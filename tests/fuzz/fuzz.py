@@ -20,14 +20,14 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from .agree import Disagreement, Unusable, disagreement
+from .agree import STRIDES, Disagreement, Unusable, disagreement
 from .draft import Draft, side_by_side
 from .draw import drafts
 from .shrink import shrunk
 
 REGRESSIONS = Path(__file__).parent / "regressions"
 # Models in one file: most of the time of a compilation does not depend on the size of the model.
-TOGETHER = 5
+TOGETHER = 10
 
 
 @dataclass(slots=True)
@@ -37,6 +37,7 @@ class Tally:
     models: int = 0
     built: int = 0
     lines: int = 0
+    strides: int = 0
     unusable: collections.Counter = field(default_factory=collections.Counter)
     failures: list[str] = field(default_factory=list)
 
@@ -109,7 +110,8 @@ def _check_several(
         found = checked(together, folder, build)
     except Unusable:
         found = Disagreement("together", "unusable")
-    if found is None:
+    if found is None or found.stage == STRIDES:
+        tally.strides += found is not None
         tally.count(drawn, build)
         return
     before = len(tally.failures)
@@ -126,7 +128,8 @@ def _check_one(tally: Tally, draft: Draft, folder: Path, build: bool, out: Path,
         tally.unusable[str(reason)[:100]] += 1
         return
     tally.count([draft], build)
-    if found is not None:
+    tally.strides += found is not None and found.stage == STRIDES
+    if found is not None and found.stage != STRIDES:
         _report(tally, draft, found, folder, build, out, name)
 
 
@@ -171,6 +174,7 @@ def summary(tally: Tally) -> dict[str, object]:
         "models": tally.models,
         "built": tally.built,
         "lines": tally.lines,
+        "other strides than eager's": tally.strides,
         "unusable": dict(tally.unusable.most_common(12)),
         "failures": tally.failures,
     }

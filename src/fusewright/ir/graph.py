@@ -156,6 +156,8 @@ def arg_reduce(op: str, x: Node, axis: int) -> Node:
     _require(op in ("argmax", "argmin"), f"unknown arg reduction {op}")
     _require(0 <= axis < len(x.shape) and x.shape[axis] > 0, f"{op}: axis {axis} of {x.shape}")
     shape = x.shape[:axis] + x.shape[axis + 1 :]
+    if x.shape[axis] == 1:
+        return const(0, INT64, shape)
     return ArgReduce(shape, INT64, "argmax" if op == "argmax" else "argmin", x, axis)
 
 
