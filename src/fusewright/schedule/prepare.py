@@ -17,6 +17,7 @@ from ..ir.scalar import REDUCTIONS, identity
 from ..ir.windowed import as_library_form
 from ..target.arch import Arch
 from .gate import reads_product
+from .moments import chunked_rows, in_chunks, is_chunked
 
 # A contraction whose points number at most this many times its largest tensor is memory-bound.
 REUSE_LIMIT = 2
@@ -33,8 +34,10 @@ COLUMN_LANES = 32
 def prepare(graph: g.Graph, arch: Arch) -> g.Graph:
     """The graph with empty values, low-reuse contractions and short reductions rewritten."""
 
-    def change(node: g.Node, operands: tuple[g.Node, ...]) -> g.Node:
-        node = node.with_operands(operands) if operands else node
+    long_rows = chunked_rows(graph, arch)
+
+    def change(given: g.Node, operands: tuple[g.Node, ...]) -> g.Node:
+        node = given.with_operands(operands) if operands else given
         if isinstance(node, g.Reduce | g.Contract) and (folded := _empty(node)) is not None:
             return folded
         if isinstance(node, g.Contract) and is_memory_bound(node):
@@ -44,6 +47,8 @@ def prepare(graph: g.Graph, arch: Arch) -> g.Graph:
         if isinstance(node, g.Contract) and (form := as_library_form(node)) is not None:
             return form
         match node:
+            case g.Reduce(op="sum") if is_chunked(given, long_rows):
+                return in_chunks(node)
             case g.Reduce():
                 return split(node, arch)
             case g.ArgReduce():

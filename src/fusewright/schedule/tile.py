@@ -28,6 +28,9 @@ LARGEST_UNROLLED = 64
 # Threads of a block of a cluster; shared memory that it needs besides its part of the row (1 KB of
 # the system's, results of folds, the ragged end of the row).
 CLUSTER_THREADS = 512
+# 32-bit values that the threads of one block keep in registers; bytes of a core's own cache.
+REGISTER_VALUES = 1024 * 32
+CACHE_BYTES = 1 << 20
 SHARED_OVERHEAD = 4 << 10
 
 Accesses = tuple[tuple[str, Index], ...]
@@ -308,8 +311,16 @@ def _column_reduce(
     return Tile(256 if lanes < 8 else max(1024, 32 * lanes), vector, items, lanes)
 
 
+def row_capacity(arch: Arch) -> int:
+    """Bytes of a row that stay on chip between its phases: of a cluster of blocks, of a block's
+    registers (CUDA), of a core's cache (CPU)."""
+    if arch.kind == "cpu":
+        return CACHE_BYTES
+    return max(arch.cluster * (arch.shared - SHARED_OVERHEAD), 4 * REGISTER_VALUES)
+
+
 def registers_suffice(extent: int, kept: int, arch: Arch) -> bool:
     """Whether `kept` values of every point of a row stay in registers (CUDA) or cache (CPU)."""
     if arch.kind == "cpu":
         return extent * kept <= 1 << 16
-    return extent * kept <= 1024 * 32
+    return extent * kept <= REGISTER_VALUES
