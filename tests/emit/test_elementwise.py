@@ -1,5 +1,7 @@
 """Pointwise kernels in both dialects: accesses of every shape, guards, gathers, storage types."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -45,6 +47,11 @@ def broadcast(tile):
     stores = [Store("y", i * 40 + j, total), Store("t", j * 6 + i, total)]
     y = x + c + r[:, None]
     return pointwise((i, j), stores, buffers, tile, {"x": x, "c": c, "r": r}, (y, y.t()))
+
+
+def in_turn(tile):
+    """Blocks that walk the outermost axis first."""
+    return broadcast(replace(tile, lanes=6))
 
 
 def odd(tile):
@@ -161,7 +168,7 @@ def shared_values(tile):
     return pointwise((i, j), stores, buffers, tile, {"x": data, "w": w}, (y, data.exp()))
 
 
-MAKERS = (broadcast, odd, padded, concatenated, embedded, positions, single, shared_values)
+MAKERS = (broadcast, in_turn, odd, padded, concatenated, embedded, positions, single, shared_values)
 
 
 @pytest.mark.parametrize("dialect", RUNS)

@@ -280,6 +280,32 @@ def test_rows_that_fit_no_block_are_kept_by_a_cluster():
     assert_same_values(graph)
 
 
+def few_long_rows():
+    return normalised(tensor("rows", 3, 1 << 20), (1,))
+
+
+def batch_statistics():
+    return normalised(tensor("images", 5, 8, 256, 256), (0, 2, 3))
+
+
+@pytest.mark.parametrize("made", [few_long_rows, batch_statistics])
+def test_mean_and_variance_of_long_rows_share_one_read(made):
+    graph = graph_of(made())
+    for program in programs(graph):
+        large = [x.name for x in program.buffers if x.role == "input"]
+        readers = [k for k in kernels(program) if set(large) & set(k.reads)]
+        assert len(readers) == 2, program.why_not  # the statistics of chunks; the result
+        assert len([p for p in readers[0].phases if p.folds]) == 2
+    assert_same_values(graph)
+
+
+def test_distances_from_another_centre_are_no_variance():
+    x, centre = tensor("rows", 3, 1 << 20), tensor("centre", 3)
+    away = g.binary("sub", x, g.insert_expanded(centre, (1,), x.shape))
+    assert_same_values(graph_of(g.reduce("sum", g.binary("mul", away, away), (1,)),
+                                g.reduce("sum", x, (1,))))
+
+
 def test_rows_that_fit_no_cluster_are_read_again():
     graph = graph_of(softmax(tensor("rows", 132, 1 << 20)))
     (kernel,) = kernels(schedule(graph, Context(), arch("cuda:sm_90a")))

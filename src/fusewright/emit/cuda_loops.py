@@ -5,9 +5,10 @@ Reductions live in `cuda_reduce`, memory accesses in `cuda_access`, scalar bodie
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
+from fusewright.errors import IRError
 from fusewright.ir import index as ix
 from fusewright.ir.index import Index, Var
 from fusewright.ir.kernel import Kernel
@@ -48,9 +49,10 @@ def index_type(extent: int) -> str:
     return "long long" if is_wide(0, extent + 2**20) else "int"
 
 
-def block_position(scale: int, extent: int) -> str:
-    """`blockIdx.x * scale`, in 64 bits when positions below `extent` need them."""
+def block_position(scale: int, extent: int, turns: int = 1) -> str:
+    """`blockIdx.x / turns * scale`, in 64 bits when positions below `extent` need them."""
     block = "(long long)blockIdx.x" if index_type(extent) == "long long" else "blockIdx.x"
+    block = block if turns == 1 else f"{block} / {turns}"
     return block if scale == 1 else f"{block} * {scale}"
 
 
@@ -84,7 +86,17 @@ def _as_index(v: Var) -> Index:
 
 
 def elementwise(kernel: Kernel, env: Env, out: Writer) -> Launch:
-    """`items` vectors per thread, a block's width apart: loads first, then values and stores."""
+    """`items` vectors per thread, a block's width apart: loads first, then values and stores.
+
+    With `lanes`, so many neighbouring blocks are at the same place of so many outermost rows.
+    """
+    turns = kernel.tile.lanes
+    if turns > 1:
+        outer, *rest = kernel.rows
+        if outer.extent != turns or not rest:
+            raise IRError(f"{kernel.name}: {turns} lanes are not the outermost rows")
+        out.line(f"const {index_type(turns)} {env.variables[outer]} = blockIdx.x % {turns};")
+        kernel = replace(kernel, rows=tuple(rest))
     inner = kernel.rows[-1] if kernel.rows else None
     width = usable_width(kernel.tile.vector, inner.extent) if inner else 1
     axis = VectorAxis(inner, width)
@@ -94,7 +106,7 @@ def elementwise(kernel: Kernel, env: Env, out: Writer) -> Launch:
     flat = env.variables[inner] if len(kernel.rows) == 1 and inner else env.names.fresh("at")
     first = env.names.fresh("first") if items > 1 else flat
     kind = index_type(points)
-    out.line(f"const {kind} {first} = {_thread_position(per_block, width, points)};")
+    out.line(f"const {kind} {first} = {_thread_position(per_block, width, points, turns)};")
     bound = f"{flat} < {points}" if points % per_block else ""
     phases = without_keeps(kernel, lambda phase, keep: True).phases
     stores = [s for p in phases for s in p.stores]
@@ -119,9 +131,9 @@ def elementwise(kernel: Kernel, env: Env, out: Writer) -> Launch:
                 write_fetches(fetches, axis, "", env, out, declare=True)
             inside = env.with_loaded(loaded(fetches, slot)) if early else env
             write_lanes([], nothing, stores, axis, inside, out)
-    return Launch(-(-points // per_block), threads)
+    return Launch(-(-points // per_block) * turns, threads)
 
 
-def _thread_position(per_block: int, width: int, points: int) -> str:
-    text = f"{block_position(per_block, points)} + threadIdx.x"
+def _thread_position(per_block: int, width: int, points: int, turns: int) -> str:
+    text = f"{block_position(per_block, points, turns)} + threadIdx.x"
     return f"{text} * {width}" if width > 1 else text

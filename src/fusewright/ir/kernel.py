@@ -156,7 +156,8 @@ class Tile:
     `threads` per block (CUDA) ; `vector` elements per memory access along the fastest axis;
     `items` vectors per thread in flight; `lanes` threads that share one row (row_reduce, row_scan)
     or that split the columns (column_reduce, column_scan). row_cluster: `lanes / threads` blocks
-    share a row, whose kept values are in shared memory. column_stream: `items` columns per chunk
+    share a row, whose kept values are in shared memory. elementwise: neighbouring blocks take the
+    same place of `lanes` outermost rows. column_stream: `items` columns per chunk
     of shared memory, `stages` chunks in flight. Scans: with two `stages` the next chunk is fetched
     while one is scanned.
     """

@@ -39,9 +39,10 @@ def is_chunked(node: g.Node, rows: frozenset[Rows]) -> bool:
 
 def _pays(x: g.Node, axes: tuple[int, ...], arch: Arch) -> bool:
     extents = tuple(x.shape[a] for a in axes)
-    if axes[-1] != len(x.shape) - 1 or chunk_extents(extents) is None:
-        return False
+    found = chunk_extents(extents) if axes[-1] == len(x.shape) - 1 else None
     rows, extent = x.size // prod(extents), prod(extents)
+    if found is None or rows * prod(found[0]) < arch.units:
+        return False
     long = extent * x.dtype.bytes > row_capacity(arch)
     return long or (4 * rows < 3 * arch.units and extent > LONGEST_CHUNK)
 

@@ -31,6 +31,8 @@ CLUSTER_THREADS = 512
 # 32-bit values that the threads of one block keep in registers; bytes of a core's own cache.
 REGISTER_VALUES = 1024 * 32
 CACHE_BYTES = 1 << 20
+# Broadcast values of this size do not survive in a GPU's cache beside a stream of others.
+REUSED_BYTES = 8 << 20
 SHARED_OVERHEAD = 4 << 10
 
 Accesses = tuple[tuple[str, Index], ...]
@@ -188,7 +190,17 @@ def _elementwise(
     per_thread = sum(buffers[n].dtype.bytes for n, _ in touched if buffers[n].role != "output")
     wanted = -(-arch.in_flight // (arch.threads * max(per_thread, 1) * vector))
     enough = points // (arch.units * arch.threads * vector)
-    return Tile(threads, vector, max(1, min(wanted, 4, enough)))
+    lanes = _rows_in_turn(rows, touched, buffers)
+    return Tile(threads, vector, max(1, min(wanted, 4, enough)), lanes)
+
+
+def _rows_in_turn(rows: tuple[Var, ...], touched: Accesses, buffers: Mapping[str, Buffer]) -> int:
+    """The extent of the outermost axis where blocks walk it first: large values are broadcast
+    along it, which a cache would have lost by the next row."""
+    if len(rows) < 2 or rows[0].extent == 1:
+        return 1
+    same = (buffers[n].nbytes for n, offset in touched if rows[0] not in ix.variables(offset))
+    return rows[0].extent if max(same, default=0) > REUSED_BYTES else 1
 
 
 def _row_reduce(
@@ -232,7 +244,7 @@ def cluster_tile(
         room = arch.shared // resident - SHARED_OVERHEAD
         blocks = _power_of_two_at_least(-(-size // room))
         if blocks <= arch.cluster:
-            return Tile(threads, vector, max(1, 16 // vector), threads * blocks)
+            return Tile(threads, vector, min(8, max(1, 16 // vector)), threads * blocks)
     return None
 
 
