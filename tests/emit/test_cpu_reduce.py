@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from emit.kernels import ANCHORS, all_folds, bag, by_rows, folds, norm, softmax
+from emit.kernels import ANCHORS, all_folds, bag, by_rows, folds, norm, softmax, special_values
 from emit.nests import (
     F32,
     Case,
@@ -19,6 +19,7 @@ from emit.nests import (
     var,
 )
 from fusewright.emit.cpu import cpu_kernel
+from fusewright.ir import dtypes as dt
 from fusewright.ir.kernel import Fold, Phase, Store
 
 # Sizes on both sides of the lane count, of a block, of the stack and of the flush limit.
@@ -33,7 +34,9 @@ def test_softmax(anchor):
 
 @pytest.mark.parametrize("anchor", ANCHORS)
 def test_special_values_and_types_in_every_fold(anchor):
-    check_together(all_folds(anchor), run_on_cpu)
+    whole_vectors = folds(anchor, special_values(40, 96), ("max", "min", "sum"))
+    double = folds(anchor, special_values(40, 96).double(), ("max", "min"), dt.FLOAT64)
+    check_together([*all_folds(anchor), whole_vectors, double], run_on_cpu)
 
 
 @pytest.mark.parametrize("anchor", ANCHORS)

@@ -23,12 +23,15 @@ from .spell import compute_c_type, convert
 class Accumulator:
     """Names of one fold's lane array and total; the `_at` names hold positions (argmax, argmin).
 
-    `blocked` when a total collects what blocks of a row give.
+    `blocked` when a total collects what blocks of a row give. `flagged` when a loop folds an
+    extremum of floats by OpenMP's own operator, which compilers combine in vectors, and notes apart
+    whether there was a NaN.
     """
 
     fold: Fold
     name: str
     blocked: bool = False
+    flagged: bool = False
 
     @property
     def lanes(self) -> str:
@@ -55,7 +58,7 @@ class Accumulator:
     def operator(self) -> str:
         """What an OpenMP reduction calls the fold."""
         plain = {"sum": "+", "prod": "*", "any": "|", "all": "&"}
-        return plain.get(self.kind, f"fw_{self.kind}")
+        return self.kind if self.flagged else plain.get(self.kind, f"fw_{self.kind}")
 
     @property
     def is_arg(self) -> bool:
@@ -69,6 +72,10 @@ class Accumulator:
     @property
     def is_float_sum(self) -> bool:
         return self.fold.kind == "sum" and self.dtype == FLOAT32
+
+    @property
+    def is_float_extremum(self) -> bool:
+        return self.kind in ("max", "min") and self.dtype.is_float
 
     @property
     def total_dtype(self) -> DType:
@@ -129,12 +136,30 @@ def reduction_clauses(accs: Sequence[Accumulator]) -> str:
     named: dict[str, list[str]] = {}
     for acc in accs:
         named.setdefault(acc.operator, []).append(acc.partial)
+        if acc.flagged:
+            named.setdefault("|", []).append(f"{acc.partial}_nan")
     return "".join(f" reduction({op} : {', '.join(names)})" for op, names in named.items())
 
 
 def declare_partial(acc: Accumulator, out: Writer) -> None:
     """The variable a row's loop folds into."""
     out.line(f"{c_type(acc.dtype, 'cpu')} {acc.partial} = {acc.identity};")
+    if acc.flagged:
+        out.line(f"int {acc.partial}_nan = 0;")
+
+
+def _fold_flagged(acc: Accumulator, value: Text, out: Writer) -> None:
+    """An extremum that passes over NaN, and the flag that there was one."""
+    here, sign = f"{acc.partial}_here", "<" if acc.kind == "max" else ">"
+    out.line(f"const {c_type(acc.dtype, 'cpu')} {here} = {value.code};")
+    out.line(f"{acc.partial} = {acc.partial} {sign} {here} ? {here} : {acc.partial};")
+    out.line(f"{acc.partial}_nan |= {here} != {here};")
+
+
+def settle_partial(acc: Accumulator, out: Writer) -> None:
+    """After the loop: a NaN is the extremum."""
+    if acc.flagged:
+        out.line(f"{acc.partial} = {acc.partial}_nan ? FW_NAN : {acc.partial};")
 
 
 def declare_scalar(acc: Accumulator, out: Writer) -> None:
@@ -155,7 +180,9 @@ def fold_values(
     for acc, value in zip(accs, values, strict=True):
         value = convert(value, acc.fold.body.dtype, acc.dtype, "cpu")
         target = f"{acc.lanes}{place}" if place else acc.partial
-        if acc.fold.position is None:
+        if acc.flagged:
+            _fold_flagged(acc, value, out)
+        elif acc.fold.position is None:
             out.line(combine(acc.kind, target, value.at(TERNARY)))
         else:
             at = env.index.text(acc.fold.position).code

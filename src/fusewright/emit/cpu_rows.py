@@ -21,6 +21,7 @@ from .cpu_folds import (
     flush_to_scalar,
     reduction_clauses,
     result,
+    settle_partial,
 )
 from .cpu_loops import is_parallel, nest, parallel_for, simd_pragma, write_stores
 from .cpu_nests import (
@@ -44,6 +45,8 @@ from .ctext import Text, Writer, c_type
 
 # Lanes of a row reduction: independent accumulators, for any vector width.
 ROW_LANES = 32
+# Rows of whole vectors need no scalar rest, for which flags of NaN would cost more than they save.
+VECTOR = 16
 
 
 def row_reduce(kernel: Kernel, env: Env, out: Writer) -> None:
@@ -132,7 +135,11 @@ class _Rows:
         for acc in accs if blocks.step else ():
             declare_scalar(acc, self.out)
         here = row_values(phase, self.kept, env.with_refs(self._keep_refs(env)), self.out)
-        accs = [replace(a, blocked=bool(blocks.step)) for a in accs]
+        whole = phase.cols[-1].extent % VECTOR == 0
+        accs = [
+            replace(a, blocked=bool(blocks.step), flagged=whole and a.is_float_extremum)
+            for a in accs
+        ]
         loops: list[LoopHead] = [plain_loop(env, self.out)] * (len(phase.cols) - 1)
         column_loops(
             phase.cols,
@@ -142,7 +149,7 @@ class _Rows:
             [*loops, self._simd_loop(env, reduction_clauses(accs))],
             begin=lambda: self._begin_partials(accs),
             body=lambda: write_point(phase, accs, "", here, self.out),
-            flush=lambda: self._flush_partials(accs if blocks.step else ()),
+            flush=lambda: self._flush_partials(accs, bool(blocks.step)),
         )
         refs = {a.fold.name: self._finish_partial(a) for a in accs}
         return env.with_refs(refs)
@@ -160,9 +167,11 @@ class _Rows:
         for acc in accs:
             declare_partial(acc, self.out)
 
-    def _flush_partials(self, accs: Sequence[Accumulator]) -> None:
+    def _flush_partials(self, accs: Sequence[Accumulator], blocked: bool) -> None:
         for acc in accs:
-            flush_partial(acc, self.out)
+            settle_partial(acc, self.out)
+            if blocked:
+                flush_partial(acc, self.out)
 
     def _flush(self, accs: Sequence[Accumulator], lanes: int) -> None:
         for acc in accs:
