@@ -8,6 +8,7 @@ from fusewright.ir import body as b
 from fusewright.ir import graph as g
 from fusewright.ir import index as ix
 from fusewright.ir.check import check_program
+from fusewright.ir.convolution import convolution
 from fusewright.ir.dtypes import FLOAT32
 from fusewright.ir.kernel import Kernel, LibraryCall
 from fusewright.run.interpret import interpret_graph, interpret_program
@@ -319,3 +320,33 @@ def test_rows_read_through_a_gather_count_in_the_choice_of_the_anchor():
     rows = g.gather(table, at, axis=0, index=(g.ix.const(0), g.ix.axis(2, 64)))
     for program in programs(graph_of(g.reduce("sum", rows, (1,)))):
         assert [k.anchor for k in kernels(program)] == ["column_reduce"]
+
+
+def _convolved(channels: int = 8, groups: int = 1):
+    image = tensor("image", 2, 8, 14, 13)
+    filters = tensor("filters", channels, 8 // groups, 3, 3, role="param")
+    return convolution(image, filters, (1, 1), (1, 1), (1, 1), groups)
+
+
+def _layouts_of_calls(graph):
+    program = schedule(graph, Context(), arch("cuda:sm_90a"))
+    (call,) = calls(program)
+    buffer = program.buffer(call.outs[0])
+    return buffer.strides == ix.channels_last(buffer.shape), [k.anchor for k in kernels(program)]
+
+
+def test_convolutions_keep_their_channels_inside_where_readers_turn_them_around():
+    y = _convolved()
+    pointwise = graph_of(g.unary("tanh", y))
+    assert _layouts_of_calls(pointwise) == (True, ["transpose", "transpose"])
+    folded = graph_of(g.reduce("max", g.unary("tanh", _convolved(64)), (1,)))
+    assert _layouts_of_calls(folded) == (True, ["transpose", "row_reduce"])
+    for graph in (pointwise, folded):
+        assert_same_values(graph)
+
+
+def test_convolutions_that_are_returned_or_normalised_keep_their_layout():
+    y = _convolved()
+    assert _layouts_of_calls(graph_of(y, g.unary("tanh", y)))[0] is False
+    assert _layouts_of_calls(graph_of(normalised(y, (2, 3))))[0] is False
+    assert _layouts_of_calls(graph_of(g.unary("tanh", _convolved(groups=2))))[0] is False

@@ -19,8 +19,13 @@ ANCHORS = {
     "row_scan": "gather_scan_sort",
 }
 # What no example has at small scale: planes for all multiprocessors with rows of odd length,
-# running sums of columns, and rows that fit no block.
+# running sums of columns, rows that fit no block, and loads across the stores.
 OTHERS = {
+    "transpose": """
+class Model(nn.Module):
+    def forward(self, x, y): return torch.tanh(x.permute(0, 2, 3, 1)) * y, x.mT + 1
+def get_inputs(): return [torch.randn(3, 37, 5, 70), torch.randn(3, 5, 70, 37)]
+""",
     "column_stream": """
 class Model(nn.Module):
     def forward(self, x): return x.sum(1) * 0.5, x.amax(1)

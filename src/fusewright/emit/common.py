@@ -119,8 +119,9 @@ def header(kernel: Kernel, buffers: Buffers) -> list[str]:
 
 
 def _shape_text(kernel: Kernel) -> str:
-    if kernel.anchor == "elementwise":
-        return f"every one of {_extent_text(kernel.rows)} points"
+    if kernel.anchor in ("elementwise", "transpose"):
+        turned = ", turned in shared memory" if kernel.anchor == "transpose" else ""
+        return f"every one of {_extent_text(kernel.rows)} points{turned}"
     phases = "; ".join(_phase_text(p) for p in kernel.phases)
     anchor = kernel.anchor.replace("_", " ")
     return f"{anchor} of {_extent_text(kernel.rows)} rows: {phases}"

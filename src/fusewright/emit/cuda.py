@@ -16,6 +16,7 @@ from .cuda_cluster import PORTABLE_CLUSTER, row_cluster
 from .cuda_loops import MAX_GRID, Launch, elementwise
 from .cuda_reduce import column_reduce, row_reduce
 from .cuda_stream import column_stream
+from .cuda_transpose import transpose
 
 # A block gets more shared memory than this only after its kernel asked for it.
 STATIC_SHARED_BYTES = 48 << 10
@@ -55,6 +56,8 @@ def cuda_kernel(kernel: Kernel, buffers: Buffers) -> KernelText:
     match kernel.anchor:
         case "elementwise":
             grid = elementwise(kernel, env, body)
+        case "transpose":
+            grid = transpose(kernel, env, body)
         case "row_reduce" | "row_scan":
             grid = row_reduce(kernel, env, body)
         case "column_reduce" | "column_scan":

@@ -472,6 +472,13 @@ def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
+def channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides of a tensor (N, C, *space) whose channels are neighbours in memory."""
+    n, c, *space = shape
+    inner = row_major((n, *space, c))
+    return (inner[0], inner[-1], *inner[1:-1])
+
+
 def flatten(index: Iterable[Index], strides: Iterable[int]) -> Index:
     """The element offset `sum(index * stride)`."""
     return add(const(0), *(mul(i, s) for i, s in zip(index, strides, strict=True)))

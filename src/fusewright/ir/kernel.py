@@ -139,6 +139,7 @@ class Phase:
 
 AnchorName = Literal[
     "elementwise",
+    "transpose",
     "row_reduce",
     "row_cluster",
     "column_reduce",
@@ -157,9 +158,10 @@ class Tile:
     `items` vectors per thread in flight; `lanes` threads that share one row (row_reduce, row_scan)
     or that split the columns (column_reduce, column_scan). row_cluster: `lanes / threads` blocks
     share a row, whose kept values are in shared memory. elementwise: neighbouring blocks take the
-    same place of `lanes` outermost rows. column_stream: `items` columns per chunk
-    of shared memory, `stages` chunks in flight. Scans: with two `stages` the next chunk is fetched
-    while one is scanned.
+    same place of `lanes` outermost rows. column_stream: `items` columns per chunk of shared memory,
+    `stages` chunks in flight. transpose: a tile has `lanes` points along the axis that its loads
+    walk, `threads * items` in all. Scans: with two `stages` the next chunk is fetched while one is
+    scanned.
     """
 
     threads: int = 256
@@ -232,6 +234,45 @@ def streamed_load(kernel_rows: tuple[Var, ...], phases: tuple[Phase, ...]) -> Lo
     offset = moving[0].offset
     whole = coefficient(offset, k) == j.extent and coefficient(offset, j) == 1
     return moving[0] if whole and not moving[0].indirect else None
+
+
+@dataclass(frozen=True, slots=True)
+class Transposition:
+    """Loads that are contiguous along `loaded` in a nest whose stores are along `stored`."""
+
+    loaded: Var
+    stored: Var
+    loads: tuple[Load, ...]
+
+
+# Loads that one tile of shared memory each is spent on.
+STAGED_LOADS = 4
+
+
+def transposition(rows: tuple[Var, ...], phases: tuple[Phase, ...]) -> Transposition | None:
+    """What a pointwise nest has to turn around in shared memory, if anything.
+
+    A guarded or indirect load is not staged: which elements it reads depends on more than the tile.
+    """
+    offsets = [s.offset for p in phases for s in p.stores]
+    bodies = [x for p in phases for x in p.bodies]
+    if any(p.cols for p in phases) or any(isinstance(e, Guarded) for e in walk(*bodies)):
+        return None
+    stored = [v for v in rows if all(coefficient(o, v) == 1 for o in offsets)]
+    if len(stored) != 1:
+        return None
+    (q,) = stored
+    across = [e for e in loads(*bodies) if not e.indirect and _is_across(e.offset, q)]
+    for p in rows:
+        staged = tuple(e for e in across if coefficient(e.offset, p) == 1)
+        if p != q and staged:
+            return Transposition(p, q, staged) if len(staged) <= STAGED_LOADS else None
+    return None
+
+
+def _is_across(offset: Index, v: Var) -> bool:
+    """Whether neighbours along v are apart in memory."""
+    return v in variables(offset) and coefficient(offset, v) not in (None, 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,12 +144,14 @@ def _run_call(call: LibraryCall, memory: Mapping[str, _Memory], device: torch.de
         raise IRError(f"{call.name}: {len(results)} results for {len(call.outs)} buffers")
     for name, value in zip(call.outs, results, strict=True):
         if name:
-            _keep_result(memory[name], value, extern=call.extern)
+            own_shape = call.extern or "conv" in call.function
+            _keep_result(memory[name], value, own_shape=own_shape)
 
 
-def _keep_result(memory: _Memory, value: Tensor, *, extern: bool) -> None:
-    """A foreign op's result has the buffer's shape; a contraction's is seen with other axes."""
-    if extern:
+def _keep_result(memory: _Memory, value: Tensor, *, own_shape: bool) -> None:
+    """A foreign op's result has the buffer's shape, and a convolution's; a product's is memory that
+    is seen with other axes."""
+    if own_shape:
         _fill(memory, value)
         return
     dense = value.contiguous().reshape(-1)

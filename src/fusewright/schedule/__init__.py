@@ -26,7 +26,7 @@ __all__ = ["schedule"]
 def schedule(graph: g.Graph, context: Context, arch: Arch) -> Program:
     """Everything one forward call executes on `arch`, in order."""
     graph = prepare(graph, arch)
-    plan = make_plan(graph)
+    plan = make_plan(graph, arch)
     refused: tuple[WhyNot, ...] = ()
     if plan.loops:
         refused = tuple(
@@ -37,7 +37,7 @@ def schedule(graph: g.Graph, context: Context, arch: Arch) -> Program:
             for c in plan.loops
         )
         graph = _without(graph, plan)
-        plan = make_plan(graph)
+        plan = make_plan(graph, arch)
     fusion = _fused(plan, arch)
     program = _Assembly(plan, fusion, arch).program(refused)
     return use_tensor_cores(program, arch, context.options)

@@ -6,7 +6,7 @@ What is not recognised is refused here and becomes a loop nest.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 from typing import TypeAlias
@@ -59,9 +59,16 @@ class CallPlan:
 PlanArg: TypeAlias = "Operand | g.Arg | tuple[PlanArg, ...]"
 
 
-def plan_contract(c: g.Contract, bias: g.Node | None, view: View) -> CallPlan | None:
-    """The library call for a contraction plus an optional bias (same shape), or None."""
+def plan_contract(
+    c: g.Contract, bias: g.Node | None, view: View, channels_last: bool = False
+) -> CallPlan | None:
+    """The library call for a contraction plus an optional bias (same shape), or None.
+
+    A convolution that takes and gives `channels_last` memory adds no bias: what follows it does.
+    """
     if (parameters := recognise(c)) is not None:
+        if channels_last:
+            return None if bias is not None else _plan_channels_last(c, parameters, view)
         return _plan_convolution(c, parameters, bias, view)
     return _plan_matmul(c, bias, view)
 
@@ -187,6 +194,16 @@ def _plan_convolution(
         function = f"torch.conv{rank}d"
     strides = ix.row_major(c.shape)
     return CallPlan(function, args, (), c.shape, strides, node_flops(c), (_describe(c),))
+
+
+def _plan_channels_last(c: g.Contract, p: Parameters, view: View) -> CallPlan:
+    plain = _plan_convolution(c, p, None, view)
+    assert plain is not None
+    x = plain.operands[0]
+    if x.strides != ix.channels_last(c.a.shape):
+        copy = g.permute(c.a, (0, *range(2, len(c.a.shape)), 1))
+        x = Operand(copy, c.a.shape, ix.channels_last(c.a.shape))
+    return replace(plain, args=(x, *plain.args[1:]), strides=ix.channels_last(c.shape))
 
 
 def _whole(x: g.Node, view: View) -> Operand:

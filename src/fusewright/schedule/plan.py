@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from ..ir import graph as g
 from ..ir import index as ix
 from ..ir.index import Index, Var
+from ..target.arch import Arch
 from .fuse import has_name
+from .layout import channels_last
 from .library import CallPlan, Operand, PlanArg, StridedView, plan_contract, plan_extern, tensors_in
 
 # A chain of pointwise operations longer than this is cut: compilers slow down on huge expressions.
@@ -42,6 +44,7 @@ class Plan:
     externs: dict[g.Call, ExternPlan] = field(default_factory=dict)
     required: dict[g.Node, None] = field(default_factory=dict)
     loops: dict[g.Contract, None] = field(default_factory=dict)
+    channels_last: frozenset[g.Contract] = frozenset()
 
     def strides(self, sink: g.Node) -> tuple[int, ...]:
         """Element strides of a sink in memory."""
@@ -122,12 +125,13 @@ class Plan:
         return self.externs[call]
 
 
-def make_plan(graph: g.Graph) -> Plan:
+def make_plan(graph: g.Graph, arch: Arch) -> Plan:
     """The plan of a graph whose low-reuse contractions are reductions already (`prepare`)."""
-    plan = Plan(graph, g.users(graph.roots), _layouts(graph))
+    users = g.users(graph.roots)
+    plan = Plan(graph, users, _layouts(graph), channels_last=channels_last(graph, users, arch))
     for node in graph.nodes():
         if isinstance(node, g.Contract):
-            planned = plan_contract(node, None, plan.view)
+            planned = plan_contract(node, None, plan.view, node in plan.channels_last)
             if planned is None:
                 plan.loops[node] = None
             else:
@@ -244,7 +248,8 @@ def _fold_bias(plan: Plan, node: g.Node) -> None:
         plain = bias.x if isinstance(bias, g.Cast) else bias
         alone = isinstance(c, g.Contract) and len(plan.users[c]) == len(plan.users[product]) == 1
         if alone and c.dtype == node.dtype == plain.dtype and c not in plan.graph.roots:
-            planned = plan_contract(c, plain, plan.view)  # type: ignore[arg-type]
+            last = c in plan.channels_last
+            planned = plan_contract(c, plain, plan.view, last)  # type: ignore[arg-type]
             if planned is not None and _same_layout(plan, node, planned):
                 plan.contracts[node] = planned
                 return

@@ -9,7 +9,16 @@ from math import gcd, prod
 from ..ir import body as b
 from ..ir import index as ix
 from ..ir.index import Index, Var
-from ..ir.kernel import AnchorName, Buffer, Phase, Tile, shared_slots, streamed_load
+from ..ir.kernel import (
+    AnchorName,
+    Buffer,
+    Phase,
+    Tile,
+    Transposition,
+    shared_slots,
+    streamed_load,
+    transposition,
+)
 from ..target.arch import Arch
 
 # Shared memory of one chunk of a stream: three of them fit a multiprocessor.
@@ -34,6 +43,8 @@ CACHE_BYTES = 1 << 20
 # Broadcast values of this size do not survive in a GPU's cache beside a stream of others.
 REUSED_BYTES = 8 << 20
 SHARED_OVERHEAD = 4 << 10
+# Points of a transposed tile: eight loads in flight for each of 256 threads.
+TURNED_POINTS = 2048
 
 Accesses = tuple[tuple[str, Index], ...]
 
@@ -62,7 +73,8 @@ def choose_anchor(
 ) -> AnchorName:
     """Which way the nest is walked: along contiguous cols, else along the rows."""
     if not any(p.cols for p in phases):
-        return "elementwise"
+        turned = arch.kind == "cuda" and transposition(rows, phases) is not None
+        return "transpose" if turned else "elementwise"
     if arch.kind == "cuda" and _slides(rows, phases):
         return "column_reduce"
     along_cols = along_rows = 0
@@ -169,6 +181,8 @@ def choose_tile(
         return Tile(threads=1)
     if anchor == "elementwise":
         return _elementwise(rows, phases, buffers, arch)
+    if anchor == "transpose" and (turned := transposition(rows, phases)) is not None:
+        return _transpose(turned)
     if anchor == "column_stream" and (tile := _stream_tile(rows, phases, buffers, arch)):
         return tile
     if anchor == "row_scan":
@@ -201,6 +215,15 @@ def _rows_in_turn(rows: tuple[Var, ...], touched: Accesses, buffers: Mapping[str
         return 1
     same = (buffers[n].nbytes for n, offset in touched if rows[0] not in ix.variables(offset))
     return rows[0].extent if max(same, default=0) > REUSED_BYTES else 1
+
+
+def _transpose(turned: Transposition) -> Tile:
+    """Tiles of about the same number of points, whole warps along either axis where it is long."""
+    most = _power_of_two_at_least(turned.stored.extent)
+    along = min(_power_of_two_at_least(turned.loaded.extent), TURNED_POINTS // min(most, 64))
+    across = min(most, TURNED_POINTS // along)
+    threads = min(256, along * across)
+    return Tile(threads, 1, along * across // threads, along)
 
 
 def _row_reduce(
