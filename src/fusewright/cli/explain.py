@@ -19,7 +19,7 @@ from fusewright.pipeline import Compilation
 from fusewright.rewrite import Rewrite
 
 from .equations import model_equations, wrapped
-from .figures import delta, duration, quantity
+from .figures import delta, duration, product_rate, quantity
 from .steps import StepRow, step_rows
 
 INDENT = 2
@@ -280,9 +280,10 @@ def _program(c: Compilation, width: int) -> Iterator[RenderableType]:
 
 
 def _product_rate(c: Compilation) -> str:
-    if not any(isinstance(s, Kernel) and s.anchor == "contraction" for s in c.program.steps):
-        return ""
-    return f", split products at {quantity(c.arch.product_rate, 'FLOP/s')}"
+    kernels = (s for s in c.program.steps if isinstance(s, Kernel))
+    schemes = dict.fromkeys(k.scheme for k in kernels if k.scheme)
+    rates = (f", {s} products at {quantity(product_rate(s, c.arch), 'FLOP/s')}" for s in schemes)
+    return "".join(rates)
 
 
 STYLES = {"kernel": "bold", "library": "bold magenta", "extern": "bold yellow"}

@@ -41,8 +41,15 @@ def floor_seconds(step: Step, flops: float, moved: float, arch: Arch, program: P
     traffic = moved / max(arch.copy_rate, arch.read_rate)
     if isinstance(step, LibraryCall) and _may_use_tensor_cores(step, arch, program):
         return traffic
-    product = isinstance(step, Kernel) and step.anchor == "contraction"
-    return max(traffic, flops / (arch.product_rate if product else arch.float_rate))
+    scheme = step.scheme if isinstance(step, Kernel) else ""
+    return max(traffic, flops / (product_rate(scheme, arch) if scheme else arch.float_rate))
+
+
+def product_rate(scheme: str, arch: Arch) -> float:
+    """FLOP/s of a contraction kernel's products."""
+    if scheme == "split" or arch.native is None:
+        return arch.product_rate
+    return arch.native.tf32_flops if scheme == "tf32" else arch.native.library_flops
 
 
 def _may_use_tensor_cores(call: LibraryCall, arch: Arch, program: Program) -> bool:

@@ -3,7 +3,7 @@
 No statement of a kernel's body is printed here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
 from fusewright.ir.body import Apply, Checked, Expr, walk
@@ -25,9 +25,9 @@ def buffer_order(kernel: Kernel) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*kernel.reads, *kernel.writes, *workspace)))
 
 
-def kernel_env(kernel: Kernel, dialect: DialectName) -> Env:
-    """The names of the kernel's parameters and loop variables."""
-    names = Names()
+def kernel_env(kernel: Kernel, dialect: DialectName, taken: Iterable[str] = ()) -> Env:
+    """The names of the kernel's parameters and loop variables, none of which is in `taken`."""
+    names = Names(taken)
     pointers = {b: names.fresh(b) for b in buffer_order(kernel)}
     columns = [v for p in kernel.phases for v in p.cols]
     variables = {v: names.fresh(v.name) for v in dict.fromkeys((*kernel.rows, *columns))}
@@ -103,12 +103,21 @@ def traffic(kernel: Kernel, buffers: Buffers) -> Traffic:
     )
 
 
+_SCHEMES = {
+    "split": "as accurate as float32: three of float16 terms, six of bfloat16 where that fails",
+    "native": "in the operands' type, accumulated in float32",
+    "bf16": "of operands rounded to bfloat16, accumulated in float32",
+    "tf32": "of operands rounded to TF32, accumulated in float32",
+}
+
+
 def header(kernel: Kernel, buffers: Buffers) -> list[str]:
     """The comment above a kernel: what it computes, from where, its tile, what it moves."""
     moved = traffic(kernel, buffers)
     t = kernel.tile
     lines = [
         f"{function_name(kernel)}: {_shape_text(kernel)}.",
+        *([f"Products {_SCHEMES[kernel.scheme]}."] if kernel.scheme else []),
         *([f"Computes {', '.join(kernel.covers)}."] if kernel.covers else []),
         *([f"From {', '.join(kernel.origins)}."] if kernel.origins else []),
         f"Reads {_shapes(kernel.reads, buffers)}; writes {_shapes(kernel.writes, buffers)}.",

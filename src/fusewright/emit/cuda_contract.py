@@ -37,6 +37,7 @@ ACCUMULATOR = "acc"
 _LOCAL_INCLUDE = re.compile(r'^#include "(.*)"\n', re.M)
 _ONCE = "#pragma once\n"
 _SYSTEM_INCLUDE = re.compile(r"^#include <.*>\n", re.M)
+_HOLE_NAMES = (ACCUMULATOR, "p", "q", "Value", "Tile", "hole", "problem", "index")
 _COMBINE = {
     "sum": "p[{0}] += q[{0}];",
     "prod": "p[{0}] *= q[{0}];",
@@ -45,10 +46,12 @@ _COMBINE = {
 }
 
 
-def skeleton_text() -> str:
-    """The matrix product's skeleton as one text: its files in the order of inclusion."""
+def skeleton_text(roots: Sequence[str] = (ROOT,)) -> str:
+    """The matrix products' skeletons as one text: their files in the order of inclusion."""
     files: dict[str, str] = {}
-    _include(ROOT, files)
+    for root in dict.fromkeys(roots):
+        if root not in files:
+            _include(root, files)
     text = "\n".join(files.values())
     includes = dict.fromkeys(_SYSTEM_INCLUDE.findall(text))
     return "".join(includes) + "\n" + _SYSTEM_INCLUDE.sub("", text).strip() + "\n"
@@ -65,11 +68,12 @@ def _include(name: str, files: dict[str, str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ContractionText:
-    """The hole (device code) and the host function of a contraction, and their name."""
+    """The hole (device code) and the host function of a contraction, their name, its skeleton."""
 
     device: str
     host: str
     name: str
+    skeleton: str = ROOT
 
     def launch(self, arguments: Sequence[str]) -> list[str]:
         """The host statements that enqueue it on `stream` with the given pointers."""
@@ -104,16 +108,19 @@ def _matrices(kernel: Kernel) -> _Matrices:
     return _Matrices(distinct[0], named.get("b", one), named.get("m", one), named.get("n", one))
 
 
+def hole_env(kernel: Kernel) -> Env:
+    """Names inside a hole: its functions' parameters are called as the skeletons call them."""
+    names = {"b": "batch", "m": "m", "n": "n"}
+    env = kernel_env(kernel, "cuda", (*names.values(), *_HOLE_NAMES))
+    axes = (*kernel.rows, *kernel.phases[0].cols)
+    return env.with_variables({v: names[v.name] for v in axes})
+
+
 def contraction(kernel: Kernel, buffers: Buffers) -> ContractionText:
     """The text of a contraction kernel."""
-    env, parts = kernel_env(kernel, "cuda"), _matrices(kernel)
-    known: dict[Var, str] = {}
-    for axis, name in ((parts.batch, "batch"), (parts.m, "m"), (parts.n, "n")):
-        if isinstance(axis, Var):
-            known[axis] = name
-    env = env.with_variables(known)  # type: ignore[arg-type]
+    env, parts = hole_env(kernel), _matrices(kernel)
     name = function_name(kernel)
-    members, partials = _members(kernel), _partials(kernel)
+    members, partials = members_of(kernel), kernel_partials(kernel)
     out = Writer()
     out.extend(header(kernel, buffers))
     with out.block(f"struct {name}_hole"):
@@ -122,28 +129,28 @@ def contraction(kernel: Kernel, buffers: Buffers) -> ContractionText:
             const = "" if b in kernel.writes else "const "
             out.line(f"{const}{c_type(buffers[b].dtype, 'cuda')}* {env.pointers[b]};")
         _apply(kernel, partials, env, out)
-        _fold_functions(kernel, partials, env, out)
+        fold_functions(kernel, partials, env, out)
     out.lines[-1] = "};"
     host = _host(kernel, parts, members, buffers, env)
     return ContractionText(out.text, host, name)
 
 
-def _members(kernel: Kernel) -> list[str]:
+def members_of(kernel: Kernel) -> list[str]:
     """Buffers the hole touches: all but the operands and the workspace."""
     used: dict[str, None] = {}
     for p in kernel.phases:
         for body in p.bodies:
-            inner = _without_dot(body)
+            inner = without_dot(body)
             used.update((e.buffer, None) for e in walk(inner) if isinstance(e, Load))
         used.update((s.buffer, None) for s in p.stores)
     return list(used)
 
 
-def _without_dot(e: Expr) -> Expr:
+def without_dot(e: Expr) -> Expr:
     return rebuild(e, lambda x: Ref(x.dtype, ACCUMULATOR) if isinstance(x, Dot) else None, {})
 
 
-def _partials(kernel: Kernel) -> tuple[Partial, ...]:
+def kernel_partials(kernel: Kernel) -> tuple[Partial, ...]:
     found = partials_of(kernel.phases)
     if found is None:
         raise IRError(f"{kernel.name}: its folds need more than one pass over the product")
@@ -164,14 +171,14 @@ def _apply(kernel: Kernel, partials: Sequence[Partial], env: Env, out: Writer) -
     head = "__device__ void apply(int batch, int m, int n, float acc, float* p) const"
     with out.block(head):
         env = env.with_refs({ACCUMULATOR: Text("acc")})
-        bodies = [_without_dot(s.body) for s in first.stores]
-        bodies += [_without_dot(e) for p in partials for e in (p.value, p.weight or ONE)]
+        bodies = [without_dot(s.body) for s in first.stores]
+        bodies += [without_dot(e) for p in partials for e in (p.value, p.weight or ONE)]
         values = evaluate(bodies, env, out)
         _write(first.stores, values, env, out)
         if partials:
             folded = values[len(first.stores) :]
             pairs = zip(partials, folded[::2], folded[1::2], strict=True)
-            words = [w for p, value, weight in pairs for w in _element_words(p, value, weight, env)]
+            words = [w for p, value, weight in pairs for w in element_words(p, value, weight, env)]
             out.line(f"const float q[{len(words)}] = {{{', '.join(words)}}};")
             out.line("partial_merge(p, q);")
 
@@ -179,7 +186,7 @@ def _apply(kernel: Kernel, partials: Sequence[Partial], env: Env, out: Writer) -
 ONE = Lit(FLOAT32, 1.0)
 
 
-def _element_words(p: Partial, value: Text, weight: Text, env: Env) -> list[str]:
+def element_words(p: Partial, value: Text, weight: Text, env: Env) -> list[str]:
     """The partial of a single element."""
     if p.form == "best":
         assert p.fold.position is not None
@@ -211,7 +218,7 @@ def _write(stores: Sequence[Store], values: Sequence[Text], env: Env, out: Write
         out.line(f"{env.pointers[s.buffer]}[{env.index.text(s.offset).code}] = {value.code};")
 
 
-def _fold_functions(kernel: Kernel, partials: Sequence[Partial], env: Env, out: Writer) -> None:
+def fold_functions(kernel: Kernel, partials: Sequence[Partial], env: Env, out: Writer) -> None:
     """How parts of the folds merge, and what follows them per row (or column)."""
     words = [w for p in partials for w in _identity(p)]
     starts = [0]

@@ -10,11 +10,12 @@ from typing import Protocol
 
 from fusewright.ir.kernel import Buffer, Kernel, Program
 
-from .common import buffer_order, function_name, has_checks, signature
+from .common import Buffers, buffer_order, function_name, has_checks, signature
 from .cpu import cpu_kernel
 from .ctext import Names, Writer, c_type
 from .cuda import KernelText, cuda_kernel
 from .cuda_contract import ContractionText, contraction, skeleton_text
+from .cuda_native import native_contraction
 from .helpers import cpu_helpers, cuda_helpers
 from .spell import DialectName
 
@@ -113,7 +114,7 @@ def _cuda_unit(program: Program, segments: Sequence[Segment]) -> str:
     buffers = {b.name: b for b in program.buffers}
     kernels = [k for s in segments for k in s]
     texts = {
-        k.name: contraction(k, buffers) if k.anchor == "contraction" else cuda_kernel(k, buffers)
+        k.name: _contraction(k, buffers) if k.anchor == "contraction" else cuda_kernel(k, buffers)
         for k in kernels
     }
     device = "\n".join(texts[k.name].device for k in kernels)
@@ -124,12 +125,17 @@ def _cuda_unit(program: Program, segments: Sequence[Segment]) -> str:
             *(_cuda_entry(program, s, n, texts) for n, s in enumerate(segments)),
         )
     )
-    skeleton = f"{skeleton_text()}\n" if products else ""
+    skeleton = f"{skeleton_text([t.skeleton for t in products])}\n" if products else ""
     return (
         f"{skeleton}// ---- device code\n\n{cuda_helpers(device)}{device}\n"
         f"// ---- host code: launches on the caller's stream\n\n"
         f"#ifndef __CUDACC_RTC__\n{entries}#endif\n"
     )
+
+
+def _contraction(kernel: Kernel, buffers: Buffers) -> ContractionText:
+    printer = contraction if kernel.scheme == "split" else native_contraction
+    return printer(kernel, buffers)
 
 
 def _cuda_entry(

@@ -150,6 +150,11 @@ AnchorName = Literal[
 ]
 
 
+# How a contraction's products are computed. split: float32 from three products of float16 terms.
+# native: in the operands' 16-bit type. bf16, tf32: float32 operands rounded to that type.
+Scheme = Literal["", "split", "native", "bf16", "tf32"]
+
+
 @dataclass(frozen=True, slots=True)
 class Tile:
     """How a nest maps to the machine; printed in the kernel's header and accepted as an override.
@@ -176,7 +181,8 @@ class Kernel:
     """A loop nest. `reads` and `writes` name its buffers in parameter order.
 
     `covers` are the level-1 operations it computes, `origins` the user's source lines. `workspace`
-    names a buffer of bytes that the kernel uses as it likes ("": none).
+    names a buffer of bytes that the kernel uses as it likes ("": none). `scheme` is that of a
+    contraction.
     """
 
     name: str
@@ -189,6 +195,7 @@ class Kernel:
     covers: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     workspace: str = ""
+    scheme: Scheme = ""
 
     @property
     def row_count(self) -> int:

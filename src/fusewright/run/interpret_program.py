@@ -29,7 +29,7 @@ from fusewright.ir.body import (
     Load,
     Ref,
 )
-from fusewright.ir.dtypes import DType
+from fusewright.ir.dtypes import DType, compute_type
 from fusewright.ir.graph import Device, Verbatim
 from fusewright.ir.index import Conds, Index, Var
 from fusewright.ir.kernel import (
@@ -338,12 +338,13 @@ class _Point:
                 raise IRError(f"no meaning is known for {type(e).__name__}")
 
     def _dot(self, e: Dot) -> Tensor:
-        total = torch.zeros((1, 1), dtype=torch_dtype(e.dtype), device=self._device)
+        wide = torch_dtype(compute_type(e.dtype))
+        total = torch.zeros((1, 1), dtype=wide, device=self._device)
         for k in range(e.k.extent):
             at = torch.tensor([[k]], device=self._device)
             inner = _Point(self.rows, {**self.env, e.k: at}, self.shape)
-            total = total + inner.value(e.x) * inner.value(e.y)
-        return total
+            total = total + inner.value(e.x).to(wide) * inner.value(e.y).to(wide)
+        return total.to(torch_dtype(e.dtype))
 
     def _typed(self, e: Expr, value: Tensor) -> Tensor:
         if value.dtype != torch_dtype(e.dtype):

@@ -11,13 +11,15 @@ from dataclasses import dataclass, replace
 
 from ..ir import body as b
 from ..ir import index as ix
-from ..ir.dtypes import FLOAT32, UINT8
+from ..ir import native
+from ..ir.dtypes import FLOAT32, UINT8, DType
 from ..ir.index import Index, Var
 from ..ir.kernel import (
     Buffer,
     Kernel,
     LibraryCall,
     Program,
+    Scheme,
     Step,
     Store,
     Strided,
@@ -26,10 +28,11 @@ from ..ir.kernel import (
 )
 from ..ir.onepass import partials_of
 from ..options import Options
-from ..target.arch import Arch, Products
+from ..target.arch import Arch, NativeProducts, Products
 from ..target.program_cost import strided_in
 from .gate import CHUNK, TILE_PLANES, Size, times
 from .hosting import Element, Hosted, host, variables
+from .native_gate import library_seconds, native_seconds, rounded_scheme
 
 FOLD_ROWS = 16  # rows that share a partial result: emit/skeletons/gemm_sm90_config.cuh
 
@@ -46,6 +49,8 @@ class Product:
     m: int
     n: int
     k: int
+    dtype: DType
+    scheme: Scheme
 
     @property
     def out(self) -> str:
@@ -58,58 +63,89 @@ class Product:
 
 
 def use_tensor_cores(program: Program, arch: Arch, options: Options) -> Program:
-    """The program with its large float32 products as contraction kernels, where that pays."""
-    if arch.products is None or options.precision == "ieee":
+    """The program with its large products as contraction kernels, where that pays."""
+    if arch.products is None or arch.native is None:
         return program
     why_not: list[WhyNot] = []
     for call in [s for s in program.steps if isinstance(s, LibraryCall)]:
-        product = _product(call, program)
+        product = _product(call, program, options)
         if product is None:
             continue
-        if (reason := refusal(product, arch.products)) is not None:
+        product = _with_faster_scheme(product, arch.products, arch.native)
+        hosted = _hosted(program, product, _element(product), arch)
+        if (reason := refusal(product, hosted, arch.products, arch.native)) is not None:
             why_not.append(WhyNot(f"{call.covers[0]} on the tensor cores", reason))
             continue
-        program = _replaced(program, product, arch)
+        program = _replaced(program, product, hosted)
     return replace(program, why_not=(*program.why_not, *why_not))
 
 
-def _product(call: LibraryCall, program: Program) -> Product | None:
-    """The float32 product a call computes, if it is one."""
+def _product(call: LibraryCall, program: Program, options: Options) -> Product | None:
+    """The product a call computes, if it is one that a scheme may compute."""
     if call.function not in ("torch.mm", "torch.addmm", "torch.bmm"):
         return None
-    if program.buffer(call.outs[0]).dtype != FLOAT32:
+    dtype = program.buffer(call.outs[0]).dtype
+    scheme = rounded_scheme(dtype, options)
+    if scheme == "" and (dtype != FLOAT32 or options.precision == "ieee"):
         return None
     *before, left, right = call.args
     bias = before[0] if before else None
     assert isinstance(left, Strided) and isinstance(right, Strided)
     batch = left.shape[0] if len(left.shape) == 3 else 1
     (m, k), n = left.shape[-2:], right.shape[-1]
-    return Product(call, left, right, bias if isinstance(bias, Strided) else None, batch, m, n, k)
+    bias = bias if isinstance(bias, Strided) else None
+    return Product(call, left, right, bias, batch, m, n, k, dtype, scheme or "split")
 
 
-def refusal(p: Product, rates: Products) -> str | None:
+def _with_faster_scheme(p: Product, rates: Products, own: NativeProducts) -> Product:
+    """A product that may be rounded as the split one where that is faster: with few rows."""
+    size = Size(p.batch, p.m, p.n, p.k)
+    split = times(size, rates).skeleton
+    may = p.dtype == FLOAT32 and p.scheme != "split"
+    slower = may and native_seconds(size, p.scheme, False, own) > split
+    return replace(p, scheme="split") if slower else p
+
+
+def refusal(
+    p: Product, hosted: Hosted, rates: Products, own: NativeProducts
+) -> str | None:
     """Why the library keeps the product, or None: unit strides and modelled time decide."""
-    for x in (p.left, p.right):
-        if 1 not in x.strides[-2:]:
-            return "neither axis of an operand is contiguous"
-    both = times(Size(p.batch, p.m, p.n, p.k), rates)
-    return None if both.pays else both.text
+    size = Size(p.batch, p.m, p.n, p.k)
+    library = times(size, rates).library
+    if p.scheme == "split":
+        for x in (p.left, p.right):
+            if 1 not in x.strides[-2:]:
+                return "neither axis of an operand is contiguous"
+        both = times(size, rates)
+        return None if both.pays else both.text
+    if p.scheme == "native":
+        if not hosted.rest:
+            return "nothing that follows can be computed with it, and the library's is as fast"
+        stores = sum(s.buffer != p.out for s in hosted.stores)
+        library = library_seconds(size, len(hosted.rest), stores, own)
+    ours = native_seconds(size, p.scheme, bool(hosted.folding), own)
+    if ours < library:
+        return None
+    return (
+        f"the library's product and what follows take about {library * 1e6:.0f} us, "
+        f"the product with all that in it {ours * 1e6:.0f} us"
+    )
 
 
 # ------------------------------------------------------------------------------- the new kernel
 
 
-def _replaced(program: Program, p: Product, arch: Arch) -> Program:
+def _replaced(program: Program, p: Product, hosted: Hosted) -> Program:
     """The program with the product and what its readers leave to it as one step."""
     element = _element(p)
-    hosted = _hosted(program, p, element, arch)
     steps = _with_rest(program.steps, hosted)
     if _still_read(replace(program, steps=tuple(steps)), p):
         store = Store(p.out, element.offset, element.value)
         hosted = replace(hosted, stores=(store, *hosted.stores))
     gone = () if p.out in hosted.written else (p.out,)
     kernel = _kernel(program, p, hosted, element)
-    space = Buffer(f"{kernel.name}_space", (workspace_bytes(p, kernel),), UINT8, (1,), "temp")
+    size = workspace_bytes(p, kernel) if p.scheme == "split" else native.workspace_bytes(kernel)
+    space = Buffer(f"{kernel.name}_space", (size,), UINT8, (1,), "temp")
     kernel = replace(kernel, workspace=space.name)
     buffers = tuple(x for x in program.buffers if x.name not in gone)
     return replace(
@@ -186,13 +222,22 @@ def _element(p: Product) -> Element:
 
     def load(x: Strided, row: Index, column: Index) -> b.Load:
         index = (batch, row, column)[-len(x.shape) :]
-        return b.Load(FLOAT32, x.buffer, ix.flatten(index, x.strides) + x.offset)
+        return b.Load(p.dtype, x.buffer, ix.flatten(index, x.strides) + x.offset)
 
-    value: b.Expr = b.Dot(FLOAT32, k, load(p.left, m, k), load(p.right, k, n))
+    value: b.Expr = b.Dot(p.dtype, k, load(p.left, m, k), load(p.right, k, n))
     if p.bias is not None:
         offset = ix.flatten((n,), p.bias.strides[-1:]) + p.bias.offset
-        value = b.Apply(FLOAT32, "add", (value, b.Load(FLOAT32, p.bias.buffer, offset)))
+        terms = (value, b.Load(p.dtype, p.bias.buffer, offset))
+        value = _rounded(b.Apply(FLOAT32, "add", tuple(map(_wide, terms))), p.dtype)
     return Element(value, p.out, batch, m, n)
+
+
+def _wide(e: b.Expr) -> b.Expr:
+    return e if e.dtype == FLOAT32 else b.Convert(FLOAT32, e)
+
+
+def _rounded(e: b.Expr, dtype: DType) -> b.Expr:
+    return e if e.dtype == dtype else b.Convert(dtype, e)
 
 
 def _kernel(program: Program, p: Product, hosted: Hosted, element: Element) -> Kernel:
@@ -208,9 +253,10 @@ def _kernel(program: Program, p: Product, hosted: Hosted, element: Element) -> K
         phases,
         tuple(dict.fromkeys(e.buffer for f in phases for e in b.loads(*f.bodies))),
         tuple(dict.fromkeys(s.buffer for f in phases for s in f.stores)),
-        Tile(threads=384, vector=1, items=1, lanes=1, stages=4),
+        Tile(threads=384, stages=4 if p.scheme == "split" else 3),
         (*p.call.covers, *(c for s in served for c in s.covers)),
         tuple(dict.fromkeys(o for s in (p.call, *served) for o in s.origins)),
+        scheme=p.scheme,
     )
 
 

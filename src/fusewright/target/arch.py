@@ -27,6 +27,36 @@ class Products:
     margin: float
 
 
+@dataclass(frozen=True, slots=True)
+class NativeProducts:
+    """Measured facts of products in the tensor core's own types, for the gate.
+
+    Seconds: of the `launches` around a product, of a `chunk` of 128 bytes along k in one wave of
+    wide tiles (a narrow one takes 0.6 of it), of a wave's `epilogue` where that takes longer, of
+    what a `fold` adds, of a kernel behind the library's product (`pass_launch`). Bytes per second:
+    `pack_rate` of a conversion, `memory_rate` of such a kernel. The library's 16-bit product is a
+    roofline of `library_flops` and `library_bytes`, and `library_launch`; `tf32_flops` is the rate
+    of TF32 products. `clusters` of two multiprocessors run at a time.
+    """
+
+    clusters: int
+    launches: float
+    chunk: float
+    epilogue: float
+    fold: float
+    pack_rate: float
+    library_flops: float
+    library_bytes: float
+    library_launch: float
+    memory_rate: float
+    pass_launch: float
+    tf32_flops: float
+
+
+# Fitted on an H100 to benchmarks/results/gemm_half_h100.json.
+H100_NATIVE = NativeProducts(
+    66, 13e-6, 0.72e-6, 15e-6, 10e-6, 2.5e12, 780e12, 2.5e12, 6e-6, 3e12, 3e-6, 350e12
+)
 # Fitted on an H100 to benchmarks/results/gemm_h100_time.json.
 H100_PRODUCTS = Products(66, 10e-6, 1.1e-6, 3.5e-6, 2.95e12, 2.5e12, 48e12, 2.9e12, 0.9)
 
@@ -62,6 +92,7 @@ class Arch:
     shared: int = 0
     product_rate: float = 0.0
     products: Products | None = None
+    native: NativeProducts | None = None
 
 
 ARCHS = (
@@ -83,6 +114,7 @@ ARCHS = (
         shared=227 << 10,
         product_rate=262e12,
         products=H100_PRODUCTS,
+        native=H100_NATIVE,
     ),
     Arch(
         "cuda:sm_80",
