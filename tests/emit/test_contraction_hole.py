@@ -66,7 +66,7 @@ extern "C" void drive(void** members, const float* product, int rows, int cols) 
 @pytest.fixture
 def always(monkeypatch):
     """The skeleton wins whatever the shape."""
-    monkeypatch.setattr(contraction, "refusal", lambda product, rates: None)
+    monkeypatch.setattr(contraction, "refusal", lambda *product: None)
 
 
 def build(program: Program, folder: Path) -> tuple[ctypes.CDLL, list[str]]:

@@ -7,9 +7,11 @@ from fusewright.context import Context
 from fusewright.emit.unit import segments, translation_unit
 from fusewright.ir import graph as g
 from fusewright.ir.check import check_program
+from fusewright.ir.dtypes import BFLOAT16, FLOAT16, FLOAT32
 from fusewright.ir.kernel import Kernel, LibraryCall
 from fusewright.options import Options
 from fusewright.run.interpret import interpret_graph, interpret_program
+from fusewright.run.scalars import torch_dtype
 from fusewright.schedule import contraction, schedule
 from fusewright.target.arch import arch
 from schedule.graphs import graph_of, matmul, tensor
@@ -19,7 +21,7 @@ SM90 = arch("cuda:sm_90a")
 @pytest.fixture
 def always(monkeypatch):
     """The skeleton wins whatever the shape."""
-    monkeypatch.setattr(contraction, "refusal", lambda product, rates: None)
+    monkeypatch.setattr(contraction, "refusal", lambda *product: None)
 
 
 def check_values(graph, program):
@@ -108,3 +110,63 @@ def test_large_products_are_taken_from_the_library(shape):
     a, b = tensor("a", m, k), tensor("b", n, k, role="param")
     program = schedule(graph_of(matmul(a, g.permute(b, (1, 0)))), Context(), SM90)
     assert [s.anchor for s in program.steps if isinstance(s, Kernel)] == ["contraction"]
+
+
+def narrow(dtype, m, n, k):
+    """gelu(x w^T + bias) as PyTorch computes it in a 16-bit type: rounded after every op."""
+    a, b = g.input_("a", (m, k), dtype), g.input_("b", (n, k), dtype, "param")
+    bias = g.input_("bias", (n,), dtype, "param")
+
+    def wide(x):
+        return g.cast(x, FLOAT32)
+
+    hidden = g.binary("add", wide(matmul(a, g.permute(b, (1, 0)))), wide(g.expand(bias, (m, n))))
+    return g.cast(g.unary("tanh", wide(g.cast(hidden, dtype))), dtype)
+
+
+@pytest.mark.parametrize("dtype", [BFLOAT16, FLOAT16])
+def test_16_bit_products_take_what_follows(dtype, always):
+    graph = graph_of(narrow(dtype, 6, 24, 16))
+    program = schedule(graph, Context(), SM90)
+    (kernel,) = program.steps
+    assert isinstance(kernel, Kernel) and kernel.scheme == "native"
+    check_program(program)
+    torch.manual_seed(0)
+    kind = torch_dtype(dtype)
+    inputs = {s.name: torch.randn(s.node.shape).to(kind) for s in graph.inputs}
+    expected = interpret_graph(graph, inputs).outputs
+    for e, o in zip(expected, interpret_program(program, inputs).outputs, strict=True):
+        torch.testing.assert_close(o, e, rtol=2e-2, atol=1e-2)
+    text = translation_unit(program, SM90, segments(program))
+    assert "native90::run<" in text and "gemm90::" not in text
+
+
+@pytest.mark.parametrize(("size", "taken"), [(4096, True), (8192, True), (512, False)])
+def test_16_bit_products_are_taken_where_what_follows_is_worth_it(size, taken):
+    program = schedule(graph_of(narrow(BFLOAT16, size, size, size)), Context(), SM90)
+    assert isinstance(program.steps[0], Kernel) == taken
+    assert taken or any("tensor cores" in w.what for w in program.why_not)
+
+
+def test_a_16_bit_product_alone_stays_with_the_library():
+    a, b = g.input_("a", (4096, 4096), BFLOAT16), g.input_("b", (4096, 4096), BFLOAT16, "param")
+    program = schedule(graph_of(matmul(a, b)), Context(), SM90)
+    assert [type(s) for s in program.steps] == [LibraryCall]
+    assert any("nothing that follows" in w.reason for w in program.why_not)
+
+
+@pytest.mark.parametrize(
+    ("shape", "precision", "scheme"),
+    [
+        ((4096, 4096, 4096), "tf32", "tf32"),
+        ((4096, 4096, 4096), "bf16", "bf16"),
+        ((4096, 4096, 4096), "match", "split"),
+        ((128, 32768, 32768), "tf32", "split"),  # weights of gigabytes: converting costs more
+    ],
+)
+def test_precision_chooses_the_scheme_that_is_modelled_faster(shape, precision, scheme):
+    m, n, k = shape
+    a, b = tensor("a", m, k), tensor("b", n, k, role="param")
+    graph = graph_of(matmul(a, g.permute(b, (1, 0))))
+    (kernel,) = schedule(graph, Context(Options(precision=precision)), SM90).steps
+    assert isinstance(kernel, Kernel) and kernel.scheme == scheme
