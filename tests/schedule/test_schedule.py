@@ -200,6 +200,22 @@ def test_few_long_rows_of_a_scan_are_split(ways):
     assert len(kernels(next(programs(graph_of(g.scan("sum", tensor("x", 300, 4096), 1)))))) == 1
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_chunks_of_a_scan_know_positions_and_logarithms(reverse):
+    data = g.input_("x", (2, 70_001), FLOAT32)
+    nodes = [g.scan(k, data, 1, reverse=reverse) for k in ("argmax", "argmin", "logsumexp")]
+    values = torch.randint(-9, 9, (2, 70_001)).float()
+    values[0, :9000] = values[0, 60_000:] = float("-inf")
+    values[1, 30_000] = values[1, 50_000] = float("nan")
+    graph = graph_of(*nodes)
+    expected = interpret_graph(graph, {"x": values}).outputs
+    for program in programs(graph):
+        assert len(kernels(program)) > 3
+        got = interpret_program(program, {"x": values}).outputs
+        for e, o in zip(expected, got, strict=True):
+            torch.testing.assert_close(o, e, equal_nan=True)
+
+
 def test_what_follows_a_whole_sum_is_in_its_last_kernel():
     graph = graph_of(g.unary("sqrt", g.reduce("sum", tensor("x", 300, 1000), (0, 1))))
     assert [len(kernels(p)) for p in programs(graph)] == [2, 2, 2, 2]

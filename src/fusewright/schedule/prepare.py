@@ -2,8 +2,8 @@
 
 Empty reductions become constants, contractions that reuse nothing become a reduction of a product
 (a matrix-vector product runs at the memory rate, a library gemm does not), others get the layout of
-a call that a library has, and a reduction with too few rows to fill the target is split in two. No
-kernels are formed here.
+a call that a library has, and a reduction with too few rows to fill the target is split in two, a
+scan in three (`split_scan`). No kernels are formed here.
 """
 
 from math import prod
@@ -12,12 +12,12 @@ from ..ir import graph as g
 from ..ir import index as ix
 from ..ir.dtypes import compute_type
 from ..ir.graph import Scalar
-from ..ir.index import Cond, Index
-from ..ir.scalar import REDUCTIONS, identity
+from ..ir.scalar import identity
 from ..ir.windowed import as_library_form
 from ..target.arch import Arch
 from .gate import reads_product
 from .moments import chunked_rows, in_chunks, is_chunked
+from .split_scan import split_scan
 
 # A contraction whose points number at most this many times its largest tensor is memory-bound.
 REUSE_LIMIT = 2
@@ -54,7 +54,8 @@ def prepare(graph: g.Graph, arch: Arch) -> g.Graph:
             case g.ArgReduce():
                 return split_arg(node, arch)
             case g.Scan():
-                return split_scan(node, arch)
+                chunks = scan_chunk_count(node, arch)
+                return split_scan(node, chunks) if chunks > 1 else node
             case _:
                 return node
 
@@ -127,43 +128,6 @@ def split_arg(node: g.ArgReduce, arch: Arch) -> g.Node:
     inside = g.gather(inside, chunk, axis=last - 1, index=index)
     start = g.binary("mul", chunk, g.const(parts.shape[last], g.INT64, chunk.shape))
     return g.binary("add", start, inside)
-
-
-def split_scan(node: g.Scan, arch: Arch) -> g.Node:
-    """The scan of few long rows in three steps: folds of chunks, their scan, the chunks' scans.
-
-    Each chunk starts from the fold of those before it (reduce-then-scan; D. Merrill, M. Garland,
-    "Single-pass Parallel Prefix Scan with Decoupled Look-back", 2016, section 3), so the order of
-    operations does not depend on timing.
-    """
-    chunks = scan_chunk_count(node, arch)
-    if chunks == 1 or node.op not in REDUCTIONS:
-        return node
-    none, combine = identity(node.op, node.dtype), REDUCTIONS[node.op].combine
-    axis, extent = node.axis, node.shape[node.axis]
-    length = -(-extent // chunks)
-    shape = (*node.shape[:axis], chunks, length, *node.shape[axis + 1 :])
-    out, k = ix.axes(shape), ix.axes(shape)[axis + 1]
-
-    def chunk(position: Index, inside: Cond | None = None) -> g.Node:
-        at = out[axis] * length + position
-        valid = (ix.less(at, extent), *((inside,) if inside else ()))
-        index = (*out[:axis], at, *out[axis + 2 :])
-        return g.view(node.x, shape, index, ix.conjunction(valid), none)
-
-    whole = g.reduce(node.op, chunk(k), (axis + 1,))
-    before = g.scan(node.op, whole, axis, reverse=node.reverse, exclusive=True)
-    first = ix.at_least(k, length - 1) if node.reverse else ix.less(k, 1)
-    start = g.view(before, shape, (*out[: axis + 1], *out[axis + 2 :]), (first,), none)
-    own = chunk(k)
-    if node.exclusive:
-        inside = ix.less(k, length - 1) if node.reverse else ix.at_least(k, 1)
-        own = chunk(k + (1 if node.reverse else -1), inside)
-    parts = g.scan(node.op, g.binary(combine, start, own), axis + 1, reverse=node.reverse)
-    i = node.axes
-    return g.view(
-        parts, node.shape, (*i[:axis], i[axis] // length, i[axis] % length, *i[axis + 1 :])
-    )
 
 
 def scan_chunk_count(node: g.Scan, arch: Arch) -> int:
