@@ -86,7 +86,7 @@ def test_every_kind_of_kernel_assembles(arch):
     tile = Tile(256, 4, 2)
     cases = [make(tile) for make in MAKERS] + every_operation()
     for anchor, tiles in TILES.items():
-        for t in tiles:
+        for t in tiles if anchor != "row_cluster" or arch == "sm_90a" else ():
             cases += [softmax(anchor, 36, 260, t), norm(anchor, t), *all_folds(anchor, t)]
     for anchor, tiles in SCAN_TILES.items():
         for t in tiles:
