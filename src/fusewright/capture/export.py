@@ -60,6 +60,7 @@ def export(problem: Problem, context: Context) -> Exported:
             inputs = registered_inputs(problem)
             written = torch.export.export(problem.module, inputs, strict=False)
         _forget_constants(written)
+        _convert_copies(written)
         functional = written.run_decompositions(decomposition_table())
     for name in watch.assigned:
         context.warn(f"forward assigns self.{name}: the new file leaves it as it is")
@@ -145,6 +146,27 @@ def _forget_constants(program: ExportedProgram) -> None:
         value = node.meta.get("val")
         if isinstance(value, FakeTensor) and isinstance(value.constant, FakeTensor):
             value.constant = None
+
+
+def _convert_copies(program: ExportedProgram) -> None:
+    """Sources of copies get the dtype and shape of what is written, by operators of their own.
+
+    torch takes a buffer that is copied to for the source of the copy, whatever that is (2.13).
+    """
+    aten, graph = torch.ops.aten, program.graph
+    for node in list(graph.nodes):
+        if node.target is not aten.copy_.default:
+            continue
+        into, source = (arg.meta["val"] for arg in node.args[:2])
+        if into.dtype == source.dtype and into.shape == source.shape:
+            continue
+        with graph.inserting_before(node):
+            kind = {"dtype": into.dtype}
+            cast = graph.call_function(aten._to_copy.default, (node.args[1],), kind)
+            whole = graph.call_function(aten.expand.default, (cast, list(into.shape)))
+        for made in (cast, whole):
+            made.meta |= node.meta
+        node.update_arg(1, whole)
 
 
 @contextmanager

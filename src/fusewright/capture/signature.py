@@ -22,7 +22,6 @@ from fusewright.ir.dtypes import DType, by_name, opaque
 from fusewright.ir.graph import Leaf, Node, Path, Role, Tree, Verbatim
 from fusewright.problem import Problem
 
-from .aten_choice import copy_into
 from .export import Exported
 
 LITERAL_LIMIT = 4096
@@ -243,8 +242,7 @@ def _mutation(program: ExportedProgram, target: str, inputs: Inputs, value: Node
         if target in (spec.target, _placeholder(spec)):
             node = inputs.values[_placeholder(spec)]
             if isinstance(node, g.Input):
-                # torch.export leaves out the conversion of a plain `target.copy_(value)`.
-                return g.Mutation(node.name, copy_into(node, value))
+                return g.Mutation(node.name, value)
     raise CaptureError(f"forward writes to {target}, which is no input, parameter or buffer")
 
 

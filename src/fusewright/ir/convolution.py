@@ -115,6 +115,8 @@ def recognise(c: Contract) -> Parameters | None:
     # A rewriting may have reduced spatial axes away: what is left is a sum, not a convolution.
     if c.family != "convolution" or len(ranks) > 1 or min(ranks) < 3:
         return None
+    if len(c.reduced) != len(c.shape) - 1:
+        return None
     for candidate in (_forward_parameters(c), _transposed_parameters(c)):
         if candidate is not None and _rebuilt(c, candidate) == c:
             return candidate
