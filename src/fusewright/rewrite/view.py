@@ -340,6 +340,41 @@ def _gather_unknown(draw: Draw) -> Iterator[Node]:
     yield g.gather(draw.tensor((6, 3)), where, axis=0, index=(ix.const(0), j))
 
 
+def _sink_gather(node: Node, env: Env) -> Node | None:
+    assert isinstance(node, g.Gather)
+    if not is_pointwise(node.x) or node.size >= node.x.size:
+        return None
+    below = [_gathered(o, node) for o in node.x.operands]
+    if not any(isinstance(o, g.Gather) for o in below):
+        return None  # the bounds of the positions would go unchecked
+    return pointwise(node.x, below)
+
+
+def _gathered(x: Node, node: g.Gather) -> Node:
+    """What `node` gathers of x, an operand of its source: a view where x is the same all along."""
+    if node.axis in dependent_axes(x):
+        return g.gather(x, node.where, axis=node.axis, index=node.index)
+    return through_view(x, node.shape, node.index)
+
+
+def _gather_of_difference(draw: Draw) -> Node:
+    x, low = draw.tensor((4, 6)), draw.tensor((4,))
+    away = g.binary("sub", g.unary("exp", x), g.insert_expanded(low, (1,), (4, 6)))
+    chosen = g.where(
+        g.binary("lt", draw.tensor((4,)), g.const(0.0, FLOAT64, (4,))),
+        g.iota(ix.axes((4,))[0], (4,)),
+        g.iota(ix.axes((4,))[0] + 2, (4,)),
+    )
+    return g.gather(away, chosen, axis=1, index=(ix.axes((4,))[0], ix.const(0)))
+
+
+def _gather_of_little(draw: Draw) -> Iterator[Node]:
+    i, j = ix.axes((9, 3))
+    test = g.binary("lt", draw.tensor((9, 3)), g.const(0.0, FLOAT64, (9, 3)))
+    where = g.where(test, g.iota(i % 2, (9, 3)), g.iota(i % 3 + 1, (9, 3)))
+    yield g.gather(g.unary("exp", draw.tensor((6, 3))), where, axis=0, index=(ix.const(0), j))
+
+
 RULES = (
     Rule(
         "compose-views",
@@ -420,5 +455,15 @@ RULES = (
         "the positions follow from the element's own index and lie inside the source",
         _gather_every_second,
         _gather_unknown,
+    ),
+    Rule(
+        "sink-gather",
+        "gather(f(x, y)) = f(gather(x), gather(y))",
+        "exact",
+        (g.Gather,),
+        _sink_gather,
+        "fewer elements are gathered than there are, and one operand differs along the axis",
+        _gather_of_difference,
+        _gather_of_little,
     ),
 )
