@@ -283,6 +283,31 @@ def _open_choice(draw: Draw) -> Iterator[Node]:
 
 _B, _U = (g.Binary,), (g.Unary,)
 
+# From here on tanh(log1p(y)) is 1 in every type: the square of y does not overflow before.
+LARGE_TANH = 2.0**40
+
+
+def _tanh_of_log(node: Node, env: Env) -> Node | None:
+    inner = node.operands[0]
+    if not (isinstance(node, g.Unary) and node.op == "tanh" and node.dtype.bytes >= 4):
+        return None
+    if not (isinstance(inner, g.Unary) and inner.op == "log1p" and interval(inner.x, env).lo >= 0):
+        return None
+    y = g.binary("minimum", inner.x, like(LARGE_TANH, node))
+    two = like(2.0, node)
+    product = g.binary("mul", y, g.binary("add", y, two))
+    return g.binary("div", product, g.binary("add", product, two))
+
+
+def _mish(draw: Draw) -> Node:
+    return g.unary("tanh", g.unary("log1p", g.unary("exp", draw.tensor())))
+
+
+def _tanh_of_any_log(draw: Draw) -> Iterator[Node]:
+    yield g.unary("tanh", g.unary("log1p", draw.tensor()))
+    yield g.unary("tanh", g.unary("log", g.unary("exp2", draw.tensor())))
+
+
 RULES = (
     Rule(
         "neutral-operand",
@@ -333,6 +358,16 @@ RULES = (
         "",
         _twice,
         _not_twice,
+    ),
+    Rule(
+        "tanh-of-log1p",
+        "tanh(log1p(y)) = y·(y + 2) / (y·(y + 2) + 2)",
+        "reassociate",
+        _U,
+        _tanh_of_log,
+        "the program makes y at least 0",
+        _mish,
+        _tanh_of_any_log,
     ),
     Rule(
         "inverse-pair",
