@@ -35,7 +35,7 @@ def make(tmp_path: Path) -> Callable[[str], Book]:
         book = Book(runner.Session())
         runner.load(book.session, str(path), "Model", "cpu", poison=False)
         init = drawing.init_arguments(book, str(tmp_path / "init"))
-        runner.construct(book.session, "reference", init)
+        runner.construct(book.session, "reference", init, "cpu")
         drawing.draw_weights(book, "given", "given", 0, str(tmp_path / "w"))
         drawing.draw_inputs(book, "x", "given", 0, str(tmp_path / "x"), None)
         return book

@@ -27,12 +27,8 @@ def draw_inputs(book: Book, name: str, kind: str, seed: int, prefix: str, rows: 
     kind: "given", "tail" (only the last row or element is new), "special" (NaN, Inf, ... sprinkled
     in) or a rule of draws.REDRAWN.
     """
-    get = getattr(book.session.source, "get_inputs", None)
-    if get is None:
-        raise ProblemError("the reference file defines no get_inputs")
-    runner.seed_everything(_INPUT_SEED + seed)
     device = book.session.device
-    given = tensors.map_leaves(list(get()), lambda t: t.to(device))
+    given = _given(book, _INPUT_SEED + seed)
     generator = torch.Generator(device).manual_seed(seed)
     made = given if rows is None else with_rows(given, rows)
     if kind == "tail":
@@ -42,8 +38,25 @@ def draw_inputs(book: Book, name: str, kind: str, seed: int, prefix: str, rows: 
         book.marked[name] = _special_rows(made)
     elif kind != "given":
         made = tensors.map_leaves(made, lambda t: draws.redraw(t, kind, generator))
-    book.draws[name] = tensors.dump(_laid_out_as(given, made), prefix)
+    book.draws[name] = tensors.dump(_laid_out_as(given, made), prefix, book.session.lender)
     return book.draws[name]
+
+
+def _given(book: Book, seed: int) -> list[Any]:
+    """What `get_inputs` returns after seeding, made on the device: there it takes milliseconds."""
+    get = getattr(book.session.source, "get_inputs", None)
+    if get is None:
+        raise ProblemError("the reference file defines no get_inputs")
+    device = book.session.device
+    runner.seed_everything(seed)
+    try:
+        with torch.device(device):
+            made = list(get())
+    except (RuntimeError, TypeError):
+        # It mixes devices, as one that uses NumPy or a generator of its own may.
+        runner.seed_everything(seed)
+        made = list(get())
+    return tensors.map_leaves(made, lambda t: t.to(device))
 
 
 def _special_rows(made: list[Any]) -> list[int]:
@@ -60,7 +73,9 @@ def _laid_out_as(given: list[Any], made: list[Any]) -> list[Any]:
 
     def change(tensor: torch.Tensor) -> torch.Tensor:
         like = next(wanted)
-        return tensors.relaid(tensor, like.stride()) if like.shape == tensor.shape else tensor
+        if like.shape != tensor.shape or like.stride() == tensor.stride():
+            return tensor
+        return tensors.relaid(tensor, like.stride())
 
     return tensors.map_leaves(made, change)
 
@@ -73,7 +88,7 @@ def with_rows(inputs: list[Any], rows: int) -> list[Any]:
         if not tensor.ndim or tensor.shape[0] != have:
             return tensor
         index = torch.arange(rows, device=tensor.device).remainder(max(have, 1))
-        return tensor[index if rows <= have else index.flip(0)].clone()
+        return tensor[index if rows <= have else index.flip(0)]
 
     return tensors.map_leaves(inputs, change)
 
@@ -85,15 +100,16 @@ def draw_weights(book: Book, name: str, kind: str, seed: int, prefix: str) -> Sp
     parameters = dict(module.named_parameters(remove_duplicate=False))
     made: dict[str, torch.Tensor] = {}
     by_storage: dict[tuple[int, int, tuple[int, ...]], torch.Tensor] = {}
-    given = tensors.load(book.weights["given"], book.session.device) if book.weights else {}
+    lender = book.session.lender
+    given = runner.mapped(book.weights["given"], lender) if book.weights else {}
     for entry, current in module.state_dict().items():
         key = (current.untyped_storage().data_ptr(), current.storage_offset(), current.shape)
         if key not in by_storage:
-            value = given.get(entry, current)
+            value = (given[entry] if given else current).to(book.session.device)
             role = entry in parameters
             by_storage[key] = _redraw_entry(value, kind, role, generator)
         made[entry] = by_storage[key]
-    book.weights[name] = tensors.dump(made, prefix)
+    book.weights[name] = tensors.dump(made, prefix, lender)
     return book.weights[name]
 
 
@@ -101,7 +117,8 @@ def _redraw_entry(
     value: torch.Tensor, kind: str, is_parameter: bool, generator: torch.Generator
 ) -> torch.Tensor:
     if kind == "given":
-        return value.detach()
+        # A copy, since it may be lent, and the module's own memory takes other weights.
+        return value.detach().clone()
     if not is_parameter and value.is_floating_point() and value.numel() and value.min() >= 0:
         return draws.redraw_positive(value, generator)
     return draws.redraw_weight(value.detach(), kind, generator)

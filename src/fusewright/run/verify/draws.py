@@ -12,6 +12,8 @@ import torch
 
 # Largest tensor whose distinct values are counted in full; larger ones by this many elements.
 _PROBE = 1 << 16
+# Tensors of more elements are drawn in pieces.
+_PIECE = 1 << 27
 
 
 def is_continuous(tensor: torch.Tensor) -> bool:
@@ -87,10 +89,21 @@ def redraw(tensor: torch.Tensor, kind: str, generator: torch.Generator) -> torch
     """`tensor` drawn again by the rule `kind` of REDRAWN; unchanged where it is not continuous."""
     if not is_continuous(tensor):
         return tensor
+    if tensor.numel() > _PIECE and tensor.ndim and tensor.shape[0] > 1:
+        return _redrawn_in_pieces(tensor, kind, generator)
     drawn = REDRAWN[kind](tensor, generator)
     if tensor.is_floating_point():
         drawn = drawn.clamp(torch.finfo(tensor.dtype).min, torch.finfo(tensor.dtype).max)
     return drawn.to(tensor.dtype)
+
+
+def _redrawn_in_pieces(tensor: torch.Tensor, kind: str, generator: torch.Generator) -> torch.Tensor:
+    """`redraw` in slices of axis 0, since a draw needs several times its size."""
+    made, rows = torch.empty_like(tensor), tensor.shape[0]
+    step = max(1, _PIECE * rows // tensor.numel())
+    for first in range(0, rows, step):
+        made[first : first + step] = redraw(tensor[first : first + step], kind, generator)
+    return made
 
 
 def with_special_values(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

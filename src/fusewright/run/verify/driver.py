@@ -156,13 +156,31 @@ def start_reference(trial: Trial) -> None:
         trial.inputs_device = device = resolve_device(trial, s.device)
         trial.ask_referee("load", path=str(s.reference), cls="Model", device=device, poison=False)
         trial.ask_referee("set_precision", precision=s.precision)
+        try_to_lend(trial, device)
         trial.init = trial.ask_referee("init_arguments", prefix=trial.path("referee"))
-        made = trial.ask_referee("construct", slot="reference", init=trial.init)
-        trial.training = made["training"]
+        trial.training = construct_reference(trial, device)["training"]
         trial.draw_weights("given", "given", 0)
         trial.draw_inputs("given-0", "given", 0)
     except WorkerFailure as failure:
         raise ProblemError(f"the reference {s.reference} does not run: {failure}") from failure
+
+
+def construct_reference(trial: Trial, device: str) -> dict[str, Any]:
+    """On the device, or on the CPU where the constructor does not work so; and so the candidate."""
+    arguments = {"slot": "reference", "init": trial.init}
+    if device != "cpu":
+        with contextlib.suppress(WorkerRaised):
+            made = trial.ask_referee("construct", where=device, **arguments)
+            trial.construct_on = device
+            return made
+    return trial.ask_referee("construct", where="cpu", **arguments)
+
+
+def try_to_lend(trial: Trial, device: str) -> None:
+    """Hand large tensors over without a copy, if the workers can see each other's device memory."""
+    probe = trial.ask_referee("offer", device=device)
+    if probe is not None and not trial.ask("accept", spec=probe):
+        trial.ask_referee("lend")
 
 
 def resolve_device(trial: Trial, device: str) -> str:
@@ -188,6 +206,7 @@ def start_candidate(trial: Trial) -> None:
         return
     spec = trial.ask("state", slot="main", prefix=trial.path("candidate"))
     differences = trial.ask_referee("compare_state", spec=spec)
+    trial.discard(spec)
     trial.add("state-dict", *told(differences, f"{len(spec['items'])} entries, equal"))
 
 

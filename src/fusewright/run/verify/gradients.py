@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from fusewright.run.verify import judge, metrics, oracle, referee, runner, tensors
+from fusewright.run.verify import judge, metrics, oracle, referee, runner, specs, tensors
 from fusewright.run.verify.arithmetic import Float64, Jitter
 from fusewright.run.verify.book import Book, Point
 from fusewright.run.verify.judge import Expected, Part
@@ -44,8 +44,7 @@ def expect_gradients(
 
 
 def _draw_comb(book: Book, inputs: str) -> runner.Comb:
-    given = tensors.load(book.draws[inputs], torch.device("cpu"), copy=False)
-    return runner.Comb(oracle.batch_rows(given), secrets.randbelow(_COMB), _COMB)
+    return runner.Comb(specs.batch_rows(book.draws[inputs]), secrets.randbelow(_COMB), _COMB)
 
 
 def _wide_gradients(
@@ -86,7 +85,7 @@ def judge_gradients(book: Book, spec: Spec) -> list[dict[str, Any]]:
         if name not in got:
             found.append(judge.Finding(expected.path, False, "does not flow"))
             continue
-        tensor = tensors.read(got[name])
+        tensor = referee.read(book, got[name])
         if book.comb and name.startswith("input") and tensor.shape[:1] == (book.comb.total,):
             tensor = tensor[book.comb.first :: book.comb.step]
         found.append(judge.judge(tensor.to(book.session.device), expected))

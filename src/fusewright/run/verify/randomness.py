@@ -4,7 +4,7 @@ The same seed giving the same numbers is checked first, by comparing values. Onl
 are both run at many seeds and compared as distributions. Runs in the verifier's process.
 """
 
-from fusewright.run.verify.trial import Finding, Point, Trial, describe, remove_files
+from fusewright.run.verify.trial import Finding, Point, Trial, describe
 
 _SAMPLES = 40
 
@@ -19,7 +19,7 @@ def other_stream(trial: Trial, point: Point, outputs: list[Finding]) -> list[Fin
         trial.ensure_weights("main", point.weights)
         report = trial.call("main", point.inputs, seed=seed)
         trial.ask_referee("sample_add", owner="candidate", output=report["output"])
-        remove_files([report["output"]])
+        trial.discard(report["output"])
     trial.ask_referee(
         "sample_reference",
         weights=point.weights,

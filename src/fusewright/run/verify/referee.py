@@ -28,8 +28,6 @@ from fusewright.run.verify.specs import Spec
 _SLOW_S = 0.2
 # Of a large problem one row in so many is judged, and all where the batch is smaller than this.
 _SAMPLE_SHARE, _FEW_ROWS = 16, 64
-# Relative to the output's rms: agreement of sample and whole in float64, far below any bound.
-_SAME_IN_FLOAT64 = 1e-10
 # Batch slices when the estimate said that the whole would fit, and it did not.
 _SLICES_WHEN_FULL = 16
 
@@ -89,7 +87,7 @@ def prepare(book: Book, slot: str, point: Point) -> None:
 def set_state(book: Book, slot: str, weights: str) -> None:
     """Give the module the named weights; parameters that still have them are not copied again."""
     module, stamps = book.session.slots[slot], book.stamps.get(slot)
-    wanted = runner.mapped(book.weights[weights])
+    wanted = runner.mapped(book.weights[weights], book.session.lender)
     if stamps is None or stamps.weights != weights:
         module.load_state_dict(wanted, strict=True)
     else:
@@ -114,8 +112,12 @@ def _stamps(module: torch.nn.Module) -> dict[str, tuple[int, int]]:
 
 def fresh_inputs(book: Book, point: Point) -> list[Any]:
     """The point's inputs, to be read only: on the CPU they are mappings of their files."""
-    whole = tensors.load(book.draws[point.inputs], book.session.device, copy=False)
-    return tensors.take_sample(whole, point.sample)
+    return tensors.take_sample(_given(book, point.inputs), point.sample)
+
+
+def _given(book: Book, inputs: str) -> list[Any]:
+    session = book.session
+    return tensors.load(book.draws[inputs], session.device, copy=False, lender=session.lender)
 
 
 def draw_sample(book: Book, inputs: str) -> tensors.Sample | None:
@@ -124,45 +126,13 @@ def draw_sample(book: Book, inputs: str) -> tensors.Sample | None:
 
     Drawn from the system's entropy, so that no candidate can foresee it.
     """
-    total = oracle.batch_rows(tensors.load(book.draws[inputs], torch.device("cpu"), copy=False))
+    total = specs.batch_rows(book.draws[inputs])
     if total < _FEW_ROWS:
         return None
     generator = torch.Generator().manual_seed(secrets.randbits(63))
     chance = torch.randperm(total, generator=generator)[: total // _SAMPLE_SHARE]
     fixed = torch.tensor([0, total - 1, *book.marked.get(inputs, [])])
     return tensors.Sample(total, torch.cat([fixed, chance]).unique())
-
-
-def is_separable(book: Book, name: str) -> bool:
-    """Whether a sample of the batch gives in float64 the rows that the whole batch gave, in
-    training and in evaluation alike.
-
-    Then a sample may stand for the whole. Randomness and side effects make the question void.
-    """
-    expectation = book.expectations[name]
-    point = expectation.point
-    sample = draw_sample(book, point.inputs)
-    if sample is None or expectation.random or expectation.changed:
-        return False
-    if expectation.wide is None:
-        return expectation.oracle.startswith("float64 in")
-    inputs = tensors.take_sample(fresh_inputs(book, point), sample)
-    wide = {p: t for p, t in expectation.wide.items() if p.startswith("output")}
-    if not all(t.ndim and t.shape[0] == sample.total for t in wide.values()):
-        return False
-    try:
-        parts = [
-            wide_runs(book, replace(point, train=mode), inputs, allowed=False)[0]
-            for mode in (True, False)
-        ]
-    except oracle.OracleUnavailable:
-        # The forward does not take other batch sizes.
-        return False
-    return all(
-        oracle.agree(part[p], sample.of(t), _SAME_IN_FLOAT64)
-        for part in parts
-        for p, t in wide.items()
-    )
 
 
 def _eager_effects(book: Book, report: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -184,7 +154,7 @@ def _eager_effects(book: Book, report: dict[str, Any]) -> dict[str, torch.Tensor
 
 
 def _finite_share(eager: dict[str, torch.Tensor]) -> float:
-    shares = [float(t.isfinite().double().mean()) for t in eager.values() if t.numel()]
+    shares = [int(t.isfinite().sum()) / t.numel() for t in eager.values() if t.numel()]
     return min(shares, default=1.0)
 
 
@@ -423,10 +393,21 @@ def _unsharpened(book: Book, sharp: Expectation) -> Expectation:
     return _expectation(book, sharp.point, eager, *whole, 0, sharp=False)
 
 
+def read(book: Book, leaf: Spec) -> torch.Tensor:
+    """A tensor that the candidate's process handed over."""
+    return tensors.read(leaf, book.session.lender)
+
+
+def same(book: Book, first: Spec, second: Spec) -> bool:
+    """Whether two outputs of the candidate are equal."""
+    pairs = zip(specs.tensors(first), specs.tensors(second), strict=True)
+    return all(runner.same_bits(read(book, a), read(book, b)) for (_, a), (_, b) in pairs)
+
+
 def _judge_leaf(book: Book, leaf: Spec, path: str, expectation: Expectation) -> Finding:
     if path not in expectation.expected:
         return Finding(path, False, "was changed, but the reference leaves it as it is")
-    tensor, sample = tensors.read(leaf), expectation.point.sample
+    tensor, sample = read(book, leaf), expectation.point.sample
     if sample is not None:
         tensor = sample.of(tensor)
     return judge.judge(tensor.to(book.session.device), expectation.expected[path])
@@ -483,7 +464,7 @@ COMMANDS = {
     "set_precision": set_precision,
     "expect": expect,
     "judge_call": judge_call,
+    "same": same,
     "release": release,
     "classify": classify,
-    "is_separable": is_separable,
 }

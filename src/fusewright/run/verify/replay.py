@@ -30,7 +30,7 @@ def replay(chosen: argparse.Namespace, folder: str) -> list[str]:
     book, candidate = Book(runner.Session()), runner.Session()
     runner.load(book.session, str(chosen.reference), "Model", chosen.device, poison=False)
     init = drawing.init_arguments(book, f"{folder}/init")
-    runner.construct(book.session, "reference", init)
+    runner.construct(book.session, "reference", init, "cpu")
     drawing.draw_weights(book, "given", "given", 0, f"{folder}/given")
     kind, seed = chosen.weights.split(":")
     weights = drawing.draw_weights(book, "w", kind, int(seed), f"{folder}/w")
@@ -38,7 +38,7 @@ def replay(chosen: argparse.Namespace, folder: str) -> list[str]:
     count = int(rows[0]) if rows else None
     inputs = drawing.draw_inputs(book, "x", kind, int(seed), f"{folder}/x", count)
     runner.load(candidate, str(chosen.candidate), "ModelNew", chosen.device, poison=False)
-    runner.construct(candidate, "main", init)
+    runner.construct(candidate, "main", init, "cpu")
     runner.load_state(candidate, "main", weights, "load")
     runner.train(candidate, "main", chosen.mode == "train")
     runner.put(candidate, "x", inputs, "plain")

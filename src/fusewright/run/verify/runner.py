@@ -20,7 +20,7 @@ import torch
 
 from fusewright.errors import ProblemError
 from fusewright.problem import execute_file
-from fusewright.run.verify import guard, tensors
+from fusewright.run.verify import guard, handover, tensors
 from fusewright.run.verify.specs import Spec
 
 CONSTRUCTION_SEED = 42
@@ -39,6 +39,7 @@ class Session:
     inputs: dict[str, list[Any]] = field(default_factory=dict)
     kept: dict[str, Any] = field(default_factory=dict)
     sizes: list[int] = field(default_factory=list)
+    lender: handover.Lender = field(default_factory=handover.Lender)
 
 
 def load(session: Session, path: str, cls: str, device: str, poison: bool) -> dict[str, Any]:
@@ -62,21 +63,24 @@ def seed_everything(seed: int) -> None:
     np.random.seed(seed)
 
 
-def construct(session: Session, slot: str, init: Spec) -> dict[str, Any]:
-    """Build the module as the convention does: seed 42, then the constructor, then the device."""
+def construct(session: Session, slot: str, init: Spec, where: str) -> dict[str, Any]:
+    """Build the module as the convention does: seed 42, then the constructor, then the device.
+
+    where: the default device of the constructor; large weights are drawn much faster on a GPU.
+    """
     assert session.cls is not None
     args, kwargs = tensors.load(init, torch.device("cpu"))
     seed_everything(CONSTRUCTION_SEED)
-    session.slots[slot] = session.cls(*args, **kwargs)
-    rng = int(torch.get_rng_state().sum())
+    with torch.device(where) if where != "cpu" else contextlib.nullcontext():
+        session.slots[slot] = session.cls(*args, **kwargs)
     session.slots[slot].to(session.device)
-    return {"rng": rng, "training": session.slots[slot].training}
+    return {"training": session.slots[slot].training}
 
 
 def state(session: Session, slot: str, prefix: str) -> Spec:
     """Dump the state_dict; each entry also says whether it is a parameter."""
     module = session.slots[slot]
-    spec = tensors.dump(dict(module.state_dict(keep_vars=True)), prefix)
+    spec = tensors.dump(dict(module.state_dict(keep_vars=True)), prefix, session.lender)
     parameters = dict(module.named_parameters(remove_duplicate=False))
     for key, item in zip(spec["keys"], spec["items"]):
         item["role"] = "parameter" if key in parameters else "buffer"
@@ -90,7 +94,9 @@ def load_state(session: Session, slot: str, spec: Spec, how: str) -> None:
     place of the old ones).
     """
     module = session.slots[slot]
-    values = tensors.load(spec, session.device) if how == "assign" else mapped(spec)
+    lender = session.lender
+    fresh = how == "assign"
+    values = tensors.load(spec, session.device, lender=lender) if fresh else mapped(spec, lender)
     if how == "copy":
         with torch.no_grad():
             for name, target in module.state_dict(keep_vars=True).items():
@@ -99,9 +105,9 @@ def load_state(session: Session, slot: str, spec: Spec, how: str) -> None:
         module.load_state_dict(values, strict=True, assign=how == "assign")
 
 
-def mapped(spec: Spec) -> dict[str, torch.Tensor]:
-    """The tensors of a dict spec on the CPU, without a copy."""
-    return {key: tensors.read(item) for key, item in zip(spec["keys"], spec["items"])}
+def mapped(spec: Spec, lender: handover.Lender) -> dict[str, torch.Tensor]:
+    """The tensors of a dict spec, without a copy."""
+    return {key: tensors.read(item, lender) for key, item in zip(spec["keys"], spec["items"])}
 
 
 def train(session: Session, slot: str, mode: bool) -> None:
@@ -113,7 +119,7 @@ def put(session: Session, name: str, spec: Spec, layout: str) -> dict[str, bool]
     tensors that `name` already has), "strided" and "misaligned" (same values, awkward storage)."""
     if layout != "reuse":
         session.inputs.pop(name, None)
-    fresh = tensors.load(spec, session.device)
+    fresh = tensors.load(spec, session.device, lender=session.lender)
     if layout == "reuse":
         for (_, old), (_, new) in zip(
             tensors.tensor_leaves(session.inputs[name]), tensors.tensor_leaves(fresh)
@@ -182,10 +188,10 @@ def call(session: Session, **arguments: Any) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     report: dict[str, Any] = {"seconds": seconds, "rng": not _same(rng, _rng_state(session.device))}
     report["unsettled"] = _unsettled(first, output, session.device) if plan.settle else []
-    report["output"] = tensors.dump(output, plan.prefix)
+    report["output"] = tensors.dump(output, plan.prefix, session.lender)
     report["aliases"] = aliases(output, inputs, module)
     if plan.effects:
-        report["effects"] = _changes(before, module, inputs, plan.prefix)
+        report["effects"] = _changes(before, module, inputs, plan.prefix, session.lender)
     if plan.keep:
         session.kept[plan.keep] = output
     session.sizes = [leaf.untyped_storage().nbytes() for _, leaf in _plain_leaves(output)]
@@ -256,6 +262,7 @@ def _changes(
     module: torch.nn.Module,
     inputs: list[Any],
     prefix: str | None,
+    lender: handover.Lender,
 ) -> dict[str, Spec]:
     """Dump the inputs and state entries whose values are not those of `before`."""
     after = _observed(module, inputs)
@@ -267,6 +274,7 @@ def _changes(
                 if name not in old or not same_bits(old[name], tensor)
             },
             f"{prefix}-{kind}" if prefix else None,
+            lender,
         )
         for kind, old in before.items()
     }
@@ -291,7 +299,7 @@ def aliases(output: Any, inputs: list[Any], module: torch.nn.Module) -> list[str
 
 def redump(session: Session, keep: str, prefix: str) -> Spec:
     """Dump a kept output again, as it is now, and let go of it."""
-    return tensors.dump(session.kept.pop(keep), prefix)
+    return tensors.dump(session.kept.pop(keep), prefix, session.lender)
 
 
 def duplicate(session: Session, slot: str, into: str, how: str) -> None:
@@ -309,7 +317,7 @@ def backward(
     """Dump the gradients of a kept input's call (see `gradients`)."""
     comb = Comb(*rows) if rows else None
     found, outputs = gradients(session.slots[slot], session.inputs[inputs], seed, comb)
-    return {"grads": tensors.dump(found, prefix), "outputs": outputs}
+    return {"grads": tensors.dump(found, prefix, session.lender), "outputs": outputs}
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,6 +368,23 @@ def _weighted(output: torch.Tensor, comb: Comb | None) -> torch.Tensor:
     return (output * count.cos().to(output.dtype).view(output.shape)).sum()
 
 
+def offer(session: Session, device: str) -> Spec | None:
+    return handover.offer(session.lender, device)
+
+
+def accept(session: Session, spec: Spec) -> str:
+    return handover.accept(session.lender, spec)
+
+
+def lend(session: Session) -> None:
+    """From now on large CUDA tensors are lent: the other process was seen to borrow."""
+    session.lender.active = True
+
+
+def take_back(session: Session, keys: list[int]) -> None:
+    session.lender.take_back(keys)
+
+
 def drop(session: Session, slot: str) -> None:
     """Forget a module, so that large weights are not held twice."""
     session.slots.pop(slot, None)
@@ -399,6 +424,10 @@ COMMANDS = {
     "redump": redump,
     "duplicate": duplicate,
     "backward": backward,
+    "offer": offer,
+    "accept": accept,
+    "lend": lend,
+    "take_back": take_back,
     "drop": drop,
     "findings": findings,
     "forget": forget,

@@ -41,7 +41,7 @@ class Moments:
 def sample_add(book: Book, owner: str, output: Spec) -> None:
     """Take in one output of the candidate."""
     for path, leaf in specs.tensors(output):
-        _add(book, f"{owner} output{path}", tensors.read(leaf).to(book.session.device))
+        _add(book, f"{owner} output{path}", referee.read(book, leaf).to(book.session.device))
 
 
 def sample_reference(book: Book, weights: str, inputs: str, train: bool, seeds: list[int]) -> None:

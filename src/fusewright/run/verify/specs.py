@@ -107,6 +107,17 @@ def is_contiguous(spec: Spec) -> bool:
     return same_layout(spec, spec | {"stride": contiguous_strides(spec["shape"])})
 
 
+def batch_rows(spec: Spec) -> int:
+    """Extent of axis 0 of the first tensor; 0 where there is none."""
+    shapes = [leaf["shape"] for _, leaf in tensors(spec)]
+    return shapes[0][0] if shapes and shapes[0] else 0
+
+
+def loans(spec: Spec) -> list[int]:
+    """Keys of the tensors that were lent."""
+    return [leaf["lent"]["key"] for _, leaf in tensors(spec) if "lent" in leaf]
+
+
 def byte_count(spec: Spec) -> int:
     """Bytes of all tensors of the spec."""
     return sum(leaf["bytes"] for _, leaf in tensors(spec))

@@ -6,6 +6,7 @@ import torch
 
 from fusewright.run.verify import runner, tensors
 from fusewright.run.verify.book import Book
+from fusewright.run.verify.handover import Lender
 from fusewright.run.verify.specs import Spec
 
 
@@ -19,7 +20,8 @@ def compare_state(book: Book, spec: Spec) -> list[str]:
     found += [f"{name} is not an entry of the reference" for name in got if name not in wanted]
     for name, entry in got.items():
         if name in wanted:
-            found += _entry_differences(name, wanted[name], entry, name in parameters)
+            lender = book.session.lender
+            found += _entry_differences(name, wanted[name], entry, name in parameters, lender)
     found += _tie_differences(wanted, got)
     if not found and list(wanted) != list(got):
         found.append("the entries are in another order")
@@ -40,7 +42,7 @@ def _tie_differences(wanted: dict[str, torch.Tensor], got: dict[str, Spec]) -> l
 
 
 def _entry_differences(
-    name: str, wanted: torch.Tensor, entry: Spec, is_parameter: bool
+    name: str, wanted: torch.Tensor, entry: Spec, is_parameter: bool, lender: Lender
 ) -> list[str]:
     dtype, shape = str(wanted.dtype).removeprefix("torch."), list(wanted.shape)
     if (entry["dtype"], entry["shape"]) != (dtype, shape):
@@ -50,7 +52,8 @@ def _entry_differences(
         return [f"{name} is a {entry['role']}, not a {role}"]
     if entry["grad"] != wanted.requires_grad:
         return [f"{name} has requires_grad={entry['grad']}, not {wanted.requires_grad}"]
-    if not runner.same_bits(tensors.read(entry), wanted.detach().cpu()):
+    values = tensors.read(entry, lender)
+    if not runner.same_bits(values, wanted.detach().to(values.device)):
         return [f"{name} has other values after the same seed"]
     return []
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from fusewright.errors import ProblemError
+from fusewright.run.verify.handover import Lender
 from fusewright.run.verify.specs import Spec, contiguous_strides
 
 _PLAIN = (bool, int, float, str, type(None))
@@ -85,17 +86,17 @@ def take_sample(value: Any, sample: Sample | None) -> Any:
     return value if sample is None else map_leaves(value, sample.of)
 
 
-def dump(value: Any, prefix: str | None) -> Spec:
-    """Write every tensor of `value` to `<prefix>-<n>.bin` and describe it all.
+def dump(value: Any, prefix: str | None, lender: Lender | None = None) -> Spec:
+    """Write every tensor of `value` to `<prefix>-<n>.bin`, or lend it, and describe it all.
 
     Without a prefix nothing is written and the tensors' specs name no file.
     """
-    return _dump(value, prefix, itertools.count())
+    return _dump(value, prefix, itertools.count(), lender or Lender())
 
 
-def _dump(value: Any, prefix: str | None, counter: Iterator[int]) -> Spec:
+def _dump(value: Any, prefix: str | None, counter: Iterator[int], lender: Lender) -> Spec:
     if isinstance(value, torch.Tensor):
-        return _dump_tensor(value, prefix and Path(f"{prefix}-{next(counter)}.bin"))
+        return _dump_tensor(value, prefix and Path(f"{prefix}-{next(counter)}.bin"), lender)
     if isinstance(value, _PLAIN):
         return {"k": "value", "value": value}
     if isinstance(value, torch.dtype | torch.device):
@@ -114,16 +115,19 @@ def _dump(value: Any, prefix: str | None, counter: Iterator[int]) -> Spec:
         if isinstance(value, list)
         else "tuple"
     )
-    spec: Spec = {"k": kind, "type": name, "items": [_dump(v, prefix, counter) for _, v in items]}
+    found = [_dump(item, prefix, counter, lender) for _, item in items]
+    spec: Spec = {"k": kind, "type": name, "items": found}
     return spec | ({"keys": [k for k, _ in items]} if kind in ("dict", "record") else {})
 
 
-def _dump_tensor(tensor: torch.Tensor, path: Path | str | None) -> Spec:
+def _dump_tensor(tensor: torch.Tensor, path: Path | str | None, lender: Lender) -> Spec:
     if tensor.layout != torch.strided or tensor.is_quantized:
         return {"k": "opaque", "type": f"{tensor.layout} tensor"}
     spec = describe_tensor(tensor)
     if not path:
         return spec
+    if lender.takes(tensor):
+        return spec | {"lent": lender.lend(tensor)}
     write(tensor, Path(path))
     return spec | {"file": str(path)}
 
@@ -154,11 +158,14 @@ def write(tensor: torch.Tensor, path: Path) -> None:
     plain.reshape(-1).view(torch.uint8).numpy().tofile(path)
 
 
-def read(spec: Spec) -> torch.Tensor:
-    """The tensor of a tensor spec on the CPU: a private mapping of its file, row-major.
+def read(spec: Spec, lender: Lender | None = None) -> torch.Tensor:
+    """The tensor of a tensor spec: a private mapping of its file on the CPU, or what was lent, both
+    row-major.
 
     Raises ProblemError when the file does not hold what the spec says.
     """
+    if "lent" in spec:
+        return (lender or Lender()).borrow(spec)
     dtype, shape = getattr(torch, spec["dtype"]), spec["shape"]
     count = torch.Size(shape).numel()
     if count == 0:
@@ -205,15 +212,15 @@ def _is_injective(shape: Sequence[int], stride: Sequence[int]) -> bool:
     return True
 
 
-def load(spec: Spec, device: torch.device, copy: bool = True) -> Any:
+def load(spec: Spec, device: torch.device, copy: bool = True, lender: Lender | None = None) -> Any:
     """The nested value of a spec, its tensors on `device` with their strides.
 
     Without `copy`, contiguous tensors on the CPU are private mappings of their files: nothing is
-    read before it is used, and nothing counts as used memory.
+    read before it is used, and nothing counts as used memory. What was lent is not copied either.
     """
     match spec["k"]:
         case "tensor":
-            tensor = read(spec).to(device)
+            tensor = read(spec, lender).to(device)
             borrowed = not copy and spec["stride"] == contiguous_strides(spec["shape"])
             return tensor if borrowed else relaid(tensor, spec["stride"])
         case "value":
@@ -222,10 +229,10 @@ def load(spec: Spec, device: torch.device, copy: bool = True) -> Any:
             name = spec["value"]
             return getattr(torch, name) if spec["type"] == "dtype" else torch.device(name)
         case "list":
-            return [load(item, device, copy) for item in spec["items"]]
+            return [load(item, device, copy, lender) for item in spec["items"]]
         case "tuple":
-            return tuple(load(item, device, copy) for item in spec["items"])
+            return tuple(load(item, device, copy, lender) for item in spec["items"])
         case "dict":
-            items = (load(item, device, copy) for item in spec["items"])
+            items = (load(item, device, copy, lender) for item in spec["items"])
             return dict(zip(spec["keys"], items, strict=True))
     raise ProblemError(f"an argument of type {spec['type']} cannot be handed to another process")

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fusewright.run.verify import specs
 from fusewright.run.verify.isolate import Nursery, Worker, WorkerRaised
 from fusewright.run.verify.report import Check, Outcome
-from fusewright.run.verify.specs import Spec, tensors
+from fusewright.run.verify.specs import Spec
 
 Progress = Callable[[str], None]
 Finding = dict[str, Any]
@@ -64,6 +65,7 @@ class Trial:
     progress: Progress
     init: Spec = field(default_factory=dict)
     inputs_device: str = "cpu"
+    construct_on: str = "cpu"
     slow: bool = False
     sampling: bool = False
     training: bool = True
@@ -135,7 +137,7 @@ class Trial:
     def construct(self, slot: str) -> dict[str, Any]:
         """A new candidate module, with the weights that its constructor gives it."""
         self.loaded[slot] = "given"
-        return self.ask("construct", slot=slot, init=self.init)
+        return self.ask("construct", slot=slot, init=self.init, where=self.construct_on)
 
     def set_weights(self, slot: str, weights: str, how: str = "load") -> None:
         self.loaded[slot] = weights
@@ -185,8 +187,14 @@ class Trial:
         if confirm and wrong and self.expect(point)["sampled"]:
             self.release(point)
             found = self._judge(replace(point, whole=True), report)
-        remove_files([report["output"], *(report.get("effects") or {}).values()])
+        self.discard(report["output"], *(report.get("effects") or {}).values())
         return found
+
+    def discard(self, *outputs: Spec) -> None:
+        """Let go of what the candidate handed over."""
+        remove_files(outputs)
+        if keys := [key for output in outputs for key in specs.loans(output)]:
+            self.ask("take_back", keys=keys)
 
     def _judge(self, point: Point, report: dict[str, Any]) -> list[Finding]:
         self.expect(point)
@@ -219,7 +227,10 @@ class Trial:
 
     def forget_inputs(self, name: str) -> None:
         """Remove the files of inputs that no further point uses."""
-        remove_files([self.inputs.pop(name)])
+        spec = self.inputs.pop(name)
+        remove_files([spec])
+        if keys := specs.loans(spec):
+            self.ask_referee("take_back", keys=keys)
 
     def tell(self, name: str, findings: Iterable[Finding], reproduce: str = "") -> None:
         """Add a check from findings."""
@@ -253,8 +264,8 @@ def finite(value: float) -> bool:
     return math.isfinite(value)
 
 
-def remove_files(specs: Iterable[Spec]) -> None:
-    for spec in specs:
-        for _, leaf in tensors(spec):
+def remove_files(outputs: Iterable[Spec]) -> None:
+    for spec in outputs:
+        for _, leaf in specs.tensors(spec):
             if "file" in leaf:
                 Path(leaf["file"]).unlink(missing_ok=True)

@@ -26,6 +26,7 @@ from fusewright.run.verify import (
     referee,
     runner,
     samples,
+    separable,
     statecheck,
     wire,
 )
@@ -33,7 +34,7 @@ from fusewright.run.verify.arithmetic import Float64
 
 _PR_SET_PDEATHSIG = 1
 _REAP_S = 2.0
-_REFEREE = (referee, drawing, statecheck, power, gradients, samples)
+_REFEREE = (referee, drawing, statecheck, power, gradients, samples, separable)
 Commands = Mapping[str, Callable[..., Any]]
 
 
