@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 # torch.utils.cpp_extension looks for ninja on the PATH.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: setup demo test rules algebra lint size clean
+.PHONY: setup demo test rules algebra fuzz honest lint size clean
 
 setup: $(STAMP)
 
@@ -38,6 +38,10 @@ N ?= 200
 SEED ?= 1
 fuzz: $(STAMP)
 	cd tests && $(abspath $(BIN))/python -m fuzz.fuzz --models $(N) --builds $$(($(N) / 6)) --seed $(SEED)
+
+# No honest candidate may be rejected, over fifty seeds of the inputs each (also part of `make test`).
+honest: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/trust/test_candidates.py -k fifty_seeds
 
 lint: $(STAMP)
 	$(BIN)/python -m ruff check .

@@ -58,3 +58,39 @@ def test_honest_candidate_is_accepted_over_fifty_seeds(path: Path, nursery: Nurs
     report = verify(path.parent / "reference.py", path, device="cpu", seeds=50, nursery=nursery)
     assert report.verdict == "accept", summary(report)
     assert sum(check.name.startswith("values/given-") for check in report.checks) == 49
+
+
+def rows_of(path: Path) -> set[int]:
+    """The rows of the catalogue that a candidate's docstring names."""
+    text = path.read_text(encoding="utf-8").split('"""')[1]
+    return {
+        int(n)
+        for words in re.findall(r"Rows? (\d+(?: and \d+)*)", text)
+        for n in words.split(" and ")
+    }
+
+
+def catalogue() -> dict[int, str]:
+    """Row of the table in docs/trust.md -> its cell of what shows it."""
+    text = (ROOT.parents[1] / "docs" / "trust.md").read_text(encoding="utf-8")
+    found = re.findall(r"^\| (\d+) \|.*\| ([^|]+) \|$", text, re.MULTILINE)
+    return {int(row): shown for row, shown in found}
+
+
+def test_the_catalogue_names_what_shows_each_of_its_rows() -> None:
+    table = catalogue()
+    assert sorted(table) == list(range(1, 38))
+    for row, shown in table.items():
+        names = re.findall(r"`([a-z0-9_/.]+)`", shown)
+        assert names or row == 19, f"row {row} is shown by nothing"
+        for name in names:
+            test = ROOT.parents[1] / name
+            assert test.is_file() or row in rows_of(ROOT / f"{name}.py"), f"row {row}: {name}"
+    for path in FILES:
+        for row in rows_of(path):
+            assert f"`{path.parent.name}/{path.stem}`" in table[row], f"row {row}: {path}"
+
+
+def test_there_are_enough_candidates_of_both_kinds() -> None:
+    honest = sum(path.stem.startswith("honest") for path in FILES)
+    assert honest >= 12 and len(FILES) - honest >= 28

@@ -105,6 +105,11 @@ def test_a_reference_that_ignores_its_input_cannot_be_tested(run: Run) -> None:
     assert "zeros as output" in next(c.detail for c in report.checks if c.name == "power")
 
 
+def test_other_handling_of_nan_is_a_warning(run: Run) -> None:
+    report = run("torch.relu(x @ x.t())", "torch.where((y := x @ x.t()) > 0, y, 0.0)")
+    assert (report.verdict, outcome(report, "special-values")) == ("accept", "warn")
+
+
 def test_a_dead_parameter_is_no_hindrance(run: Run) -> None:
     old = "(y := self.linear(x)) - y.mean(0)"
     new = "(y := x @ self.linear.weight.t()) - y.mean(0) + 0 * self.linear.bias"
