@@ -102,6 +102,9 @@ def _verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=float, default=300.0, help="seconds for any single step (default: 300)"
     )
+    parser.add_argument(
+        "--sanitize", action="store_true", help="also one call under compute-sanitizer (CUDA)"
+    )
 
 
 def _bench(parser: argparse.ArgumentParser) -> None:

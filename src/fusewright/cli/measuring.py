@@ -37,6 +37,7 @@ def verify(chosen: Namespace) -> int:
             precision=chosen.precision,
             seeds=chosen.seeds,
             timeout_s=chosen.timeout,
+            sanitize=chosen.sanitize,
             progress=tell,
         )
     if chosen.json:

@@ -31,6 +31,7 @@ def share_storage(tensor: torch.Tensor) -> tuple[Any, ...]:
 
 def open_storage(handle: tuple[Any, ...], offset: int, dtype: torch.dtype, shape: list[int]):
     """A tensor in another process's storage. Raises RuntimeError where that cannot be mapped."""
+    torch.cuda.init()
     storage = torch.UntypedStorage._new_shared_cuda(*handle)
     empty = torch.empty(0, dtype=dtype, device=storage.device)
     return empty.set_(storage, offset, shape, torch.empty(shape, device="meta").stride())
@@ -87,11 +88,16 @@ def _decoded(value: Any) -> Any:
 
 
 def offer(lender: Lender, device: str) -> Spec | None:
-    """A small tensor lent to learn whether the other process can borrow; None on the CPU."""
+    """A small tensor lent to learn whether the other process can borrow; None on the CPU, and where
+    device memory cannot be shared."""
     if not device.startswith("cuda"):
         return None
     probe = torch.arange(_PROBE, device=device, dtype=torch.float32)
-    return {"dtype": "float32", "shape": [_PROBE], "lent": lender.lend(probe)}
+    try:
+        loan = lender.lend(probe)
+    except RuntimeError:
+        return None
+    return {"dtype": "float32", "shape": [_PROBE], "lent": loan}
 
 
 def accept(lender: Lender, spec: Spec) -> str:
