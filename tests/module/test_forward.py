@@ -147,6 +147,17 @@ PROBLEMS = {
                 return torch.cumsum(values, 1) + 1, order
         def get_inputs(): return [torch.rand(5, 6)]
     """,
+    "cumulative": """
+        class Model(nn.Module):
+            def forward(self, x, mask, z):
+                zero = torch.zeros_like(x[:, :1])
+                masked = (x * mask).flip(1).cumsum(1).flip(1)
+                exclusive = torch.cat((zero, x.cumsum(1)[:, :-1]), 1)
+                shifted = torch.cumsum(torch.cat((zero, x), 1)[:-1], 1)
+                return masked, exclusive, shifted, x.softmax(1).cumprod(0), *z.cummax(1)
+        def get_inputs():
+            return [torch.rand(9, 50), torch.rand(9, 50) > 0.5, torch.randn(1, 70000)]
+    """,
     "literal_tensor": """
         class Model(nn.Module):
             def forward(self, x):
