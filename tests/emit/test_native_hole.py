@@ -6,6 +6,7 @@ lanes and slabs do: one per row, or one per column of a run.
 
 import ctypes
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from emit.test_contraction_hole import HEADER, special_rows
 from fusewright.context import Context
 from fusewright.emit.unit import segments, translation_unit
 from fusewright.ir import graph as g
+from fusewright.ir import index as ix
 from fusewright.ir.dtypes import BFLOAT16, FLOAT16, FLOAT32
 from fusewright.ir.kernel import Kernel, Program
 from fusewright.ir.native import native_plan
@@ -155,3 +157,44 @@ def test_the_emitted_hole_of_16_bit_products(name, dtype, always, tmp_path):
     kind = torch_dtype(dtype)
     cases = [{s.name: torch.randn(s.node.shape).to(kind) for s in graph.inputs} for _ in range(2)]
     assert check(graph, "match", cases, tmp_path).run == 8
+
+
+def product_of(dtype, m, n, k, batch=0):
+    """A product with a row sum behind it; operands of `batch` have it as first axis."""
+    lead = (batch,) if batch else ()
+    x, w = g.input_("x", (*lead, m, k), dtype), g.input_("w", (*lead, n, k), dtype, "param")
+    out, (r,) = ix.axes((*lead, m, n)), g.reduced_axes((k,))
+    y = g.contract(x, w, (*lead, m, n), (k,), (*out[:-1], r), (*out[:-2], out[-1], r))
+    return graph_of(g.reduce("sum", g.unary("tanh", wide(y)), (len(lead) + 1,)))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
+@pytest.mark.parametrize(
+    ("dtype", "precision", "sizes"),
+    [
+        (BFLOAT16, "match", (70, 24, 32)),
+        (FLOAT16, "match", (300, 515, 21)),
+        (BFLOAT16, "match", (40, 12, 20, 3)),
+        (FLOAT32, "bf16", (2048, 4104, 100)),
+        (FLOAT32, "tf32", (130, 513, 33, 2)),
+    ],
+)
+def test_the_workspace_is_what_the_skeleton_asks_for(dtype, precision, sizes, always, tmp_path):
+    program = schedule(product_of(dtype, *sizes), Context(Options(precision=precision)), SM90)
+    (kernel,) = (s for s in program.steps if isinstance(s, Kernel) and s.workspace)
+    text = translation_unit(program, SM90, segments(program))
+    call = re.compile(r"return native90::run<Tile, \w+, ([^>]*)>\([^;]*;")
+    size = rf"native90::workspace_bytes<Tile, \1, {kernel.name}_hole>(problem)"
+    text, count = call.subn(f"return (cudaError_t){size};", text)
+    assert count == 1
+    entry = text[text.index('extern "C" int forward_0(') :]
+    arguments = ["0"] * (entry[: entry.index(")")].count(",") + 1)
+    main = f'int main() {{ printf("%d", forward_0({", ".join(arguments)})); }}'
+    (tmp_path / "unit.cu").write_text(f"#include <stdio.h>\n{text}\n{main}\n")
+    command = ["nvcc", "-std=c++17", "-O0", "-gencode", "arch=compute_90a,code=sm_90a"]
+    program_file = tmp_path / "unit"
+    subprocess.run([*command, "-o", str(program_file), str(tmp_path / "unit.cu")], check=True)
+    done = subprocess.run([str(program_file)], capture_output=True, text=True, check=True)
+    space = program.buffer(kernel.workspace)
+    assert max(1, int(done.stdout)) == space.shape[0]

@@ -102,8 +102,19 @@ def _with_faster_scheme(p: Product, rates: Products, own: NativeProducts) -> Pro
     size = Size(p.batch, p.m, p.n, p.k)
     split = times(size, rates).skeleton
     may = p.dtype == FLOAT32 and p.scheme != "split"
-    slower = may and native_seconds(size, p.scheme, False, own) > split
+    slower = may and native_seconds(size, p.scheme, False, p.m + p.n, own) > split
     return replace(p, scheme="split") if slower else p
+
+
+def _packed_rows(p: Product) -> int:
+    """Rows of the operands that the skeleton must copy before it can read them."""
+    rows = 0
+    for x, count, swap in ((p.left, p.m, False), (p.right, p.n, True)):
+        row, k = x.strides[-2:][:: -1 if swap else 1]
+        batch = x.strides[0] if len(x.shape) == 3 else 0
+        layout = native.layout_of((row, k, batch), x.offset, count)
+        rows += count if p.scheme != "native" or layout == "kPacked" else 0
+    return rows
 
 
 def refusal(
@@ -123,7 +134,7 @@ def refusal(
             return "nothing that follows can be computed with it, and the library's is as fast"
         stores = sum(s.buffer != p.out for s in hosted.stores)
         library = library_seconds(size, len(hosted.rest), stores, own)
-    ours = native_seconds(size, p.scheme, bool(hosted.folding), own)
+    ours = native_seconds(size, p.scheme, bool(hosted.folding), _packed_rows(p), own)
     if ours < library:
         return None
     return (

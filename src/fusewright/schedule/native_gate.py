@@ -20,18 +20,19 @@ def rounded_scheme(dtype: DType, options: Options) -> Scheme:
     return allowed.get(options.precision, "") if dtype == FLOAT32 else ""
 
 
-def native_seconds(p: Size, scheme: Scheme, folds: bool, rates: NativeProducts) -> float:
-    """Waves of tiles, each as long as its products or its epilogue; conversions before them."""
+def native_seconds(
+    p: Size, scheme: Scheme, folds: bool, packed: int, rates: NativeProducts
+) -> float:
+    """Waves of tiles, each as long as its products or its epilogue, behind the conversion of
+    operands of `packed` rows in all."""
     columns = tile_columns(p.batch, p.m, p.n)
     share = 1.0 if columns == WIDE else 0.6
     tiles = p.batch * -(-p.m // CLUSTER_ROWS) * -(-p.n // columns)
     chunks = -(-p.k // (32 if scheme == "tf32" else 64))
     wave = share * max(chunks * rates.chunk, rates.epilogue)
     seconds = rates.launches + -(-tiles // rates.clusters) * wave + folds * rates.fold
-    if scheme != "native":
-        moved = (8 if scheme == "tf32" else 6) * p.batch * p.k * (p.m + p.n)
-        seconds += moved / rates.pack_rate
-    return seconds
+    moved = {"native": 4, "bf16": 6, "tf32": 8}[scheme] * p.batch * p.k * packed
+    return seconds + moved / rates.pack_rate
 
 
 def library_seconds(p: Size, readers: int, stores: int, rates: NativeProducts) -> float:
