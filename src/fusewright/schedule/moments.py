@@ -13,8 +13,8 @@ from ..ir import index as ix
 from ..target.arch import Arch
 from .tile import row_capacity
 
-# Points of a chunk: a block keeps so many in registers, a core in its cache; and the fewest that
-# are worth the chunk's own results.
+# Points of a chunk: a block keeps so many in registers; and the fewest that are worth the chunk's
+# own results.
 LONGEST_CHUNK = 1 << 14
 SHORTEST_CHUNK = 1 << 11
 
@@ -41,7 +41,8 @@ def _pays(x: g.Node, axes: tuple[int, ...], arch: Arch) -> bool:
     extents = tuple(x.shape[a] for a in axes)
     found = chunk_extents(extents) if axes[-1] == len(x.shape) - 1 else None
     rows, extent = x.size // prod(extents), prod(extents)
-    if found is None or rows * prod(found[0]) < arch.units:
+    # A CPU's last cache holds the row between its passes.
+    if arch.kind == "cpu" or found is None or rows * prod(found[0]) < arch.units:
         return False
     long = extent * x.dtype.bytes > row_capacity(arch)
     return long or (4 * rows < 3 * arch.units and extent > LONGEST_CHUNK)

@@ -37,9 +37,8 @@ LARGEST_UNROLLED = 64
 # Threads of a block of a cluster; shared memory that it needs besides its part of the row (1 KB of
 # the system's, results of folds, the ragged end of the row).
 CLUSTER_THREADS = 512
-# 32-bit values that the threads of one block keep in registers; bytes of a core's own cache.
+# 32-bit values that the threads of one block keep in registers.
 REGISTER_VALUES = 1024 * 32
-CACHE_BYTES = 1 << 20
 # Broadcast values of this size do not survive in a GPU's cache beside a stream of others.
 REUSED_BYTES = 8 << 20
 SHARED_OVERHEAD = 4 << 10
@@ -347,10 +346,8 @@ def _column_reduce(
 
 
 def row_capacity(arch: Arch) -> int:
-    """Bytes of a row that stay on chip between its phases: of a cluster of blocks, of a block's
-    registers (CUDA), of a core's cache (CPU)."""
-    if arch.kind == "cpu":
-        return CACHE_BYTES
+    """Bytes of a row that stay on chip between its phases on a GPU: in the shared memory of a
+    cluster of blocks, or in a block's registers."""
     return max(arch.cluster * (arch.shared - SHARED_OVERHEAD), 4 * REGISTER_VALUES)
 
 
