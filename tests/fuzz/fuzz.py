@@ -38,6 +38,7 @@ class Tally:
     built: int = 0
     lines: int = 0
     strides: int = 0
+    raised: list[str] = field(default_factory=list)
     unusable: collections.Counter = field(default_factory=collections.Counter)
     failures: list[str] = field(default_factory=list)
 
@@ -137,6 +138,11 @@ def _report(
     tally: Tally, draft: Draft, found: Disagreement, folder: Path, build: bool, out: Path, name: str
 ) -> None:
     print(f"FAILURE {name}: {str(found)[:300]}", flush=True)
+    raised = str(found).rpartition("(")[2] if not kind(found).endswith("values") else name
+    if raised in tally.raised:
+        tally.failures.append(f"{name}: raised where another model did")
+        return
+    tally.raised.append(raised)
     small = shrunk(draft, lambda d: same_failure(d, folder, build, found))
     again = checked(small, folder, build) or found
     path = written(small, again, out, name)
