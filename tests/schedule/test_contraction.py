@@ -170,3 +170,13 @@ def test_precision_chooses_the_scheme_that_is_modelled_faster(shape, precision, 
     graph = graph_of(matmul(a, g.permute(b, (1, 0))))
     (kernel,) = schedule(graph, Context(Options(precision=precision)), SM90).steps
     assert isinstance(kernel, Kernel) and kernel.scheme == scheme
+
+
+def test_groups_with_a_unit_axis_are_reduced_at_once():
+    """Group normalisation of a matrix folds (features per group, 1)."""
+    a, b = tensor("a", 1024, 8192), tensor("b", 8192, 8192, role="param")
+    groups = g.reshape(matmul(a, b), (1024, 16, 512, 1))
+    program = schedule(graph_of(g.reduce("sum", groups, (2, 3))), Context(), SM90)
+    check_program(program)
+    kernels = [s for s in program.steps if isinstance(s, Kernel)]
+    assert [k.anchor for k in kernels] == ["contraction", "row_reduce"]

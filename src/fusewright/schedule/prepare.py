@@ -163,10 +163,13 @@ def chunked(x: g.Node, axes: tuple[int, ...], chunks: int, fill: Scalar) -> g.No
 
 def _along_product(node: g.Reduce, arch: Arch) -> g.Node:
     """A reduction of a product whole, since the product gathers it; of a matrix, its rows first."""
-    *rest, last = node.axes_reduced
-    if not rest or last != len(node.x.shape) - 1:
+    shape = node.x.shape
+    long = [a for a in node.axes_reduced if shape[a] > 1]
+    if len(long) < 2 or prod(shape[long[-1] + 1 :]) > 1:
         return node
-    outer = g.reduce(node.op, g.reduce(node.op, node.x, (last,)), rest)
+    rows = [a for a in node.axes_reduced if a >= long[-1]]
+    rest = [a for a in node.axes_reduced if a < long[-1]]
+    outer = g.reduce(node.op, g.reduce(node.op, node.x, rows), rest)
     return split(outer, arch) if isinstance(outer, g.Reduce) else outer
 
 
