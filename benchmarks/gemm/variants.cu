@@ -56,7 +56,12 @@ struct SigmoidSum {
     const float* bias;
     float* out;
     __device__ void apply(int, int, int n, float acc, float* p) const {
-        p[0] += 1.0f / (1.0f + expf(-(acc + __ldg(bias + n))));
+        float q[1];
+        element(0, 0, n, acc, q);
+        partial_merge(p, q);
+    }
+    __device__ void element(int, int, int n, float acc, float* p) const {
+        p[0] = 1.0f / (1.0f + expf(-(acc + __ldg(bias + n))));
     }
     __device__ static void partial_identity(float* p) { p[0] = 0.0f; }
     __device__ static void partial_merge(float* p, const float* q) { p[0] += q[0]; }
@@ -72,8 +77,12 @@ struct LogSumExp {
     const float* bias;
     float* out;
     __device__ void apply(int, int, int n, float acc, float* p) const {
-        const float q[2] = {acc + __ldg(bias + n), 1.0f};
+        float q[2];
+        element(0, 0, n, acc, q);
         partial_merge(p, q);
+    }
+    __device__ void element(int, int, int n, float acc, float* p) const {
+        p[0] = acc + __ldg(bias + n), p[1] = 1.0f;
     }
     __device__ static void partial_identity(float* p) { p[0] = -INFINITY, p[1] = 0.0f; }
     __device__ static void partial_merge(float* p, const float* q) {

@@ -28,6 +28,10 @@ struct Hole {
         if (WORDS == 0) out[m * pitch + n] = g / (1.0f + expf(-g));
         if (WORDS == 1) p[0] = fmaxf(p[0], g);
     }
+    __device__ void element(int batch, int m, int n, float acc, float* p) const {
+        p[0] = -INFINITY;
+        apply(batch, m, n, acc, p);
+    }
     __device__ static void partial_identity(float* p) { p[0] = -INFINITY; }
     __device__ static void partial_merge(float* p, const float* q) { p[0] = fmaxf(p[0], q[0]); }
     __device__ void finish(int, int m, const float* p) const { out[m] = p[0]; }

@@ -110,6 +110,8 @@ def test_large_products_are_taken_from_the_library(shape):
     a, b = tensor("a", m, k), tensor("b", n, k, role="param")
     program = schedule(graph_of(matmul(a, g.permute(b, (1, 0)))), Context(), SM90)
     assert [s.anchor for s in program.steps if isinstance(s, Kernel)] == ["contraction"]
+    (instead,) = [w for w in program.why_not if w.what.startswith("library call")]
+    assert "split product" in instead.reason and instead.reason.count(" us") == 2
 
 
 def narrow(dtype, m, n, k):

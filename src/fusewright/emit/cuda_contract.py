@@ -165,22 +165,25 @@ def _constants(kernel: Kernel, parts: _Matrices, partials: Sequence[Partial], ou
 
 
 def _apply(kernel: Kernel, partials: Sequence[Partial], env: Env, out: Writer) -> None:
-    """`apply`: what happens to one element of the product."""
+    """What happens to one element of the product: `apply`, in terms of `element` with a fold."""
     first = kernel.phases[0]
+    head = "__device__ void {}(int batch, int m, int n, float acc, float* p) const"
     out.line("")
-    head = "__device__ void apply(int batch, int m, int n, float acc, float* p) const"
-    with out.block(head):
+    if partials:
+        with out.block(head.format("apply")):
+            out.line("float q[kPartialWords];")
+            out.line("element(batch, m, n, acc, q);")
+            out.line("partial_merge(p, q);")
+    with out.block(head.format("element" if partials else "apply")):
         env = env.with_refs({ACCUMULATOR: Text("acc")})
         bodies = [without_dot(s.body) for s in first.stores]
         bodies += [without_dot(e) for p in partials for e in (p.value, p.weight or ONE)]
         values = evaluate(bodies, env, out)
         _write(first.stores, values, env, out)
-        if partials:
-            folded = values[len(first.stores) :]
-            pairs = zip(partials, folded[::2], folded[1::2], strict=True)
-            words = [w for p, value, weight in pairs for w in element_words(p, value, weight, env)]
-            out.line(f"const float q[{len(words)}] = {{{', '.join(words)}}};")
-            out.line("partial_merge(p, q);")
+        folded = values[len(first.stores) :]
+        pairs = zip(partials, folded[::2], folded[1::2], strict=True)
+        words = [w for p, value, weight in pairs for w in element_words(p, value, weight, env)]
+        out.extend([f"p[{k}] = {w};" for k, w in enumerate(words)])
 
 
 ONE = Lit(FLOAT32, 1.0)

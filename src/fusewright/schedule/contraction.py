@@ -30,7 +30,7 @@ from ..ir.onepass import partials_of
 from ..options import Options
 from ..target.arch import Arch, NativeProducts, Products
 from ..target.program_cost import strided_in
-from .gate import CHUNK, TILE_PLANES, Size, times
+from .gate import CHUNK, TILE_PLANES, Size, Times, times
 from .hosting import Element, Hosted, host, variables
 from .native_gate import library_seconds, native_seconds, rounded_scheme
 
@@ -77,6 +77,9 @@ def use_tensor_cores(program: Program, arch: Arch, options: Options) -> Program:
             why_not.append(WhyNot(f"{call.covers[0]} on the tensor cores", reason))
             continue
         program = _replaced(program, product, hosted)
+        if product.scheme == "split":
+            taken = _times(product, arch.products).text
+            why_not.append(WhyNot(f"library call for {call.covers[0]}", taken))
     return replace(program, why_not=(*program.why_not, *why_not))
 
 
@@ -127,7 +130,7 @@ def refusal(
         for x in (p.left, p.right):
             if 1 not in x.strides[-2:]:
                 return "neither axis of an operand is contiguous"
-        both = times(size, rates)
+        both = _times(p, rates)
         return None if both.pays else both.text
     if p.scheme == "native":
         if not hosted.rest:
@@ -141,6 +144,10 @@ def refusal(
         f"the library's product and what follows take about {library * 1e6:.0f} us, "
         f"the product with all that in it {ours * 1e6:.0f} us"
     )
+
+
+def _times(p: Product, rates: Products) -> Times:
+    return times(Size(p.batch, p.m, p.n, p.k), rates)
 
 
 # ------------------------------------------------------------------------------- the new kernel

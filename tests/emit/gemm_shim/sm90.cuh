@@ -29,6 +29,7 @@ inline uint32_t __float_as_uint(float f) { uint32_t u; memcpy(&u, &f, 4); return
 inline float __int_as_float(int i) { return __uint_as_float(uint32_t(i)); }
 template <class T> T __shfl_xor_sync(unsigned, T v, int) { return v; }
 template <class T> T __shfl_sync(unsigned, T v, int) { return v; }
+inline bool __all_sync(unsigned, bool v) { return v; }
 inline void __syncwarp() {}
 
 namespace sm90 {
@@ -100,6 +101,7 @@ inline void barrier_wait(uint32_t, uint32_t) {}
 inline uint32_t cluster_rank() { return 0; }
 inline void cluster_sync() {}
 inline void prefetch_map(const CUtensorMap*) {}
+inline void prefetch(const void*) {}
 inline void copy_box(uint32_t, const CUtensorMap*, int, int, int, uint32_t) {}
 inline void copy_box_multicast(uint32_t, const CUtensorMap*, int, int, int, uint32_t, uint16_t) {}
 template <int> void registers_release() {}

@@ -287,10 +287,9 @@ FW_DEVICE void fw_merge_argmin(float* p, const float* q) {
 // (top, sum of weight * exp(value - top)) of two parts of a row. Equal tops, infinite ones too, need
 // no rescaling.
 FW_DEVICE void fw_merge_exponentials(float* p, const float* q) {
-    const float top = fw_maximum(p[0], q[0]);
-    p[1] = p[1] * (p[0] == top ? 1.0f : expf(p[0] - top)) +
-           q[1] * (q[0] == top ? 1.0f : expf(q[0] - top));
-    p[0] = top;
+    const float scale = expf(p[0] == q[0] ? 0.0f : -fabsf(p[0] - q[0]));
+    p[1] = p[0] >= q[0] ? p[1] + q[1] * scale : q[1] + p[1] * scale;
+    p[0] = fw_maximum(p[0], q[0]);
 }
 //@end
 

@@ -95,6 +95,15 @@ SM90_INLINE int stream_shift(int exponent) {
     return exponent < -80 ? 40 : -2;
 }
 
+// Asks for the exponents of the next tile's rows: the first thing it will wait for.
+SM90_INLINE void prefetch_rows(const Args& a, int tile, int tiles, int rank, int group, int warp,
+                               int lane) {
+    if (lane != 0 || tile >= tiles) return;
+    const Place at = place_of(tile, a, rank);
+    const int row = min(at.row + group * 64 + warp * 16, a.rows - 1);
+    sm90::prefetch(a.stream_exponent + int64_t(at.batch) * a.stream_batched * a.rows + row);
+}
+
 template <class Scheme, bool kMajorK, class Epilogue>
 SM90_INLINE void consume(const Args& a, const Epilogue& hole, Consumer<Scheme, kMajorK>& me, int group,
                          int warp, int rank, int first, int step, int tiles) {
@@ -104,6 +113,10 @@ SM90_INLINE void consume(const Args& a, const Epilogue& hole, Consumer<Scheme, k
         const int row = first_row + fragment_row<kMajorK>(me.lane >> 2);
         const int rows[2] = {row, row + 8};
         const int* exponents = a.stream_exponent + int64_t(at.batch) * a.stream_batched * a.rows;
+        const PlaneStat* stats =
+            a.plane_stat + int64_t(at.batch) * a.plane_batched * a.padded_columns + at.column;
+        if (me.lane < 8) sm90::prefetch(stats + me.lane * (kColumns / 8));
+        prefetch_rows(a, tile + step, tiles, rank, group, warp, me.lane);
         int shift[2];
         bool relevant[2];  // a row of zeros has no rounding to guard against
         float scale[2], sum[64];
@@ -119,15 +132,10 @@ SM90_INLINE void consume(const Args& a, const Epilogue& hole, Consumer<Scheme, k
         multiply(me, a.chunks, scale, sum);
 
         const int column = at.column + 2 * (me.lane & 3);
-        const ColumnStats stat(a.plane_stat + int64_t(at.batch) * a.plane_batched * a.padded_columns +
-                               column);
-        if constexpr (Scheme::kPlanes == 2) guard(sum, stat, shift, relevant, a.flag);
-#pragma unroll
-        for (int i = 0; i < 64; ++i) {
-            const int exponent = stat.exponent[2 * (i >> 2) + (i & 1)] - shift[(i >> 1) & 1];
-            sum[i] = sm90::scale_by(sum[i], exponent);
-        }
-        Finish<Epilogue>::run(a, hole, at.batch, rows, first_row, column, me.lane, sum);
+        const ColumnStats stat(stats + 2 * (me.lane & 3));
+        unscale<Scheme::kPlanes == 2>(sum, stat, shift, relevant, a.flag);
+        Finish<Epilogue>::template run<Scheme::kPlanes == 2>(a, hole, at.batch, rows, first_row,
+                                                             column, me.lane, sum);
     }
 }
 

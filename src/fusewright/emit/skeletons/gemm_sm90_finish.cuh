@@ -38,42 +38,88 @@ struct Plus {
     SM90_INLINE float operator()(float a, float b) const { return a + b; }
 };
 
-// Raises the flag if what fp16 lost could matter in the warp's 16 x 128 results (see the top of the
-// file). Rows and columns are weighted by their true scales, relative to the largest of the tile.
-SM90_INLINE void guard(const float (&sum)[64], const ColumnStats& stat, const int (&shift)[2],
-                       const bool (&relevant)[2], int* flag) {
-    int top = -1000, row_top = -1000;
-#pragma unroll
-    for (int j = 0; j < 32; ++j) top = max(top, stat.exponent[j]);
-#pragma unroll
-    for (int r = 0; r < 2; ++r) row_top = max(row_top, relevant[r] ? -shift[r] : -1000);
-    top = combine_warp(top, Larger());
-    row_top = combine_warp(row_top, Larger());
-    float bound = 0.0f, size[2] = {0.0f, 0.0f};
-#pragma unroll
-    for (int j = 0; j < 32; ++j) {
-        const float weight = sm90::power_of_two(max(stat.exponent[j] - top, -126));
-        const float error = stat.bound[j] * weight;
+// What a warp's 16 x 128 results say about their own accuracy (see the top of the file): the sums of
+// squares of the thread's results and of their bounds, columns weighted by their true scales relative
+// to the largest of the tile.
+struct Evidence {
+    float bound, size[2];
+
+    SM90_INLINE void add_column(float bound_of_column, float weight) {
+        const float error = bound_of_column * weight;
         bound += error * error;
+    }
+
+    // Raises the flag if what fp16 lost could matter. Rows are weighted like columns.
+    SM90_INLINE void judge(const int (&shift)[2], const bool (&relevant)[2], int* flag) const {
+        int row_top = -1000;
+#pragma unroll
+        for (int r = 0; r < 2; ++r) row_top = max(row_top, relevant[r] ? -shift[r] : -1000);
+        row_top = combine_warp(row_top, Larger());
+        float total_bound = 0.0f, total_size = 0.0f;
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-            const float value = sum[4 * (j >> 1) + 2 * r + (j & 1)] * weight;
-            size[r] += value * value;
+            const float w = sm90::power_of_two(min(max(-shift[r] - row_top, -126), 0));
+            total_bound += relevant[r] ? bound * w * w : 0.0f;
+            total_size += relevant[r] ? size[r] * w * w : 0.0f;
+        }
+        total_bound = combine_warp(total_bound, Plus());
+        total_size = combine_warp(total_size, Plus());
+        // (2^-25 bound)^2 <= 2^-46 size; an infinity or NaN on either side fails, also in a row that
+        // the samples called zero.
+        const bool finite = size[0] <= 1e38f && size[1] <= 1e38f;
+        if (!finite || !(total_bound <= 16.0f * total_size)) *flag = 1;  // all write the same
+    }
+};
+
+// Brings results to their true scale and, with kGuard, judges them. Where the tile's scales are close
+// to one another, which is the rule, three operations per result do both; the general way is exact
+// for any scales.
+template <bool kGuard>
+SM90_INLINE void unscale(float (&sum)[64], const ColumnStats& stat, const int (&shift)[2],
+                         const bool (&relevant)[2], int* flag) {
+    int top = stat.exponent[0], bottom = stat.exponent[0];
+#pragma unroll
+    for (int j = 1; j < 32; ++j) {
+        top = max(top, stat.exponent[j]);
+        bottom = min(bottom, stat.exponent[j]);
+    }
+    top = combine_warp(top, Larger());
+    Evidence seen = {0.0f, {0.0f, 0.0f}};
+    bool close = top - bottom <= 60;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) close = close && (!relevant[r] || abs(top - shift[r]) <= 120);
+    if (__all_sync(0xffffffffu, close)) {
+        float back[2];
+#pragma unroll
+        for (int r = 0; r < 2; ++r)
+            back[r] = sm90::power_of_two(min(max(top - shift[r], -120), 120));
+#pragma unroll
+        for (int j = 0; j < 32; ++j) {
+            const float weight = sm90::power_of_two(stat.exponent[j] - top);
+            if (kGuard) seen.add_column(stat.bound[j], weight);
+#pragma unroll
+            for (int r = 0; r < 2; ++r) {
+                float& result = sum[4 * (j >> 1) + 2 * r + (j & 1)];
+                const float value = result * weight;
+                if (kGuard) seen.size[r] += value * value;
+                result = value * back[r];
+            }
+        }
+    } else {
+#pragma unroll
+        for (int j = 0; j < 32; ++j) {
+            const float weight = sm90::power_of_two(max(stat.exponent[j] - top, -126));
+            if (kGuard) seen.add_column(stat.bound[j], weight);
+#pragma unroll
+            for (int r = 0; r < 2; ++r) {
+                float& result = sum[4 * (j >> 1) + 2 * r + (j & 1)];
+                const float value = result * weight;
+                if (kGuard) seen.size[r] += value * value;
+                result = sm90::scale_by(result, stat.exponent[j] - shift[r]);
+            }
         }
     }
-    float total_bound = 0.0f, total_size = 0.0f;
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-        const float w = sm90::power_of_two(min(max(-shift[r] - row_top, -126), 0));
-        total_bound += relevant[r] ? bound * w * w : 0.0f;
-        total_size += relevant[r] ? size[r] * w * w : 0.0f;
-    }
-    total_bound = combine_warp(total_bound, Plus());
-    total_size = combine_warp(total_size, Plus());
-    // (2^-25 bound)^2 <= 2^-46 size; an infinity or NaN on either side fails, also in a row that the
-    // samples called zero.
-    const bool finite = size[0] <= 1e38f && size[1] <= 1e38f;
-    if (!finite || !(total_bound <= 16.0f * total_size)) *flag = 1;  // every writer writes the same
+    if (kGuard) seen.judge(shift, relevant, flag);
 }
 
 // -------------------------------------------------------------------------------------- epilogue
@@ -85,6 +131,8 @@ SM90_INLINE void guard(const float (&sum)[64], const ColumnStats& stat, const in
 //   static constexpr int kPartialWords;   // 0: no fold
 //   static constexpr bool kFoldsOverN;    // else over M
 //   __device__ void apply(int batch, int m, int n, float acc, float* p) const;   // stores; adds to p
+//   __device__ void element(int batch, int m, int n, float acc, float* p) const;   // with a fold:
+//                                                        stores; sets p to what apply would add
 //   __device__ static void partial_identity(float* p);
 //   __device__ static void partial_merge(float* p, const float* q);
 //   __device__ void finish(int batch, int index, const float* p) const;   // only with a fold
@@ -97,6 +145,10 @@ struct Finish {
 
     SM90_INLINE static void apply(const Epilogue& hole, int batch, int i, int j, float v, float* p) {
         Epilogue::kSwapped ? hole.apply(batch, j, i, v, p) : hole.apply(batch, i, j, v, p);
+    }
+
+    SM90_INLINE static void element(const Epilogue& hole, int batch, int i, int j, float v, float* p) {
+        Epilogue::kSwapped ? hole.element(batch, j, i, v, p) : hole.element(batch, i, j, v, p);
     }
 
     SM90_INLINE static void merge_lanes(float (&p)[kWords], int distance) {
@@ -112,38 +164,39 @@ struct Finish {
         for (int w = 0; w < kWords; ++w) target[int64_t(w) * a.partial_extent + index] = p[w];
     }
 
-    // `rows`: the thread's two rows of D; `column`: its first column (then +1, +8, +9, ...).
+    // `rows`: the thread's two rows of D; `column`: its first column (then +1, +8, +9, ...). With
+    // kWhole a tile within the bounds is recognised and needs no checks.
+    template <bool kWhole>
     SM90_INLINE static void run(const Args& a, const Epilogue& hole, int batch, const int (&rows)[2],
                                 int first_row, int column, int lane, const float (&value)[64]) {
+        const bool inside = (first_row | 15) < a.rows && (column | (kColumns - 1)) < a.columns;
+        if (kWhole && __all_sync(0xffffffffu, inside)) {
+            visit<false>(a, hole, batch, rows, first_row, column, lane, value);
+        } else {
+            visit<true>(a, hole, batch, rows, first_row, column, lane, value);
+        }
+    }
+
+    template <bool kChecked>
+    SM90_INLINE static void visit(const Args& a, const Epilogue& hole, int batch, const int (&rows)[2],
+                                  int first_row, int column, int lane, const float (&value)[64]) {
+        if constexpr (Epilogue::kPartialWords > 0 && kFoldsRows) {
+#pragma unroll
+            for (int part = 0; part < 4; ++part)
+                fold_rows<kChecked>(a, hole, batch, rows, first_row, column + 32 * part, lane,
+                                    value + 16 * part);
+            return;
+        }
         float across[2][kWords];
-        if constexpr (Epilogue::kPartialWords > 0 && !kFoldsRows) {
-            Epilogue::partial_identity(across[0]);
-            Epilogue::partial_identity(across[1]);
+        Epilogue::partial_identity(across[0]);
+        Epilogue::partial_identity(across[1]);
+#pragma unroll
+        for (int i = 0; i < 64; ++i) {
+            const int j = column + 8 * (i >> 2) + (i & 1), r = i >> 1 & 1;
+            if (kChecked && (rows[r] >= a.rows || j >= a.columns)) continue;
+            apply(hole, batch, rows[r], j, value[i], across[r]);
         }
-#pragma unroll
-        for (int q = 0; q < 16; ++q) {
-#pragma unroll
-            for (int e = 0; e < 2; ++e) {
-                const int j = column + 8 * q + e;
-                float down[kWords];
-                if constexpr (Epilogue::kPartialWords > 0 && kFoldsRows)
-                    Epilogue::partial_identity(down);
-#pragma unroll
-                for (int r = 0; r < 2; ++r) {
-                    if (rows[r] >= a.rows || j >= a.columns) continue;
-                    apply(hole, batch, rows[r], j, value[4 * q + 2 * r + e],
-                          kFoldsRows ? down : across[r]);
-                }
-                if constexpr (Epilogue::kPartialWords > 0 && kFoldsRows) {
-                    merge_lanes(down, 4);
-                    merge_lanes(down, 8);
-                    merge_lanes(down, 16);
-                    if (lane < 4 && j < a.columns && first_row < a.rows)
-                        put(a, batch, first_row / kFoldRows, j, down);
-                }
-            }
-        }
-        if constexpr (Epilogue::kPartialWords > 0 && !kFoldsRows) {
+        if constexpr (Epilogue::kPartialWords > 0) {
 #pragma unroll
             for (int r = 0; r < 2; ++r) {
                 merge_lanes(across[r], 1);
@@ -151,6 +204,53 @@ struct Finish {
                 if ((lane & 3) == 0 && rows[r] < a.rows)
                     put(a, batch, column / kColumns, rows[r], across[r]);
             }
+        }
+    }
+
+    // Folds the warp's 16 rows of 32 columns. Eight lanes share eight columns: in each of three rounds
+    // a lane hands half of its columns to another and takes over the rest, down to one.
+    template <bool kChecked>
+    SM90_INLINE static void fold_rows(const Args& a, const Epilogue& hole, int batch,
+                                      const int (&rows)[2], int first_row, int column, int lane,
+                                      const float* value) {
+        float p[8][kWords];
+#pragma unroll
+        for (int c = 0; c < 8; ++c) {
+            const int j = column + 8 * (c >> 1) + (c & 1);
+            if (kChecked) Epilogue::partial_identity(p[c]);
+#pragma unroll
+            for (int r = 0; r < 2; ++r) {
+                const float v = value[4 * (c >> 1) + 2 * r + (c & 1)];
+                if (kChecked) {
+                    if (rows[r] < a.rows && j < a.columns) apply(hole, batch, rows[r], j, v, p[c]);
+                } else {
+                    float q[kWords];
+                    element(hole, batch, rows[r], j, v, r == 0 ? p[c] : q);
+                    if (r == 1) Epilogue::partial_merge(p[c], q);
+                }
+            }
+        }
+        hand_over<4>(p, lane & 16, 16);
+        hand_over<2>(p, lane & 8, 8);
+        hand_over<1>(p, lane & 4, 4);
+        const int j = column + (lane & 16 ? 16 : 0) + (lane & 8) + (lane & 4 ? 1 : 0);
+        if (!kChecked || (j < a.columns && first_row < a.rows))
+            put(a, batch, first_row / kFoldRows, j, p[0]);
+    }
+
+    // Of 2 * kKept columns a lane keeps the upper or the lower half, merged with its partner's.
+    template <int kKept>
+    SM90_INLINE static void hand_over(float (&p)[8][kWords], bool upper, int distance) {
+#pragma unroll
+        for (int c = 0; c < kKept; ++c) {
+            float other[kWords];
+#pragma unroll
+            for (int w = 0; w < kWords; ++w) {
+                const float low = p[c][w], high = p[c + kKept][w];
+                other[w] = __shfl_xor_sync(0xffffffffu, upper ? low : high, distance);
+                p[c][w] = upper ? high : low;
+            }
+            Epilogue::partial_merge(p[c], other);
         }
     }
 };

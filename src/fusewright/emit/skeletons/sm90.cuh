@@ -127,6 +127,9 @@ SM90_INLINE float scale_by(float x, int e) {
     return x * power_of_two(max(first, -126)) * power_of_two(max(e - first, -126));
 }
 
+// Brings a line of global memory to the multiprocessor's cache.
+SM90_INLINE void prefetch(const void* p) { asm volatile("prefetch.global.L1 [%0];" ::"l"(p)); }
+
 SM90_INLINE float4 load_shared4(uint32_t address) {
     float4 v;
     asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
