@@ -6,7 +6,19 @@ the modules named after their families.
 
 from ..context import Context
 from ..ir import graph as g
-from . import algebra, clamp, collect, constants, contract, linear, reduce, scan, view
+from . import (
+    algebra,
+    clamp,
+    collect,
+    constants,
+    contract,
+    explog,
+    linear,
+    order,
+    reduce,
+    scan,
+    view,
+)
 from .engine import run_rules
 from .rule import Rewrite, Rule
 
@@ -15,9 +27,11 @@ RULES: tuple[Rule, ...] = (
     *algebra.RULES,
     *clamp.RULES,
     *collect.RULES,
+    *explog.RULES,
     *view.RULES,
     *reduce.RULES,
     *scan.RULES,
+    *order.RULES,
     *contract.RULES,
     *linear.RULES,
 )

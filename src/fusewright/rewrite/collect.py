@@ -119,10 +119,10 @@ def _collect_terms(node: Node, env: Env) -> Node | None:
         limit = node.dtype
         live = {t: Fraction(wrapped(int(c), limit)) for t, c in live.items()}
         constant = Fraction(wrapped(int(constant), limit))
-    return _sum_of(live, constant, node)
+    return sum_of(live, constant, node)
 
 
-def _sum_of(terms: dict[Node, Fraction], constant: Fraction, node: Node) -> Node | None:
+def sum_of(terms: dict[Node, Fraction], constant: Fraction, node: Node) -> Node | None:
     """The terms added, those of small extent with each other first."""
     values = [float(c) if node.dtype.is_float else int(c) for c in (*terms.values(), constant)]
     if not all(is_normal(v, node.dtype) for v in values):

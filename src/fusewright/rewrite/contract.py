@@ -22,11 +22,16 @@ def _sum_of_contraction(node: Node, env: Env) -> Node | None:
     assert isinstance(node, g.Reduce)
     if node.op != "sum" or not node.x.size or not _leads_to_contraction(node.x):
         return None
-    reader = Reader(products=True)
-    nest = from_sum(node.x, node.axes_reduced, reader)
-    if not reader.opened or not _is_only_summed(node.x, env):
+    if not _is_only_summed(node.x, env):
         return None
-    return plan.best(nest)
+    found = []
+    for depth in (1, 2):
+        reader = Reader(contractions=depth, products=True)
+        nest = from_sum(node.x, node.axes_reduced, reader)
+        if reader.opened == len(found) + 1 and (other := plan.best(nest)) is not None:
+            found.append((other, frozenset(f.x for f in nest.factors)))
+    leaves = frozenset(n for _, below in found[-1:] for n in below)
+    return min((n for n, _ in found), key=lambda n: plan.cost_above(n, leaves), default=None)
 
 
 def _is_only_summed(x: Node, env: Env) -> bool:
@@ -280,19 +285,12 @@ def _reordered(node: Node, env: Env) -> Node | None:
     if not opens(node) or not any(_leads_to_contraction(x) for x in node.operands):
         return None
     nest = from_contract(node, deeper=1)
-    if len(nest.factors) < 3 or not all(_is_plain(f) for f in nest.factors):
+    if len(nest.factors) < 3:
         return None
     other, leaves = plan.best(nest), frozenset(f.x for f in nest.factors)
     if other is None or not plan.is_cheaper(other, node, leaves):
         return None
     return other
-
-
-def _is_plain(f: Factor) -> bool:
-    """Whether each axis is read by one variable: matrices and tensors, not convolutions."""
-    return not f.valid and all(
-        isinstance(e, ix.Var) or ix.constant_value(e) is not None for e in f.index
-    )
 
 
 def _chain(draw: Draw) -> Node:

@@ -14,7 +14,15 @@ from typing import Any
 from ..context import Context
 from ..ir import graph as g
 from ..ir.graph import Graph, Mutation, Node, Origin
-from ..target.cost import Cost, node_bytes, node_cost, node_flops
+from ..target.cost import (
+    Cost,
+    Reading,
+    node_bytes,
+    node_cost,
+    node_flops,
+    reading_work,
+    readings,
+)
 from .rule import CLASSES, Fact, Numerics, Rewrite, Rule
 
 # How many unproven candidates may be open inside one another.
@@ -61,8 +69,9 @@ class _Mark:
 class _Work:
     """One bottom-up pass over a graph.
 
-    `uses` holds the use count of each live node; `forward` maps replaced nodes to what replaced
-    them. `journal` has the old entries of both, to undo a candidate.
+    `counts` holds the use count of each live node, `readers` how many reductions share a reading;
+    `forward` maps replaced nodes to what replaced them. `journal` has the old entries of all three,
+    to undo a candidate.
     """
 
     graph: Graph
@@ -72,7 +81,8 @@ class _Work:
     origins: dict[Node, Origin] = field(default_factory=dict)
     refused: set[tuple[str, Node]] = field(default_factory=set)
     costs: dict[Node, tuple[Cost, int, int]] = field(default_factory=dict)
-    journal: list[tuple[dict[Node, int] | dict[Node, Node], Node, int | Node | None]] = field(
+    readers: dict[Reading, int] = field(default_factory=dict)
+    journal: list[tuple[dict[Any, Any], Node | Reading, int | Node | None]] = field(
         default_factory=list
     )
     records: list[Rewrite] = field(default_factory=list)
@@ -133,18 +143,23 @@ class _Work:
             node = after
         return node
 
-    def _set_count(self, node: Node, count: int) -> None:
-        self.journal.append((self.counts, node, self.counts.get(node)))
+    def _set_count(self, table: dict[Any, int], key: Node | Reading, count: int) -> None:
+        self.journal.append((table, key, table.get(key)))
         if count:
-            self.counts[node] = count
+            table[key] = count
         else:
-            del self.counts[node]
+            del table[key]
 
     def _account(self, node: Node, sign: int) -> None:
         if node not in self.costs:
             self.costs[node] = (node_cost(node), node_flops(node), node_bytes(node))
         cost, flops, size = self.costs[node]
         self.cost = self.cost + cost if sign > 0 else self.cost - cost
+        for reading in readings(node):
+            before = self.readers.get(reading, 0)
+            self._set_count(self.readers, reading, before + sign)
+            if not before or not before + sign:
+                self.cost = self.cost + Cost(sign * reading_work(reading))
         self.totals = (self.totals[0] + sign * flops, self.totals[1] + sign * size)
 
     def _acquire(self, node: Node, count: int) -> None:
@@ -156,7 +171,7 @@ class _Work:
             if n not in self.counts:
                 self._account(n, 1)
                 stack.extend((o, 1) for o in n.operands)
-            self._set_count(n, self.counts.get(n, 0) + k)
+            self._set_count(self.counts, n, self.counts.get(n, 0) + k)
 
     def _release(self, node: Node, count: int) -> None:
         """Undo `count` uses; a node without users dies and releases its operands."""
@@ -164,7 +179,7 @@ class _Work:
         while stack:
             n, k = stack.pop()
             n = self._resolve(n)
-            self._set_count(n, self.counts[n] - k)
+            self._set_count(self.counts, n, self.counts[n] - k)
             if n not in self.counts:
                 self._account(n, -1)
                 stack.extend((o, 1) for o in n.operands)
@@ -189,7 +204,7 @@ class _Work:
             if before is None:
                 del table[node]
             else:
-                table[node] = before  # type: ignore[assignment]
+                table[node] = before
         del self.records[mark.records :], self.starts[mark.records :]
         self.cost, self.totals = mark.cost, mark.totals
 

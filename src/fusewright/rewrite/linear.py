@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from ..ir import graph as g
 from ..ir import index as ix
+from ..ir.dtypes import FLOAT64, INT64
 from ..ir.graph import Node
-from .build import dependent_axes, through_view
+from .build import dependent_axes, like, scaled, split_const, through_view
 from .contract import convolution, matmul
 from .nest import opens
 from .rule import Env, Rule
@@ -108,16 +109,23 @@ def _scaled_along_sum(draw: Draw) -> Iterator[Node]:
 
 def _shared_operand(node: Node, env: Env) -> Node | None:
     assert isinstance(node, g.Binary)
-    a, b = node.a, node.b
-    if node.op not in ("add", "sub") or not isinstance(a, g.Contract):
+    if node.op not in ("add", "sub"):
         return None
-    if not isinstance(b, g.Contract) or _maps(a) != _maps(b):
+    (a, c), (b, d) = _multiple(node.a), _multiple(node.b)
+    if not isinstance(a, g.Contract) or not isinstance(b, g.Contract) or _maps(a) != _maps(b):
         return None
     if a.a == b.a and a.b.shape == b.b.shape and a.b.dtype == b.b.dtype:
-        return replace(a, b=g.binary(node.op, a.b, b.b))
+        return replace(a, b=g.binary(node.op, scaled(a.b, c), scaled(b.b, d)))
     if a.b == b.b and a.a.shape == b.a.shape and a.a.dtype == b.a.dtype:
-        return replace(a, a=g.binary(node.op, a.a, b.a))
+        return replace(a, a=g.binary(node.op, scaled(a.a, c), scaled(b.a, d)))
     return None
+
+
+def _multiple(x: Node) -> tuple[Node, float]:
+    """(y, c) with x = c·y for a constant c, 1 where there is none."""
+    if isinstance(x, g.Binary) and x.op == "mul" and (split := split_const(x)) is not None:
+        return split[0], float(split[1])
+    return x, 1.0
 
 
 def _maps(c: g.Contract) -> tuple[object, ...]:
@@ -131,7 +139,10 @@ def _two_weights(draw: Draw) -> Node:
     if draw.chance():
         y = draw.tensor((9, 8))
         return g.binary(op, matmul(x, w), matmul(y, w))
-    return g.binary(op, matmul(x, v), matmul(x, w))
+    right = matmul(x, w)
+    if draw.chance():
+        right = g.binary("mul", right, draw.like(draw.number(), right))
+    return g.binary(op, matmul(x, v), right)
 
 
 def _two_products(draw: Draw) -> Iterator[Node]:
@@ -140,6 +151,70 @@ def _two_products(draw: Draw) -> Iterator[Node]:
     yield g.binary("add", matmul(x, v), matmul(y, w))
     xv, xw = matmul(x, v), matmul(x, w)
     yield g.binary("mul", g.binary("add", xv, xw), g.binary("mul", xv, xw))
+
+
+# ----------------------------------------------------------------------------------------- lookups
+
+
+def _lookup(node: Node, env: Env) -> Node | None:
+    assert isinstance(node, g.Contract)
+    if not opens(node) or len(node.reduced) != 1 or node.a_valid or node.b_valid:
+        return None
+    (loop,) = node.reduced_axes
+    sides = ((node.a, node.a_index), (node.b, node.b_index))
+    for (hot, at), (x, index) in (sides, sides[::-1]):
+        axes = [k for k, e in enumerate(index) if loop in ix.variables(e)]
+        along = [k for k, e in enumerate(at) if loop in ix.variables(e)]
+        if not (len(axes) == len(along) == 1 and index[axes[0]] == at[along[0]] == loop):
+            continue
+        where = _hot_position(hot, along[0], at, node.shape)
+        if where is not None:
+            return _looked_up(node, x, index, axes[0], where)
+    return None
+
+
+def _hot_position(
+    hot: Node, axis: int, at: tuple[ix.Index, ...], shape: tuple[int, ...]
+) -> Node | None:
+    """Over the output's `shape`, the position of the only one among zeros along `axis` of `hot`."""
+    test = hot.x if isinstance(hot, g.Cast) else hot
+    if not isinstance(test, g.Binary) or test.op != "eq" or test.a.dtype.kind != "int":
+        return None
+    for p, counter in ((test.a, test.b), (test.b, test.a)):
+        counts = isinstance(counter, g.Iota) and counter.value == counter.axes[axis]
+        if counts and axis not in dependent_axes(p):
+            index = [ix.const(0) if k == axis else e for k, e in enumerate(at)]
+            return through_view(p, shape, index)
+    return None
+
+
+def _looked_up(c: g.Contract, x: Node, index: tuple[ix.Index, ...], axis: int, where: Node) -> Node:
+    zero, last = (like(v, where) for v in (0, x.shape[axis] - 1))
+    inside = g.binary("logical_and", g.binary("ge", where, zero), g.binary("le", where, last))
+    position = g.binary("minimum", g.binary("maximum", where, zero), last)
+    index = (*index[:axis], ix.const(0), *index[axis + 1 :])
+    found = g.cast(g.gather(x, position, axis=axis, index=index), c.dtype)
+    return g.where(inside, found, like(0, found))
+
+
+def _one_hot(x: Node, extent: int) -> Node:
+    shape = (*x.shape, extent)
+    counter = g.iota(ix.axes(shape)[-1], shape, x.dtype)
+    return g.cast(g.binary("eq", g.insert_expanded(x, (len(x.shape),), shape), counter), FLOAT64)
+
+
+def _one_hot_product(draw: Draw) -> Node:
+    return matmul(_one_hot(draw.tensor((9,), INT64), 60), draw.tensor((60, 5)))
+
+
+def _several_hot(draw: Draw) -> Iterator[Node]:
+    i, w = draw.tensor((9, 60), INT64), draw.tensor((60, 5))
+    counter = g.iota(ix.axes((9, 60))[1], (9, 60), INT64)
+    yield matmul(g.cast(g.binary("eq", i, counter), FLOAT64), w)
+    twice = g.iota(ix.axes((9, 60))[1] // 2, (9, 60), INT64)
+    rows = g.insert_expanded(draw.tensor((9,), INT64), (1,), (9, 60))
+    yield matmul(g.cast(g.binary("eq", rows, twice), FLOAT64), w)
+    yield matmul(g.cast(g.binary("le", rows, counter), FLOAT64), w)
 
 
 _C = (g.Contract,)
@@ -174,5 +249,15 @@ RULES = (
         "both contractions read in the same way and are used nowhere else",
         _two_weights,
         _two_products,
+    ),
+    Rule(
+        "lookup",
+        "onehot(i) @ w = w[i], zero where i is out of range",
+        "finite",
+        _C,
+        _lookup,
+        "one operand compares a counter along the summed axis with what does not vary along it",
+        _one_hot_product,
+        _several_hot,
     ),
 )

@@ -8,6 +8,7 @@ graphs into nests and simplifies them without choosing; `plan` chooses and write
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 from ..ir import graph as g
@@ -106,7 +107,8 @@ class Reader:
             below = self.factors(replace(f, x=x.x), depth)
             return [replace(h, x=g.cast(h.x, x.dtype)) for h in below]
         if self.products and isinstance(x, g.Binary) and x.op == "mul":
-            return [h for o in (x.a, x.b) for h in self.factors(replace(f, x=o), depth)]
+            sides = [Factor(o, f.index) for o in (x.a, x.b)]
+            return [h for s in _guarding(sides, f.valid) for h in self.factors(s, depth)]
         return [f]
 
     def _contraction(self, c: g.Contract, f: Factor, depth: int) -> list[Factor]:
@@ -116,8 +118,29 @@ class Reader:
         at = mapping(c.shape, f.index)
         loops = self.fresh(c.reduced)
         at |= {r: v for r, v in zip(c.reduced_axes, loops, strict=True) if isinstance(r, Var)}
-        sides = (Factor(c.a, c.a_index, c.a_valid), Factor(c.b, c.b_index, c.b_valid))
-        return [h for s in sides for h in self.factors(s.substitute(at).where(f.valid), depth - 1)]
+        sides = [Factor(c.a, c.a_index, c.a_valid), Factor(c.b, c.b_index, c.b_valid)]
+        sides = _guarding([s.substitute(at) for s in sides], f.valid)
+        return [h for s in sides for h in self.factors(s, depth - 1)]
+
+
+def _guarding(sides: Sequence[Factor], conds: Conds) -> list[Factor]:
+    """`sides` with each condition at the one that shares most variables with it: zero once is zero.
+
+    Nothing else keeps the other sides' indices in bounds where a condition fails, so they keep the
+    conditions that their indices need.
+    """
+    out = list(sides)
+    for c in conds:
+        names = ix.variables(c.x)
+        shared = [sum(v in s.variables for v in names) for s in sides]
+        k = max(range(len(sides)), key=lambda n: (shared[n], -n))
+        out = [s.where((c,)) if j == k or not _is_inside(s) else s for j, s in enumerate(out)]
+    return out
+
+
+def _is_inside(f: Factor) -> bool:
+    """Whether the factor's indices stay within its tensor whatever the conditions say."""
+    return all(0 <= e.lo <= e.hi < n for e, n in zip(f.index, f.x.shape, strict=True))
 
 
 def widens(x: g.Cast) -> bool:
@@ -179,6 +202,18 @@ def _step(nest: Nest) -> Nest | None:
         for c in f.valid:
             if c.kind == "eq" and (solved := _solve(nest, f, c)) is not None:
                 return solved
+    return _divided(nest)
+
+
+def _divided(nest: Nest) -> Nest | None:
+    """The nest with a loop that is read through `v // d` or `v % d` split into two."""
+    for v in nest.loops:
+        for e in ix.walk(*(e for f in nest.factors for e in (*f.index, *(c.x for c in f.valid)))):
+            if isinstance(e, ix.Div | ix.Mod) and e.x == v and not v.extent % e.divisor:
+                high = ix.var(f"{v.name}h", v.extent // e.divisor)
+                low = ix.var(f"{v.name}l", e.divisor)
+                loops = tuple(w for w in nest.loops if w != v) + as_loops((high, low))
+                return replace(nest, loops=loops).substitute({v: high * e.divisor + low})
     return None
 
 
@@ -188,6 +223,8 @@ def _is_number(value: Scalar) -> bool:
 
 def _solve(nest: Nest, factor: Factor, cond: ix.Cond) -> Nest | None:
     """The nest with a loop variable eliminated by the equality `cond`, if it occurs linearly."""
+    if isinstance(cond.x, ix.Mod):
+        return _stepped(nest, factor, cond, cond.x)
     for v in nest.loops:
         c = ix.coefficient(cond.x, v)
         if c not in (1, -1):
@@ -203,6 +240,24 @@ def _solve(nest: Nest, factor: Factor, cond: ix.Cond) -> Nest | None:
         loops = tuple(w for w in nest.loops if w != v)
         return replace(nest, loops=loops, factors=factors).substitute({v: value})
     return None
+
+
+def _stepped(nest: Nest, factor: Factor, cond: ix.Cond, rest: ix.Mod) -> Nest | None:
+    """The nest with a loop that runs over the solutions of `rest == 0`, which it alone decides."""
+    names = ix.variables(rest)
+    if len(names) != 1 or names[0] not in nest.loops:
+        return None
+    v = names[0]
+    found = [n for n in range(v.extent) if ix.evaluate(rest, {v: n}) == 0]
+    steps = {b - a for a, b in pairwise(found)}
+    if not found or len(steps) > 1:
+        return None
+    w = ix.var(f"{v.name}s", len(found))
+    guarded = replace(factor, valid=ix.conjunction(c for c in factor.valid if c != cond))
+    factors = tuple(guarded if h is factor else h for h in nest.factors)
+    loops = tuple(u for u in nest.loops if u != v) + as_loops((w,))
+    step = steps.pop() if steps else 1
+    return replace(nest, loops=loops, factors=factors).substitute({v: w * step + found[0]})
 
 
 # ------------------------------------------------------------------------------ change of variables

@@ -15,7 +15,7 @@ from ..ir import index as ix
 from ..ir.dtypes import DType, compute_type
 from ..ir.graph import Node
 from ..ir.index import Index, Var
-from ..target.cost import Cost, node_cost
+from ..target.cost import Cost, measure
 from .build import like, restored, through_view
 from .nest import Factor, Nest, changes, simplified
 from .windows import summed_alone, summed_window
@@ -46,14 +46,13 @@ def best(nest: Nest) -> Node | None:
 def cost_above(root: Node, leaves: frozenset[Node]) -> Cost:
     """The measure of the nodes of `root` that are not `leaves` or below them."""
     seen: set[Node] = set()
-    stack, total = [root], Cost()
+    stack = [root]
     while stack:
         n = stack.pop()
         if n not in seen and n not in leaves:
             seen.add(n)
-            total = total + node_cost(n)
             stack.extend(n.operands)
-    return total
+    return measure(seen)
 
 
 def is_cheaper(a: Node, b: Node, leaves: frozenset[Node]) -> bool:

@@ -4,13 +4,14 @@ Reductions of contractions are in `contract`, order and monotone functions in `o
 """
 
 from collections.abc import Iterator
+from functools import reduce
 from math import prod
 
 from ..ir import graph as g
 from ..ir import index as ix
 from ..ir.dtypes import INT32
 from ..ir.graph import Node
-from ..ir.scalar import identity
+from ..ir.scalar import REDUCTIONS, identity
 from .build import (
     dependent_axes,
     drop_axes,
@@ -34,22 +35,51 @@ def kept_axes(node: g.Reduce) -> list[int]:
 
 def _merge(node: Node, env: Env) -> Node | None:
     assert isinstance(node, g.Reduce)
-    inner = node.x
+    windows = node.x if isinstance(node.x, g.View) else None
+    inner = node.x if windows is None else windows.x
     if not isinstance(inner, g.Reduce) or inner.op != node.op:
         return None
+    if windows is not None:
+        return _merged_windows(node, windows, inner)
     kept = kept_axes(inner)
     return g.reduce(node.op, inner.x, (*inner.axes_reduced, *(kept[a] for a in node.axes_reduced)))
+
+
+def _merged_windows(node: g.Reduce, windows: g.View, inner: g.Reduce) -> Node | None:
+    """The reduction of windows of a reduction as one of larger windows."""
+    fill = identity(node.op, node.dtype)
+    if windows.valid and windows.fill != fill:
+        return None
+    rank = len(windows.shape)
+    shape = (*windows.shape, *(inner.x.shape[a] for a in inner.axes_reduced))
+    at = dict(zip(inner.axes_reduced, ix.axes(shape)[rank:], strict=True))
+    at |= dict(zip(kept_axes(inner), windows.index, strict=True))
+    index = [at[k] for k in range(len(inner.x.shape))]
+    x = through_view(inner.x, shape, index, windows.valid, fill)
+    return g.reduce(node.op, x, (*node.axes_reduced, *range(rank, len(shape))))
 
 
 def _two_reductions(draw: Draw) -> Node:
     op = draw.pick(("sum", "max", "min", "prod"))
     x = g.reduce(op, draw.tensor((3, 4, 2, 3)), draw.pick(((0,), (1, 2), (3,))))
+    if draw.chance():
+        return _pool(op, _pool(op, draw.tensor((2, 12))))
     return g.reduce(op, x, (draw.pick((0, 1)),))
+
+
+def _pool(op: str, x: Node, fill: float = 0.0, border: int = 0) -> Node:
+    """Pairs of neighbours along the last axis, with `border` positions of `fill` on the left."""
+    rows, extent = x.shape
+    shape = (rows, (extent + border) // 2, 2)
+    i, j, k = ix.axes(shape)
+    at = j * 2 + k - border
+    return g.reduce(op, g.view(x, shape, (i, at), ix.inside(at, extent), fill), (2,))
 
 
 def _other_reduction(draw: Draw) -> Iterator[Node]:
     yield g.reduce("max", g.reduce("sum", draw.tensor((3, 4)), (1,)), (0,))
     yield g.reduce("sum", g.reduce("max", draw.tensor((3, 4)), (1,)), (0,))
+    yield _pool("max", _pool("max", draw.tensor((2, 6))), 0.0, border=1)
 
 
 def _trivial(node: Node, env: Env) -> Node | None:
@@ -204,6 +234,25 @@ def _not_repeated(draw: Draw) -> Iterator[Node]:
     yield g.reduce("prod", draw.row((4, 3), (1,)), (0,))
 
 
+def _of_concat(node: Node, env: Env) -> Node | None:
+    assert isinstance(node, g.Reduce)
+    parts = node.x
+    if not isinstance(parts, g.Concat) or parts.axis not in node.axes_reduced or not node.size:
+        return None
+    out = [g.reduce(node.op, x, node.axes_reduced) for x in parts.xs if x.size]
+    combine = REDUCTIONS[node.op].combine
+    return reduce(lambda a, b: g.binary(combine, a, b), out) if out else None
+
+
+def _sum_of_joined(draw: Draw) -> Node:
+    parts = [draw.tensor((n, 3)) for n in (2, 1, 4)]
+    return g.reduce(draw.pick(("sum", "max", "min")), g.concat(parts, 0), draw.pick(((0,), (0, 1))))
+
+
+def _sum_along_joined(draw: Draw) -> Iterator[Node]:
+    yield g.reduce("sum", g.concat([draw.tensor((2, 3)), draw.tensor((4, 3))], 0), (1,))
+
+
 # ------------------------------------------------------------------------------ through arithmetic
 
 
@@ -292,11 +341,12 @@ RULES = (
     ),
     Rule(
         "merge-reductions",
-        "Σ_i Σ_j x = Σ_{i,j} x, and so for max, min, product, any, all",
+        "Σ_i Σ_j x = Σ_{i,j} x, and so for max, min, product, any, all, and for windows of windows",
         "reassociate",
         _R,
         _merge,
-        "the same operation twice, the inner result used nowhere else",
+        "the same operation twice, borders filled with what does not count; the inner result used "
+        "nowhere else",
         _two_reductions,
         _other_reduction,
     ),
@@ -319,6 +369,16 @@ RULES = (
         "the tensor does not depend on the reduced axis",
         _sum_of_repeated,
         _not_repeated,
+    ),
+    Rule(
+        "reduce-concat",
+        "Σ concat(x, y) = Σ x + Σ y; max concat(x, y) = max(max x, max y)",
+        "reassociate",
+        _R,
+        _of_concat,
+        "the joined axis is reduced",
+        _sum_of_joined,
+        _sum_along_joined,
     ),
     Rule(
         "scale-out-of-sum",

@@ -6,6 +6,7 @@ output becomes a plain sum and a few edge sums.
 """
 
 from dataclasses import dataclass
+from math import gcd
 
 from ..ir import graph as g
 from ..ir import index as ix
@@ -34,6 +35,7 @@ class _Line:
 
 def summed_window(f: Factor, v: Var) -> Factor | None:
     """`Σ_v f` with the core summed once, as a factor without v; None where that does not apply."""
+    f = _every_nth(f, v)
     line = _line(f, v)
     if line is None:
         return None
@@ -76,6 +78,23 @@ def summed_alone(f: Factor, v: Var) -> Factor | None:
     total = g.reduce("sum", read, (len(shape) - 1,))
     index = (*(f.index[k] for k in kept), *shifts)
     return Factor(total, index, tuple(c for c in f.valid if c not in inside))
+
+
+def _every_nth(f: Factor, v: Var) -> Factor:
+    """`f` reading only the positions that v reaches, where those are some steps apart."""
+    axes = [k for k, e in enumerate(f.index) if v in ix.variables(e)]
+    constant, terms = ix.parts(f.index[axes[0]]) if len(axes) == 1 else (0, ())
+    step = gcd(*(c for c, _ in terms))
+    if step < 2:
+        return f
+    axis, start = axes[0], constant % step
+    shape = list(f.x.shape)
+    shape[axis] = (shape[axis] - start + step - 1) // step
+    at = list(ix.axes(tuple(shape)))
+    at[axis] = at[axis] * step + start
+    inner = ix.add(ix.const(constant // step), *(ix.mul(a, c // step) for c, a in terms))
+    index = (*f.index[:axis], inner, *f.index[axis + 1 :])
+    return Factor(through_view(f.x, tuple(shape), at), index, f.valid)
 
 
 def _line(f: Factor, v: Var) -> _Line | None:

@@ -59,9 +59,15 @@ def read_bytes(x: g.Node) -> int:
     if isinstance(x, g.Const | g.Iota):
         return 0
     if isinstance(x, g.View):
-        once = min(x.nbytes, 0 if isinstance(x.x, g.Const) else x.x.nbytes)
-        return once + max(x.nbytes - x.x.nbytes, 0) // CACHE_SPEED
+        once = min(x.nbytes, 0 if isinstance(x.x, g.Const) else _reach(x))
+        return once + max(x.nbytes - _reach(x), 0) // CACHE_SPEED
     return x.nbytes
+
+
+def _reach(v: g.View) -> int:
+    """Bytes of the smallest box of the source that holds everything the view reads."""
+    widths = (min(e.hi, n - 1) - max(e.lo, 0) + 1 for e, n in zip(v.index, v.x.shape, strict=True))
+    return prod(max(w, 0) for w in widths) * v.dtype.bytes
 
 
 def node_bytes(node: g.Node) -> int:
@@ -103,6 +109,11 @@ class Cost:
             self.length + other.length,
         )
 
+    @property
+    def rest(self) -> tuple[int, int, int]:
+        """All fields but the work."""
+        return (self.misplaced, self.nodes, self.length)
+
     def __sub__(self, other: "Cost") -> "Cost":
         return Cost(
             self.work - other.work,
@@ -112,22 +123,50 @@ class Cost:
         )
 
 
+def measure(nodes: Iterable[g.Node]) -> Cost:
+    """The engine's measure of `nodes`, each computed once."""
+    total, read = Cost(), dict[Reading, None]()
+    for n in nodes:
+        total = total + node_cost(n)
+        read.update(dict.fromkeys(readings(n)))
+    return Cost(total.work + sum(map(reading_work, read)), *total.rest)
+
+
+Reading = tuple[g.Node, tuple[int, ...]]
+
+
+def readings(node: g.Node) -> tuple[Reading, ...]:
+    """What `node` reads together with others: reductions of one tensor over the same axes."""
+    return ((node.x, node.axes_reduced),) if isinstance(node, g.Reduce) else ()
+
+
+def reading_work(reading: Reading) -> int:
+    """The work of all reductions of one reading that is done once: memory, pointwise operands."""
+    x, _ = reading
+    # A pointwise operand is computed again in the kernel of every reduction that reads it.
+    again = POINTWISE_WEIGHT * node_flops(x) if is_pointwise(x) else 0
+    return BYTE_WEIGHT * read_bytes(x) + again
+
+
 def node_cost(node: g.Node) -> Cost:
-    """What `node` itself adds to the measure of a graph."""
+    """What `node` itself adds to the measure of a graph, its readings aside."""
     if isinstance(node, g.Input | g.Const):
         return Cost()
     if isinstance(node, g.View):
         return Cost(0, int(is_late(node)), 1, _length((*node.index, *(c.x for c in node.valid))))
     if is_pointwise(node):
         return Cost(POINTWISE_WEIGHT * node_flops(node), 0, 1, 0)
-    work = _weight(node) * node_flops(node) + BYTE_WEIGHT * node_bytes(node)
-    # A pointwise operand is computed again in the kernel of every reduction that reads it.
+    work = _weight(node) * node_flops(node)
+    if isinstance(node, g.Reduce):
+        return Cost(work + BYTE_WEIGHT * node.nbytes, int(is_early(node)), 1, 0)
+    work += BYTE_WEIGHT * node_bytes(node)
+    # A pointwise operand is computed again in the kernel that reads it.
     if not isinstance(node, g.Scan):
         work += sum(POINTWISE_WEIGHT * node_flops(x) for x in node.operands if is_pointwise(x))
     if isinstance(node, g.Contract):
         # A library call reads its operands from memory: what is computed there is written first.
         work += BYTE_WEIGHT * sum(x.nbytes for x in node.operands if is_pointwise(x))
-    return Cost(work, int(is_early(node)), 1, _length(_indices(node)))
+    return Cost(work, 0, 1, _length(_indices(node)))
 
 
 def _weight(node: g.Node) -> int:
@@ -180,7 +219,4 @@ def graph_cost(roots: Iterable[g.Node]) -> GraphCost:
 
 def graph_measure(roots: Iterable[g.Node]) -> Cost:
     """The engine's measure of a whole graph."""
-    total = Cost()
-    for n in g.topological(roots):
-        total = total + node_cost(n)
-    return total
+    return measure(g.topological(roots))

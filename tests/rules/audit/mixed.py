@@ -1,36 +1,12 @@
-"""Programs whose mathematics is smaller than their text, with the least work that computes them.
+"""Programs as benchmark suites and models have them: several families composed."""
 
-Each is a function of tensors, given at a small size (values are compared) and at a large one (work
-is compared). `ideal` counts float operations as the cost model does: two per multiply-add, one per
-element read by a sum, the cheapest known way to compute the program. They stand for families, not
-for any particular model.
-"""
-
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Shape = Sequence[int]
-
-
-@dataclass(frozen=True)
-class Program:
-    """`function` of tensors of `small` or `large` shapes; `ideal(*large)` is its least work."""
-
-    name: str
-    function: Callable[..., Any]
-    small: Sequence[Shape]
-    large: Sequence[Shape]
-    ideal: Callable[..., float]
-
-
-def _numel(*shapes: Shape) -> int:
-    return sum(prod(s) for s in shapes)
+from . import Program
 
 
 def _gemm_divide_sum(x: Tensor, w: Tensor) -> Tensor:
@@ -156,6 +132,7 @@ PROGRAMS = (
         _gemm_divide_sum,
         [(3, 6), (7, 6)],
         [(1024, 2048), (2048, 2048)],
+        "w summed over its rows, a matrix-vector product",
         lambda x, w: prod(w) + 2 * prod(x),
     ),
     Program(
@@ -163,6 +140,7 @@ PROGRAMS = (
         _matmul_chain_of_singletons,
         [(3, 6), (7, 6), (7,)],
         [(1024, 2048), (2048, 2048), (2048,)],
+        "w summed over its rows, a matrix-vector product; the rest are identities",
         lambda x, w, b: prod(w) + 2 * prod(x),
     ),
     Program(
@@ -170,6 +148,7 @@ PROGRAMS = (
         _residual_of_mean,
         [(3, 6), (6, 6), (6,), (6,)],
         [(1024, 2048), (2048, 2048), (2048,), (2048,)],
+        "mean of the weights, a matrix-vector product, one sum per element",
         lambda x, w, b, s: prod(w) + 4 * prod(x),
     ),
     Program(
@@ -177,6 +156,7 @@ PROGRAMS = (
         _grouped_mean,
         [(3, 6), (32, 6), (32,)],
         [(1024, 1024), (1024, 1024), (1024,)],
+        "w averaged in groups, a sixteenth of the product, gelu of it",
         lambda x, w, b: prod(w) + 2 * prod(x) * w[0] // 16 + 20 * x[0] * w[0] // 16,
     ),
     Program(
@@ -184,14 +164,15 @@ PROGRAMS = (
         _pooled_transposed,
         [(2, 3, 5, 5, 5), (3, 4, 3, 3, 3), (4,)],
         [(4, 3, 32, 32, 32), (3, 16, 3, 3, 3), (16,)],
-        # Sums of windows of x, then 8 taps of a 2x2x2 stride-2 convolution at 15**3 positions.
-        lambda x, w, b: 2 * prod(x) + 2 * x[0] * 15**3 * 16 * 3 * 8,
+        "sums of windows of x, then 8 taps at 15**3 positions, scale and bias",
+        lambda x, w, b: 2 * prod(x) + x[0] * 15**3 * 16 * (2 * 3 * 8 + 2),
     ),
     Program(
         "global mean of a transposed convolution",
         _transposed_mean,
         [(2, 3, 5, 4), (3, 6, 3, 3), (6,)],
         [(8, 64, 64, 64), (64, 128, 3, 3), (128,)],
+        "x once and its edges, a product of 9 sums per channel with w",
         lambda x, w, b: 1.3 * prod(x) + 2 * 8 * prod(w),
     ),
     Program(
@@ -199,6 +180,7 @@ PROGRAMS = (
         _full_transposed_mean,
         [(2, 3, 5, 4), (3, 6, 3, 3), (6,)],
         [(8, 64, 64, 64), (64, 128, 3, 3), (128,)],
+        "x and w summed over space, a product",
         lambda x, w, b: prod(x) + prod(w) + 2 * 8 * 64 * 128,
     ),
     Program(
@@ -206,6 +188,7 @@ PROGRAMS = (
         _pooled_pointwise_convolution,
         [(2, 3, 8, 8), (6, 3, 1, 1), (6,)],
         [(4, 16, 64, 64), (64, 16, 1, 1), (64,)],
+        "x pooled, a sixteenth of the products",
         lambda x, w, b: prod(x) + 2 * prod(x) // 16 * 64,
     ),
     Program(
@@ -213,6 +196,7 @@ PROGRAMS = (
         _pooled_convolution,
         [(2, 3, 10, 10), (6, 3, 3, 3), (6,)],
         [(4, 8, 66, 66), (64, 8, 3, 3), (64,)],
+        "windows of x at 9 shifts, a sixteenth of the products, sigmoid",
         lambda x, w, b: 4 * prod(x) + 4 * 16 * 16 * 64 * (2 * 8 * 9 + 12),
     ),
     Program(
@@ -220,6 +204,7 @@ PROGRAMS = (
         _mean_of_padded_convolution,
         [(2, 3, 7, 7), (9, 3, 3, 3), (9,)],
         [(4, 32, 56, 56), (64, 32, 3, 3), (64,)],
+        "x once and its edges, a product of 9 sums per channel with w",
         lambda x, w, b: 1.3 * prod(x) + 2 * 4 * prod(w),
     ),
     Program(
@@ -227,6 +212,7 @@ PROGRAMS = (
         _depth_mean,
         [(2, 3, 6, 4, 4), (3, 5, 3, 3, 3), (5,)],
         [(2, 16, 32, 32, 32), (16, 64, 3, 3, 3), (64,)],
+        "x summed over depth, a 2-d convolution with 48 channels",
         lambda x, w, b: prod(x) + 2 * 2 * 64 * 32 * 32 * 16 * 27,
     ),
     Program(
@@ -234,6 +220,7 @@ PROGRAMS = (
         _last_token,
         [(2, 5, 6), (7, 6), (7,)],
         [(8, 256, 512), (512, 512), (512,)],
+        "one row per sequence",
         lambda x, w, b: 2 * 8 * prod(w),
     ),
     Program(
@@ -241,6 +228,7 @@ PROGRAMS = (
         _strided_outputs,
         [(2, 3, 8, 8), (4, 3, 3, 3)],
         [(4, 16, 64, 64), (32, 16, 3, 3)],
+        "a quarter of the outputs",
         lambda x, w: 2 * 4 * 32 * 32 * 32 * 16 * 9,
     ),
     Program(
@@ -248,6 +236,7 @@ PROGRAMS = (
         _batch_sum,
         [(9, 6), (7, 6), (7,)],
         [(2048, 512), (512, 512), (512,)],
+        "x summed over its rows, a matrix-vector product",
         lambda x, w, b: prod(x) + 2 * prod(w),
     ),
     Program(
@@ -255,6 +244,7 @@ PROGRAMS = (
         _chain,
         [(6, 6), (6, 6), (6,)],
         [(1024, 1024), (1024, 1024), (1024,)],
+        "two matrix-vector products",
         lambda a, b, v: 4 * prod(a),
     ),
     Program(
@@ -262,6 +252,7 @@ PROGRAMS = (
         _low_rank,
         [(3, 8), (8, 2), (2, 8)],
         [(64, 1024), (1024, 8), (8, 1024)],
+        "x meets the thin side first",
         lambda x, u, v: 4 * 64 * 1024 * 8,
     ),
     Program(
@@ -269,6 +260,7 @@ PROGRAMS = (
         _linear_attention,
         [(2, 9, 3), (2, 9, 3), (2, 9, 3)],
         [(8, 1024, 64), (8, 1024, 64), (8, 1024, 64)],
+        "keys meet values first",
         lambda q, k, v: 4 * 8 * 1024 * 64 * 64,
     ),
     Program(
@@ -276,6 +268,7 @@ PROGRAMS = (
         _stacked_linear,
         [(50, 6), (9, 6), (9,), (6, 9), (6,)],
         [(8192, 256), (1024, 256), (1024,), (256, 1024), (256,)],
+        "the weights meet first",
         lambda x, w1, b1, w2, b2: 2 * 8192 * 256 * 256 + 2 * 256 * 1024 * 256,
     ),
     Program(
@@ -283,6 +276,7 @@ PROGRAMS = (
         _diagonal_factor,
         [(6,), (6, 5)],
         [(1024,), (1024, 1024)],
+        "one multiplication per element",
         lambda d, b: prod(b),
     ),
     Program(
@@ -290,13 +284,23 @@ PROGRAMS = (
         _trace,
         [(6, 5), (5, 6)],
         [(1024, 512), (512, 1024)],
+        "a dot product",
         lambda a, b: 2 * prod(a),
+    ),
+    Program(
+        "products of all rows summed",
+        _outer_then_sum,
+        [(5, 6), (4, 6)],
+        [(256, 512), (256, 512)],
+        "a matrix product",
+        lambda x, w: 2 * 256 * prod(x),
     ),
     Program(
         "batch norm of a biased convolution",
         _bias_before_norm,
         [(2, 3, 6, 6), (4, 3, 3, 3), (4,)],
         [(4, 16, 32, 32), (32, 16, 3, 3), (32,)],
+        "the convolution and its statistics; the bias cancels",
         lambda x, w, b: 4 * 32 * 30 * 30 * (2 * 16 * 9 + 5),
     ),
     Program(
@@ -304,6 +308,7 @@ PROGRAMS = (
         _mean_after_instance_norm,
         [(2, 3, 4, 5), (3,), (3,)],
         [(4, 16, 32, 32), (16,), (16,)],
+        "beta, at most one pass",
         lambda x, g, b: prod(b),
     ),
     Program(
@@ -311,6 +316,7 @@ PROGRAMS = (
         _max_minus_mean,
         [(3, 6), (7, 6), (7,)],
         [(1024, 1024), (1024, 1024), (1024,)],
+        "zero",
         lambda x, w, b: 0,
     ),
     Program(
@@ -318,6 +324,7 @@ PROGRAMS = (
         _min_then_clamp,
         [(1, 2, 4, 4, 4), (3, 2, 3, 3, 3), (3,)],
         [(2, 3, 16, 16, 16), (16, 3, 3, 3, 3), (16,)],
+        "zero",
         lambda x, w, b: 0,
     ),
     Program(
@@ -325,6 +332,7 @@ PROGRAMS = (
         _sum_of_softmax,
         [(3, 4), (4, 5)],
         [(1024, 512), (512, 1024)],
+        "one",
         lambda x, w: 0,
     ),
     Program(
@@ -332,6 +340,7 @@ PROGRAMS = (
         _merged_pools,
         [(2, 3, 8, 8)],
         [(4, 16, 64, 64)],
+        "one pool of windows of four, then the function",
         lambda x: prod(x) + prod(x) // 16 * 10,
     ),
 )
