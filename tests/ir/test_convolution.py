@@ -31,3 +31,17 @@ def test_a_sum_over_taps_without_space_is_no_convolution() -> None:
         recognise(g.contract(x, w, (4, 5), (6, 3, 3), (i, *r), (j, *r), family="convolution"))
         is None
     )
+
+
+def test_one_tap_of_a_transposed_convolution_is_none() -> None:
+    """What rewriting leaves of every second output: the taps along an axis are no sum any more."""
+    x, w = (
+        g.input_("x", (2, 3, 5, 5), FLOAT32, "input"),
+        g.input_("w", (3, 4, 3, 3), FLOAT32, "param"),
+    )
+    (n, o, i, j), (c,) = ix.axes((2, 4, 5, 5)), g.reduced_axes((3,))
+    one = (c, o, ix.const(1), ix.const(1))
+    assert (
+        recognise(g.contract(x, w, (2, 4, 5, 5), (3,), (n, c, i, j), one, (), (), "convolution"))
+        is None
+    )
