@@ -7,6 +7,7 @@ from fusewright.context import Context
 from fusewright.emit.unit import segments, translation_unit
 from fusewright.ir import graph as g
 from fusewright.ir.check import check_program
+from fusewright.ir.convolution import convolution
 from fusewright.ir.dtypes import BFLOAT16, FLOAT16, FLOAT32
 from fusewright.ir.kernel import Kernel, LibraryCall
 from fusewright.options import Options
@@ -14,7 +15,7 @@ from fusewright.run.interpret import interpret_graph, interpret_program
 from fusewright.run.scalars import torch_dtype
 from fusewright.schedule import contraction, schedule
 from fusewright.target.arch import arch
-from schedule.graphs import graph_of, matmul, tensor
+from schedule.graphs import graph_of, matmul, normalised, tensor
 from schedule.products import HOSTED, KEPT_APART, STATISTICS, hidden, logsumexp
 
 SM90 = arch("cuda:sm_90a")
@@ -182,3 +183,11 @@ def test_groups_with_a_unit_axis_are_reduced_at_once():
     check_program(program)
     kernels = [s for s in program.steps if isinstance(s, Kernel)]
     assert [k.anchor for k in kernels] == ["contraction", "row_reduce"]
+
+
+def test_reductions_behind_a_convolution_stay_whole():
+    """No product gathers them: the library computes a convolution."""
+    image, filters = tensor("image", 64, 64, 64, 64), tensor("w", 128, 64, 3, 3, role="param")
+    y = convolution(image, filters, (1, 1), (0, 0), (1, 1), 1)
+    program = schedule(graph_of(normalised(y, (2, 3))), Context(), SM90)
+    assert [s.anchor for s in program.steps if isinstance(s, Kernel)] == ["row_reduce"]

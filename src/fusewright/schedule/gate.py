@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from math import prod
 
 from ..ir import graph as g
-from ..ir import index as ix
 from ..ir.dtypes import FLOAT32
+from ..ir.matmul import roles
 from ..target.arch import Arch, Products
 
 # emit/skeletons/gemm_sm90_config.cuh: rows of a cluster, columns, depth of a chunk.
@@ -90,10 +90,8 @@ def _is_taken(c: g.Contract, arch: Arch) -> bool:
     k = prod(c.reduced)
     if arch.products is None or c.dtype != FLOAT32 or c.a_valid or c.b_valid or not k:
         return False
-    in_a = {v for e in c.a_index for v in ix.variables(e)}
-    in_b = {v for e in c.b_index for v in ix.variables(e)}
-    extents = {v: v.extent for v in c.axes if isinstance(v, ix.Var)}
-    batch = prod(n for v, n in extents.items() if v in in_a and v in in_b)
-    m = prod(n for v, n in extents.items() if v in in_a and v not in in_b)
-    n = prod(n for v, n in extents.items() if v in in_b and v not in in_a)
+    found = roles(c)
+    if found is None:  # a convolution, say: the library's
+        return False
+    batch, m, n = (prod(v.hi + 1 for v in vs) for vs in (found.batch, found.m, found.n))
     return times(Size(batch, m, n, k), arch.products).pays
