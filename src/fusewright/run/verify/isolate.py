@@ -40,6 +40,11 @@ class WorkerRaised(WorkerFailure):
         super().__init__(f"{kind}: {text}")
         self.kind, self.text, self.trace = kind, text, trace
 
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether memory was short: that says nothing of the file under test."""
+        return self.kind in ("OutOfMemoryError", "MemoryError")
+
 
 class WorkerCrashed(WorkerFailure):
     """The process ended without an answer: a signal, `os._exit`, or out of memory."""

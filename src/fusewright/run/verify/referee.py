@@ -28,7 +28,7 @@ from fusewright.run.verify.specs import Spec
 _SLOW_S = 0.2
 # Of a large problem one row in so many is judged, and all where the batch is smaller than this.
 _SAMPLE_SHARE, _FEW_ROWS = 16, 64
-# Batch slices when the estimate said that the whole would fit, and it did not.
+# Batch slices at least, when the whole does not fit.
 _SLICES_WHEN_FULL = 16
 
 
@@ -59,6 +59,9 @@ def expect(
     if report["seconds"] > _SLOW_S:
         book.jittered_runs = 1
     eager = _eager_effects(book, report)
+    # A mapping or a copy that nobody needs any more; the float64 runs need the memory.
+    book.session.inputs.pop("point")
+    runner.release_memory(book.session.device)
     changed = tuple(path for path in eager if not path.startswith("output"))
     rng, sharp = report["rng"], sample is not None
     expectation = _expectation(book, point, eager, changed, rng, peak.bytes, sharp)
@@ -181,7 +184,8 @@ def _expectation(
             return whole_expectation(book, point, fresh, eager, changed, random, scale, sharp)
         except oracle.OracleTooLarge:
             runner.release_memory(book.session.device)
-            slices = min(rows, _SLICES_WHEN_FULL)
+    # Smaller slices cost little, and what else the runs hold is not in the estimate.
+    slices = max(slices, min(rows, _SLICES_WHEN_FULL))
     try:
         return _sliced(book, point, fresh, eager, changed, random, slices, scale)
     except oracle.OracleUnavailable as reason:

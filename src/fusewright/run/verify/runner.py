@@ -383,6 +383,7 @@ def lend(session: Session) -> None:
 
 def take_back(session: Session, keys: list[int]) -> None:
     session.lender.take_back(keys)
+    release_memory(session.device)
 
 
 def drop(session: Session, slot: str) -> None:

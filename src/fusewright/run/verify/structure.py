@@ -22,7 +22,9 @@ def scene(trial: Trial, name: str, play: Scene, raising: str = "fail") -> None:
     try:
         play(trial)
     except WorkerRaised as failure:
-        if failure.role == "referee":
+        if failure.out_of_memory:
+            trial.leave_open(name, brief(failure))
+        elif failure.role == "referee":
             trial.add(name, "skip", f"the reference itself raises {brief(failure)}")
         elif raising == "warn":
             trial.add(name, "warn", f"refused: ModelNew raises {brief(failure)}")
@@ -96,6 +98,8 @@ def robust_checks(trial: Trial) -> None:
         ("gradients", gradients),
     ):
         scene(trial, name, play)
+    trial.release(base_point(trial, "given-tail"))
+    trial.forget_inputs("given-tail")
 
 
 def base_point(trial: Trial, inputs: str = "given-0", weights: str = "random-1") -> Point:

@@ -227,10 +227,22 @@ class Trial:
 
     def forget_inputs(self, name: str) -> None:
         """Remove the files of inputs that no further point uses."""
-        spec = self.inputs.pop(name)
+        self._forget(self.inputs.pop(name))
+
+    def forget_weights(self, name: str) -> None:
+        """As `forget_inputs`, for weights."""
+        if name in self.weights:
+            self._forget(self.weights.pop(name))
+
+    def _forget(self, spec: Spec) -> None:
         remove_files([spec])
         if keys := specs.loans(spec):
             self.ask_referee("take_back", keys=keys)
+
+    def leave_open(self, name: str, why: str) -> None:
+        """A check that could not be made, for no fault of either file."""
+        self.undecided.append(name)
+        self.add(name, "warn", f"cannot be told: {why}")
 
     def tell(self, name: str, findings: Iterable[Finding], reproduce: str = "") -> None:
         """Add a check from findings."""

@@ -9,25 +9,26 @@ from fusewright.run.verify.report import ErrorSummary
 from fusewright.run.verify.structure import brief
 from fusewright.run.verify.trial import Finding, Point, Trial, describe, finite
 
-# (inputs, weights): every kind of draw once, with moderate and with heavy-tailed weights.
+# (inputs, weights): every kind of draw once, with moderate and with heavy-tailed weights; those of
+# the same weights together, so that no others need be kept.
 _DISTRIBUTIONS = (
     ("heavy", "heavy-3"),
+    ("large", "heavy-3"),
     ("shifted", "offset-5"),
     ("negative", "random-2"),
-    ("normal", "random-1"),
-    ("large", "heavy-3"),
     ("small", "random-2"),
+    ("normal", "random-1"),
     ("ties", "random-1"),
 )
+_IF_SLOW = ("heavy", "shifted", "negative")
 # Seeds of the distributions, from this on; those below it belong to the given inputs.
 _FIRST_SEED = 1000
 # Of these every row is judged, also of a large problem.
 _WHOLE = ("heavy",)
 # Drawn only when something could not be told apart with the ones above.
 _ESCALATION = (("heavy", "heavy-4"), ("normal", "random-6"), ("shifted", "offset-8"))
-# Where a call takes longer than this, one more given input and the first few of these are tried.
+# Where a call takes longer than this, one more given input and a few distributions are tried.
 _SLOW_S = 0.2
-_SLOW_COUNT = 3
 # Inputs and outputs of more bytes than this are judged on a sample of the batch, if that can be.
 LARGE_BYTES = 16 << 20
 
@@ -80,17 +81,27 @@ def judge_precision(trial: Trial, point: Point, outputs: list[Finding]) -> None:
 
 def distribution_checks(trial: Trial) -> None:
     """The values at every distribution; each also asks which null candidates it can tell apart."""
-    trial.draw_weights("heavy-3", "heavy", 3)
-    trial.draw_weights("offset-5", "offset", 5)
     slow = trial.slow
     seeds = min(trial.settings.seeds, 2) if slow else trial.settings.seeds
     for seed in range(1, seeds):
         trial.draw_inputs(f"given-{seed}", "given", seed)
         trial.draw_weights(f"random-{seed}", "random", seed)
         distribution(trial, f"given-{seed}", f"random-{seed}", seed)
-    kinds = _DISTRIBUTIONS[:_SLOW_COUNT] if slow else _DISTRIBUTIONS
-    for seed, (inputs, weights) in enumerate(kinds, _FIRST_SEED):
+    before = ""
+    for seed, (inputs, weights) in enumerate(_DISTRIBUTIONS, _FIRST_SEED):
+        if slow and inputs not in _IF_SLOW:
+            continue
+        if before not in ("", weights):
+            trial.forget_weights(before)
+        trial.draw_weights(weights, *weights_recipe(weights))
         distribution(trial, inputs, weights, seed)
+        before = weights
+
+
+def weights_recipe(name: str) -> tuple[str, int]:
+    """Kind and seed of weights such as "heavy-3"."""
+    kind, seed = name.split("-")
+    return kind, int(seed)
 
 
 def distribution(trial: Trial, inputs: str, weights: str, seed: int) -> None:
@@ -102,7 +113,9 @@ def distribution(trial: Trial, inputs: str, weights: str, seed: int) -> None:
     try:
         found = trial.evaluate(point)
     except WorkerRaised as failure:
-        if failure.role == "referee":
+        if failure.out_of_memory:
+            trial.leave_open(name, brief(failure))
+        elif failure.role == "referee":
             trial.add(name, "skip", f"the reference does not take such inputs: {brief(failure)}")
         else:
             trial.add(name, "fail", f"ModelNew raises {brief(failure)}")
@@ -113,8 +126,7 @@ def distribution(trial: Trial, inputs: str, weights: str, seed: int) -> None:
     tell_values(trial, name, kind, found, point)
     note_power(trial, point)
     trial.release(point)
-    if kind != "given":
-        trial.forget_inputs(inputs)
+    trial.forget_inputs(inputs)
 
 
 def tell_values(trial: Trial, name: str, kind: str, found: list[Finding], point: Point) -> None:
@@ -161,9 +173,10 @@ def power_checks(trial: Trial) -> None:
     for inputs, weights in _ESCALATION:
         if not unseen(trial):
             break
-        kind, seed = weights.split("-")
-        trial.draw_weights(weights, kind, int(seed))
-        distribution(trial, f"{inputs}-{seed}", weights, _FIRST_SEED + int(seed))
+        kind, seed = weights_recipe(weights)
+        trial.draw_weights(weights, kind, seed)
+        distribution(trial, f"{inputs}-{seed}", weights, _FIRST_SEED + seed)
+        trial.forget_weights(weights)
     left = unseen(trial)
     if left:
         text = "cannot be told from the reference: " + "; ".join(left[:5])
