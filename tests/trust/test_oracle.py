@@ -77,7 +77,7 @@ def test_slices_measure_as_the_whole(
     expect(book)
     whole = answer(book, tmp_path, lambda y: y + 1e-4)
     scarce(monkeypatch)
-    assert expect(book)["oracle"] == "float64 in 5 slices"
+    assert expect(book)["oracle"] == "float64 in 16 slices"
     sliced = answer(book, tmp_path, lambda y: y + 1e-4)
     assert sliced["norm"] == pytest.approx(whole["norm"], rel=1e-6)
     assert answer(book, tmp_path, lambda y: y)["ok"] is True

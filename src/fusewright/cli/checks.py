@@ -24,6 +24,8 @@ ROUNDS = 15
 SECONDS = 6.0
 # Inputs, parameters and outputs held at once by the verifier's two processes and its files.
 COPIES = 4
+# The beginning of what torch.utils.cpp_extension raises.
+BUILD_FAILURE = "Error building extension"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ def check_output(c: Compilation, output: Path, told: Mapping[str, Any]) -> Check
     with console.progress("verify") as tell:
         precision = c.context.options.precision
         verified = verify(reference, output, device=device, precision=precision, progress=tell)
+    if message := compiler_message(verified):
+        raise BuildError(f"{output} is written, but its kernels do not compile here:\n{message}")
     if verified.verdict == "reject":
         return Checked(verified, skipped="not timed, because it was rejected")
     try:
@@ -79,6 +83,13 @@ def check_output(c: Compilation, output: Path, told: Mapping[str, Any]) -> Check
     except FusewrightError as error:
         return Checked(verified, skipped=f"not timed: {error}")
     return Checked(verified, timed)
+
+
+def compiler_message(verified: VerifyReport) -> str:
+    """What the compiler said of the file's kernels, empty where it took them: that is a fault of
+    the compiler or of fusewright, and no verdict on what the file computes."""
+    said = (c.detail for c in verified.failed() if BUILD_FAILURE in c.detail)
+    return next(said, "")
 
 
 def missing_device(c: Compilation) -> str:
