@@ -279,11 +279,13 @@ def _scale_out(node: Node, env: Env) -> Node | None:
 def _scaled_sum(draw: Draw) -> Node:
     shape = (4, 3, 2)
     x = draw.tensor(shape)
-    factor = draw.pick((draw.like(draw.number(), x), draw.row(shape, (1,))))
+    row = draw.row(shape, (1,))
+    factor = draw.pick((draw.like(draw.number(), x), row))
+    inner = ((0,), (2,), (0, 2)) if factor == row else ((0,), (2,), (0, 2), (0, 1))
     inside = draw.pick((g.binary("mul", x, factor), g.binary("mul", factor, x), g.unary("neg", x)))
     if draw.chance():
         inside = g.binary("div", x, draw.like(draw.number(), x))
-    return g.reduce("sum", inside, draw.pick(((0,), (2,), (0, 2), (0, 1))))
+    return g.reduce("sum", inside, draw.pick(inner))
 
 
 def _not_scaled(draw: Draw) -> Iterator[Node]:
