@@ -255,11 +255,13 @@ def cluster_tile(
 ) -> Tile | None:
     """The tile of a row_cluster, None where the row's kept values do not fit a cluster's memory.
 
-    Two blocks per multiprocessor where that is possible: one loads while the other stores.
+    Nor where the first cache holds a row: reading it again is faster than exchanging results. Two
+    blocks per multiprocessor where that is possible: one loads while the other stores.
     """
     walked = [p for p in phases if p.cols]
     size = sum(n for _, n in set(shared_slots(phases).values())) * walked[0].extent
-    if not size or any(p.cols != walked[0].cols for p in walked):
+    read = max(e.dtype.bytes for p in walked for e in b.loads(*p.bodies)) * walked[0].extent
+    if not size or read < 4 * REGISTER_VALUES or any(p.cols != walked[0].cols for p in walked):
         return None
     vector, threads = _row_vector(phases, buffers, arch), CLUSTER_THREADS
     for resident in (2, 1):
