@@ -228,9 +228,11 @@ def test_doctor_tells_what_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch)
 def test_a_log_has_each_step_once(capsys: pytest.CaptureFixture[str]):
     tell = _PlainProgress("bench")
     for number in range(3):
-        tell(f"round {number}", number / 3)
-    tell("done")
-    assert capsys.readouterr().err == "bench: round\nbench: done\n"
+        tell(f"round {number + 1}", number / 3)
+    tell("batch-1")
+    tell("batch-7")
+    lines = ["bench: round 1", "bench: batch-1", "bench: batch-7"]
+    assert capsys.readouterr().err.splitlines() == lines
 
 
 def test_a_defect_is_told_from_a_mistake(run: Run, problem: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,6 +1,7 @@
 """Where output goes: results on stdout, progress on stderr. No command's content is here."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,14 +72,14 @@ def progress(title: str) -> Iterator[Progress]:
 
 
 class _PlainProgress:
-    """Lines for a log: each step once, and of a long one only its beginning."""
+    """Lines for a log: each step once, and of numbered ones (`round 7`) only the first."""
 
     def __init__(self, title: str) -> None:
         self.title = title
         self.last = ""
 
     def __call__(self, text: str, fraction: float = 0.0) -> None:
-        step = text.rstrip("0123456789 ")
+        step = re.sub(r" \d+$", "", text)
         if step != self.last:
-            print(f"{self.title}: {step}", file=sys.stderr, flush=True)
+            print(f"{self.title}: {text}", file=sys.stderr, flush=True)
             self.last = step
