@@ -102,13 +102,14 @@ def rms_norm(
     axes = tuple(range(rank - len(normalized_shape), rank))
     if not extent_of(x, axes):
         raise NotLowered("rms norm over nothing")
+    if weight is not None and weight.dtype != x.dtype:
+        raise NotLowered("rms norm with a weight of another dtype, whose result versions differ in")
     wide = convert(x, _wide(x.dtype))
     # ATen takes the epsilon of the type it computes in: twice our unit roundoff.
     small = 2 * wide.dtype.eps if eps is None else eps
     power = div(g.reduce("sum", mul(wide, wide), axes), float(extent_of(x, axes)))
     unit = mul(wide, spread(rsqrt(add(power, small)), axes, wide))
-    out = x.dtype if weight is None else promote_types(x.dtype, weight.dtype)
-    return convert(_affine(unit, _along(weight, wide, axes), None), out)
+    return convert(_affine(unit, _along(weight, wide, axes), None), x.dtype)
 
 
 def native_group_norm(
