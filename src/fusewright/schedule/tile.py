@@ -260,7 +260,8 @@ def cluster_tile(
     """
     walked = [p for p in phases if p.cols]
     size = sum(n for _, n in set(shared_slots(phases).values())) * walked[0].extent
-    read = max(e.dtype.bytes for p in walked for e in b.loads(*p.bodies)) * walked[0].extent
+    widths = (e.dtype.bytes for p in walked for e in b.loads(*p.bodies))
+    read = max(widths, default=0) * walked[0].extent
     if not size or read < 4 * REGISTER_VALUES or any(p.cols != walked[0].cols for p in walked):
         return None
     vector, threads = _row_vector(phases, buffers, arch), CLUSTER_THREADS
