@@ -296,7 +296,7 @@ PROGRAMS = (
         lambda x, w: 2 * 256 * prod(x),
     ),
     Program(
-        "batch norm of a biased convolution",
+        "instance norm of a biased convolution",
         _bias_before_norm,
         [(2, 3, 6, 6), (4, 3, 3, 3), (4,)],
         [(4, 16, 32, 32), (32, 16, 3, 3), (32,)],
