@@ -5,11 +5,13 @@ multiple of 16 bytes. The bulk copy engine (PTX `cp.async.bulk`, Hopper) brings 
 shared memory, `stages` of them in flight, and each thread folds its columns from there.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from math import prod
 
 from fusewright.errors import IRError
+from fusewright.ir.dtypes import FLOAT32
 from fusewright.ir.index import const, substitute
 from fusewright.ir.kernel import Kernel, streamed_load
 
@@ -21,6 +23,10 @@ from .cuda_loops import Launch, index_type, positions
 
 # Stages start at this alignment in shared memory.
 STAGE_ALIGNMENT = 128
+# Chunks whose float sums are gathered before they are added to the total: rounding errors then grow
+# with both counts apart (blocked summation; N. Higham, "The accuracy of floating point summation",
+# SIAM J. Sci. Comput. 14(4), 1993).
+BLOCK_CHUNKS = 32
 
 
 def column_stream(kernel: Kernel, env: Env, out: Writer) -> Launch:
@@ -48,17 +54,43 @@ def column_stream(kernel: Kernel, env: Env, out: Writer) -> Launch:
         )
         width = -(-inner.extent // tile.threads)
         accs = registers(phase, tile.items, width, env)
-        for acc in accs:
+        totals = _totals(accs, k.extent // tile.items, env)
+        for acc in (*accs, *totals.values()):
             declare(acc, out)
         with out.block(f"for (int {chunk} = 0; {chunk} < {k.extent // tile.items}; {chunk}++)"):
             out.line(f"const {element}* {rows} = {stream}.wait<{element}>({chunk});")
             here = env.with_loaded({load: Text(f"{rows}[{_element(kernel, env)}]")})
             _fold_chunk(kernel, chunk, width, accs, here, out)
             out.line(f"{stream}.release({chunk});")
+            if totals:
+                with out.block(f"if ({chunk} % {BLOCK_CHUNKS} == {BLOCK_CHUNKS - 1})"):
+                    _add(totals, out, restart=True)
+        if totals:
+            _add({total: acc for acc, total in totals.items()}, out)
         refs = fold_columns(accs, 1, tile.threads, env, out)
         _results(kernel, width, env.with_refs(refs), out)
     stage = -(-chunk_bytes // STAGE_ALIGNMENT) * STAGE_ALIGNMENT
     return Launch(prod(v.extent for v in outer), tile.threads, tile.stages * stage)
+
+
+def _totals(
+    accs: Sequence[Registers], chunks: int, env: Env
+) -> dict[Registers, Registers]:
+    """Second registers for the float sums that are long enough to need them."""
+    if chunks < 2 * BLOCK_CHUNKS:
+        return {}
+    sums = [a for a in accs if a.fold.kind == "sum" and a.dtype == FLOAT32]
+    return {a: replace(a, name=env.names.fresh(f"{a.fold.name}_total")) for a in sums}
+
+
+def _add(pairs: Mapping[Registers, Registers], out: Writer, restart: bool = False) -> None:
+    """Adds each first of the pairs to the second, and starts it again where asked to."""
+    first = next(iter(pairs))
+    with unrolled("item", first.items, out), unrolled("v", first.width, out):
+        for source, target in pairs.items():
+            out.line(f"{target.slot} += {source.slot};")
+            if restart:
+                out.line(f"{source.slot} = {source.identity};")
 
 
 def _element(kernel: Kernel, env: Env) -> str:

@@ -12,6 +12,8 @@ from ..ir.convolution import recognise
 from ..target.arch import Arch
 from ..target.cost import node_flops
 
+# A reader that folds this many elements to one stores little: it may do so across its loads.
+FOLDED = 16
 # Share of the arithmetic's time that the copies must exceed: where arithmetic rules, the fastest
 # kernel counts, and for long sums over many taps it is sometimes one with channels outside.
 WORTHWHILE = 0.1
@@ -51,6 +53,8 @@ def _turns_for_free(c: g.Contract, users: Users) -> bool:
         seen.add(n)
         if isinstance(n, g.Reduce | g.ArgReduce):
             reduced = True
+            if n.size * FOLDED > c.size:
+                return False
         elif isinstance(n, g.Contract | g.Extern | g.Gather | g.Scan) or not users.get(n):
             stored = True
         else:

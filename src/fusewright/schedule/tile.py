@@ -45,6 +45,9 @@ SHARED_OVERHEAD = 4 << 10
 # Points of a transposed tile: eight loads in flight for each of 256 threads.
 TURNED_POINTS = 2048
 
+# Threads that read neighbouring rows together.
+WARP = 32
+
 Accesses = tuple[tuple[str, Index], ...]
 
 
@@ -98,6 +101,8 @@ def _slides(rows: tuple[Var, ...], phases: tuple[Phase, ...]) -> bool:
     per row then finds its neighbours' data in the cache, and threads of a row would idle."""
     if not rows or max(p.extent for p in phases if p.cols) > LARGEST_WINDOW:
         return False
+    if rows[-1].extent < WARP:
+        return False
     steps = [
         ix.coefficient(e.offset, v)
         for p in phases
@@ -130,7 +135,8 @@ def _stream_tile(
         return None
     stages = min(4, 3 * STAGE_BYTES // (items * row_bytes))
     threads = min(1024, _power_of_two_at_least(inner))
-    held = items * -(-inner // threads) * len(phases[0].folds)
+    sums = sum(f.kind == "sum" for f in phases[0].folds)
+    held = items * -(-inner // threads) * (len(phases[0].folds) + sums)
     # One accumulator per item: long float sums would lose accuracy that column_reduce keeps.
     short = columns // items <= 2048 or not any(f.kind == "sum" for f in phases[0].folds)
     return Tile(threads, 1, items, 1, stages) if held <= 64 and short else None
