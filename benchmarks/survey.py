@@ -1,4 +1,4 @@
-"""Times many problems on one GPU: emitted files against eager, quickly; writes one JSON.
+"""Times many problems on one GPU: emitted files against eager, quickly; writes JSON and a table.
 
     PYTHONPATH=src python benchmarks/survey.py FOLDER... --out RESULT.json
 
@@ -14,6 +14,7 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -23,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 FLUSH_BYTES = 128 << 20
-ROUNDS, SECONDS = 10, 0.6
+ROUNDS, SECONDS = 8, 0.4
+COPY_RATE = 3.03e12  # bytes per second of an H100
 
 
 def main() -> int:
@@ -78,10 +80,23 @@ def build(job: tuple[Path, Path, str]) -> tuple[str, dict[str, Any]]:
         return key(problem), {
             "optimize_s": emitted - start,
             "build_s": time.monotonic() - emitted,
-            "explain": report(compiled),
+            **program(report(compiled)),
         }
     except Exception as error:  # recorded: a survey goes on
         return key(problem), {"error": f"{type(error).__name__}: {error}"[-2000:]}
+
+
+def program(explained: dict[str, Any]) -> dict[str, Any]:
+    """What a result says of the optimised program; `floor_ms` is of its compulsory bytes alone."""
+    found = explained["optimized"]
+    return {
+        "kernels": [k["anchor"] for k in found["kernels"]],
+        "library_calls": [c["function"] for c in found["library_calls"]],
+        "extern_calls": [c["function"] for c in found["extern_calls"]],
+        "flops": [explained["reference"]["flops"], found["flops"]],
+        "bytes": [explained["reference"]["bytes"], found["bytes"]],
+        "floor_ms": found["bytes"] / COPY_RATE * 1e3,
+    }
 
 
 def load(path: Path) -> Any:
@@ -222,9 +237,57 @@ def write(out: Path, results: list[dict[str, Any]], chosen: argparse.Namespace) 
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "target": chosen.target,
         "command": "python benchmarks/survey.py " + " ".join(p.name for p in chosen.problems),
-        "results": sorted(results, key=lambda r: r["problem"]),
+        "results": sorted(results, key=lambda r: natural(r["problem"])),
     }
     out.write_text(json.dumps(record, indent=1))
+    out.with_suffix(".md").write_text(table(record))
+
+
+def table(record: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    lines = [
+        f"Emitted files against eager on one {record['device']}, torch {record['torch']}, "
+        f"{record['date']}; medians in ms, cold L2. `{record['command']}`.",
+        "",
+        "| problem | eager | ours | speed-up | memory floor | difference | kernels | calls |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    return "\n".join([*lines, *(row(r) for r in record["results"]), *totals(record), ""])
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A sort key in which 2 comes before 10."""
+    return [(int(t) if t.isdigit() else -1, t) for t in re.findall(r"\d+|\D+", name)]
+
+
+def row(r: dict[str, Any]) -> str:
+    if "times_ms" not in r:
+        return f"| {r['problem']} | {r.get('error', 'not timed')[:60]} | | | | | | |"
+    t, calls = r["times_ms"], [*r["library_calls"], *r["extern_calls"]]
+    cells = [
+        r["problem"],
+        f"{t['eager']:.3f}",
+        f"{t['candidate']:.3f}",
+        f"{r['speedup']:.2f}x",
+        f"{r['floor_ms']:.3f}",
+        f"{r['difference_from_eager']:.0e}",
+        ", ".join(r["kernels"]) or "the model's own forward",
+        ", ".join(c.removeprefix("torch.") for c in calls),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def totals(record: dict[str, Any]) -> list[str]:
+    """Geometric means by folder."""
+    folders = dict.fromkeys(r["problem"].partition("_")[0] for r in record["results"])
+    lines = [""]
+    for f in folders:
+        found = [r for r in record["results"] if r["problem"].startswith(f"{f}_")]
+        speed = [r["speedup"] for r in found if "speedup" in r]
+        faster = sum(s > 1 for s in speed)
+        mean = statistics.geometric_mean(speed) if speed else float("nan")
+        lines.append(f"{f}: {len(speed)} of {len(found)} timed, {faster} faster, {mean:.2f}x.")
+    return lines
 
 
 if __name__ == "__main__":
