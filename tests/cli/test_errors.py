@@ -200,7 +200,10 @@ def test_a_cuda_file_can_be_written_without_a_gpu(run: Run, problem: Path, tmp_p
 
 # Stops in the middle of writing: half of the text is in the temporary file, nothing is renamed yet.
 SLOW = """
-import os, sys, time
+import os, signal, sys, time
+
+# A job in the background of a shell that is not interactive inherits that interrupts are ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def replace(source, target):
     with open(source, "r+b") as file:
