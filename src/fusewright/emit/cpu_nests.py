@@ -65,9 +65,9 @@ class Blocking:
 
 
 def blocking(phase: Phase, accs: Sequence[Accumulator], lanes: int) -> Blocking:
-    """Blocks of about FLUSH_AFTER additions per lane for float32 sums that are longer than two."""
+    """Blocks of about FLUSH_AFTER additions per lane for float32 sums that are longer."""
     volume = FLUSH_AFTER * lanes
-    if not any(a.is_float_sum for a in accs) or phase.extent <= 2 * volume:
+    if not any(a.is_float_sum for a in accs) or phase.extent <= volume:
         return Blocking()
     extents = [v.extent for v in phase.cols]
     level = next(
