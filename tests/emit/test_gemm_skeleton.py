@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SKELETONS = ROOT / "src" / "fusewright" / "emit" / "skeletons"
 SHIM = Path(__file__).resolve().parent / "gemm_shim"
-PARTS = ("raster.cuh", *sorted(p.name for p in SKELETONS.glob("*_sm90*.cuh")))
+PARTS = ("raster.cuh", "unit_finish.cuh", *sorted(p.name for p in SKELETONS.glob("*_sm90*.cuh")))
 UNIT = """
 #include "gemm_sm90_launch.cuh"
 struct Hole {

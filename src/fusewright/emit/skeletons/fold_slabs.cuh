@@ -4,7 +4,7 @@
 #include <cuda_runtime.h>
 #include <stdint.h>
 
-namespace sm90 {
+namespace tiles {
 
 // `a` has the members `partial` ([batch][slab][word][index]), `partial_slabs`, `partial_extent`.
 // Merges the slabs of the partial buffer in a fixed tree and hands the result to the hole
@@ -38,4 +38,4 @@ __global__ void __launch_bounds__(1024) fold_kernel(const Args a, const Epilogue
     if (y == 0 && index < a.partial_extent) hole.finish(batch, index, shared[0][x]);
 }
 
-}  // namespace sm90
+}  // namespace tiles

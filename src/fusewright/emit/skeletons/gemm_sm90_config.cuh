@@ -1,5 +1,6 @@
 // Tile shape, schemes, arguments and raster of the Hopper matrix product: what its parts share.
 #pragma once
+#include "sm90.cuh"
 #include "raster.cuh"
 
 namespace gemm90 {
@@ -65,14 +66,14 @@ struct Layout {
 };
 
 template <int kStages>
-using Ring = sm90::Ring<kStages>;
+using Ring = tiles::Ring<kStages>;
 
 struct Place {
     int batch, row, column;  // first row of the CTA, first column of the cluster
 };
 
 SM90_INLINE Place place_of(int tile, const Args& a, int rank) {
-    const sm90::TilePlace at = sm90::raster(tile, a.row_blocks, a.column_tiles, kRaster);
+    const tiles::TilePlace at = tiles::raster(tile, a.row_blocks, a.column_tiles, kRaster);
     return {at.batch, (at.block * kCluster + rank) * kRows, at.column * kColumns};
 }
 

@@ -185,7 +185,7 @@ inline cudaError_t run_major(const Problem& p, const Epilogue& hole, void* works
         status = launch_product<Safe, kMajorK>(encode, p, q, stream, args, planes, hole, grid, queue);
     if constexpr (Epilogue::kPartialWords > 0) {
         if (status != cudaSuccess) return status;
-        sm90::fold_kernel<<<dim3((q.partial_extent + 7) / 8, p.batches), 1024, 0, queue>>>(args, hole);
+        tiles::fold_kernel<<<dim3((q.partial_extent + 7) / 8, p.batches), 1024, 0, queue>>>(args, hole);
         status = cudaGetLastError();
     }
     return status;

@@ -12,7 +12,9 @@
 // every multiplying warp applies the epilogue itself.
 // 16-bit results are handed over rounded to their type, as the product's result is without an epilogue.
 #pragma once
+#include "sm90.cuh"
 #include "raster.cuh"
+#include "unit_finish.cuh"
 
 namespace native90 {
 
@@ -99,7 +101,7 @@ struct Place {
 
 template <class Tile>
 SM90_INLINE Place place_of(int tile, const Args& a, int rank) {
-    const sm90::TilePlace at = sm90::raster(tile, a.row_blocks, a.column_tiles, kRaster);
+    const tiles::TilePlace at = tiles::raster(tile, a.row_blocks, a.column_tiles, kRaster);
     return {at.batch, (at.block * Tile::kCluster + rank) * kRows, at.column * Tile::kColumns};
 }
 
@@ -126,7 +128,7 @@ template <class Tile, bool kAcrossA, bool kAcrossB>
 SM90_INLINE void produce(const CUtensorMap* a_map, const CUtensorMap* b_map, const Args& a,
                          uint32_t base, int rank, int first, int step, int tiles) {
     constexpr int kShare = Tile::kColumns / Tile::kCluster;
-    sm90::Ring<Tile::kStages> ring;
+    tiles::Ring<Tile::kStages> ring;
     for (int tile = first; tile < tiles; tile += step) {
         const Place at = place_of<Tile>(tile, a, rank);
         for (int c = 0; c < a.chunks; ++c, ring.next()) {
@@ -153,86 +155,15 @@ SM90_INLINE uint32_t slab_offset(int row, int column) {
            ((((column >> 3) ^ (row & 7)) << 3) + (column & 7)) * Tile::kHanded;
 }
 
-// Calls the hole for the elements of a unit (16 rows x kSlab columns) and folds their values.
-//
-// The hole, a struct passed by value:
-//   using Value = ...;                    // of the size of Handed: how `apply` sees the sums
-//   static constexpr int kRun;            // 1, 2, 4 or 8: divides the number of columns
-//   static constexpr int kPartialWords;   // 0: no fold
-//   static constexpr bool kFoldsOverN;    // else over M
-//   // stores what follows from the sums of columns n + v, v < kRun; merges what is folded of them
-//   // into p (over N) or p + v * kPartialWords (over M)
-//   __device__ void apply(int batch, int m, int n, const Value (&acc)[kRun], float* p) const;
-//   __device__ static void partial_identity(float* p);
-//   __device__ static void partial_merge(float* p, const float* q);
-//   __device__ void finish(int batch, int index, const float* p) const;   // only with a fold
-// `apply` sees each valid element once, in no order; the lanes of a warp hold neighbouring runs.
-template <class Tile, class Epilogue>
-struct Finish {
-    using Value = typename Epilogue::Value;
-    static constexpr int kRun = Epilogue::kRun;
-    static constexpr int kWords = Epilogue::kPartialWords == 0 ? 1 : Epilogue::kPartialWords;
-    static constexpr bool kFolds = Epilogue::kPartialWords > 0;
-    static constexpr bool kOverN = Epilogue::kFoldsOverN;
-    static constexpr int kLanes = kSlab / kRun < 32 ? kSlab / kRun : 32;  // that share a row
-    static constexpr int kWidth = kLanes * kRun;  // columns that share one partial result
-    static_assert(sizeof(Value) == Tile::kHanded, "the hole sees what is handed over");
-
-    struct alignas(kRun * sizeof(Value) < 16 ? kRun * sizeof(Value) : 16) Run {
-        Value at[kRun];
-    };
-
-    // Merges lanes first, 2 * first, ... below `last` apart.
-    SM90_INLINE static void merge_lanes(float (&p)[kWords], int first, int last) {
-#pragma unroll
-        for (int d = first; d < last; d *= 2) {
-            float other[kWords];
-#pragma unroll
-            for (int w = 0; w < kWords; ++w) other[w] = __shfl_xor_sync(0xffffffffu, p[w], d);
-            Epilogue::partial_merge(p, other);
-        }
-    }
-
-    SM90_INLINE static void put(const Args& a, int batch, int slab, int index, const float (&p)[kWords]) {
-        float* target = a.partial + (int64_t(batch) * a.partial_slabs + slab) * kWords * a.partial_extent;
-#pragma unroll
-        for (int w = 0; w < kWords; ++w) target[int64_t(w) * a.partial_extent + index] = p[w];
-    }
-
-    // The unit whose first element is (row, column) of D and (first_row, 0) of the slab.
-    SM90_INLINE static void run(const Args& a, const Epilogue& hole, int batch, int row, int column,
-                                const uint8_t* slab, int first_row, int lane) {
-        const int across = lane % kLanes * kRun, down = lane / kLanes;
-#pragma unroll 1
-        for (int j = across; j < kSlab; j += kWidth) {
-            const int n = column + j;
-            const bool live = n < a.columns;
-            float kept[kRun][kWords];  // of a fold over M
-#pragma unroll
-            for (int v = 0; kFolds && !kOverN && v < kRun; ++v) Epilogue::partial_identity(kept[v]);
-#pragma unroll 2
-            for (int r = down; r < 16; r += 32 / kLanes) {
-                float total[kWords];  // of a fold over N
-                if constexpr (kFolds && kOverN) Epilogue::partial_identity(total);
-                if (live && row + r < a.rows) {
-                    const Run sums =
-                        *reinterpret_cast<const Run*>(slab + slab_offset<Tile>(first_row + r, j));
-                    hole.apply(batch, row + r, n, sums.at, kOverN ? total : kept[0]);
-                }
-                if constexpr (kFolds && kOverN) {
-                    merge_lanes(total, 1, kLanes);
-                    if (across == 0 && row + r < a.rows)
-                        put(a, batch, (column + j) / kWidth, row + r, total);
-                }
-            }
-#pragma unroll
-            for (int v = 0; kFolds && !kOverN && v < kRun; ++v) {
-                merge_lanes(kept[v], kLanes, 32);
-                if (down == 0 && live && row < a.rows) put(a, batch, row / kFoldRows, n + v, kept[v]);
-            }
-        }
-    }
+// A unit as the epilogue sees it.
+template <class Tile>
+struct Unit {
+    static constexpr int kRows = kFoldRows, kColumns = kSlab, kValueBytes = Tile::kHanded;
+    SM90_INLINE static uint32_t offset(int row, int column) { return slab_offset<Tile>(row, column); }
 };
+
+template <class Tile, class Epilogue>
+using Finish = tiles::Finish<Unit<Tile>, Epilogue>;
 
 // ---------------------------------------------------------------------------------------- products
 
@@ -299,7 +230,7 @@ SM90_INLINE void release(uint32_t base, int stage, int lane) {
 template <class Tile, bool kAcrossA, bool kAcrossB, class Epilogue>
 SM90_INLINE void multiply(const Args& a, const Epilogue& hole, uint8_t* memory, uint32_t base, int group,
                           int warp, int lane, int rank, int first, int step, int tiles) {
-    sm90::Ring<Tile::kStages> ring;
+    tiles::Ring<Tile::kStages> ring;
     for (int tile = first, count = 0; tile < tiles; tile += step, ++count) {
         float d[Tile::kColumns / 2];
         int held = 0;

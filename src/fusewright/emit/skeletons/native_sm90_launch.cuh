@@ -186,7 +186,7 @@ inline cudaError_t launch_product(const Problem& p, const Plan& q, float* partia
     if ((status = cudaGetLastError()) != cudaSuccess) return status;
     if constexpr (Epilogue::kPartialWords > 0) {
         const dim3 blocks((q.partial_extent + 7) / 8, p.batches);
-        sm90::fold_kernel<<<blocks, 1024, 0, queue>>>(args, hole);
+        tiles::fold_kernel<<<blocks, 1024, 0, queue>>>(args, hole);
         status = cudaGetLastError();
     }
     return status;

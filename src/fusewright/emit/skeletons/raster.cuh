@@ -1,15 +1,17 @@
 // The order in which persistent kernels take tiles and stages.
 #pragma once
-#include "sm90.cuh"
+#include <stdint.h>
 
-namespace sm90 {
+namespace tiles {
+
+#define TILES_INLINE __device__ __forceinline__
 
 // Position in a ring of stages: `parity` flips each time round.
 template <int kStages>
 struct Ring {
     int stage = 0;
     uint32_t parity = 0;
-    SM90_INLINE void next() {
+    TILES_INLINE void next() {
         if (++stage == kStages) {
             stage = 0;
             parity ^= 1;
@@ -23,7 +25,7 @@ struct TilePlace {
     int batch, block, column;
 };
 
-SM90_INLINE TilePlace raster(int tile, int blocks, int columns, int width) {
+TILES_INLINE TilePlace raster(int tile, int blocks, int columns, int width) {
     const int batch = tile / (blocks * columns);
     const int rest = tile - batch * (blocks * columns);
     const int first = rest / (blocks * width) * width;
@@ -33,4 +35,4 @@ SM90_INLINE TilePlace raster(int tile, int blocks, int columns, int width) {
     return {batch, block, first + within - block * across};
 }
 
-}  // namespace sm90
+}  // namespace tiles
