@@ -45,3 +45,24 @@ def test_one_tap_of_a_transposed_convolution_is_none() -> None:
         recognise(g.contract(x, w, (2, 4, 5, 5), (3,), (n, c, i, j), one, (), (), "convolution"))
         is None
     )
+
+
+def test_output_channels_that_no_number_of_groups_divides() -> None:
+    """What rewriting leaves of a product of windows: 4 = 4/1 groups would share 6 channels."""
+    x, w = (
+        g.input_("x", (2, 4, 7), FLOAT32, "input"),
+        g.input_("w", (6, 1, 3), FLOAT32, "param"),
+    )
+    (n, o, i), (c, t) = ix.axes((2, 6, 5)), g.reduced_axes((1, 3))
+    y = g.contract(
+        x,
+        w,
+        (2, 6, 5),
+        (1, 3),
+        (n, ix.div(o, 2), i + t),
+        (o, ix.const(0), t),
+        (),
+        (),
+        "convolution",
+    )
+    assert recognise(y) is None

@@ -126,6 +126,8 @@ def recognise(c: Contract) -> Parameters | None:
 def _rebuilt(c: Contract, p: Parameters) -> Node | None:
     if p.groups < 1 or min((*p.padding, *p.output_padding), default=0) < 0:
         return None
+    if (c.a.shape[1] if p.transposed else c.b.shape[0]) % p.groups:
+        return None
     if min((*p.stride, *p.dilation), default=1) < 1:
         return None
     if p.transposed:
