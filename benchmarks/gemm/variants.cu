@@ -6,7 +6,13 @@ namespace {
 using gemm90::Matrix;
 using gemm90::Problem;
 
-struct NoFold {
+// Operands as they lie in memory, K whole.
+struct Direct {
+    static constexpr int kSlices = 1;
+    static constexpr bool kMapsStream = false, kMapsPlanes = false;
+};
+
+struct NoFold : Direct {
     static constexpr int kPartialWords = 0;
     static constexpr bool kFoldsOverN = true;
     __device__ static void partial_identity(float*) {}
@@ -49,7 +55,7 @@ struct BiasGelu : NoFold {
 };
 
 // out[m] = sum over n of sigmoid(acc + bias[n])
-struct SigmoidSum {
+struct SigmoidSum : Direct {
     static constexpr bool kSwapped = true;
     static constexpr int kPartialWords = 1;
     static constexpr bool kFoldsOverN = true;
@@ -70,7 +76,7 @@ struct SigmoidSum {
 
 // out[m] = logsumexp over n of acc + bias[n]; the fold carries (maximum, sum of exp(v - maximum)).
 template <bool kSwap>
-struct LogSumExp {
+struct LogSumExp : Direct {
     static constexpr bool kSwapped = kSwap;
     static constexpr int kPartialWords = 2;
     static constexpr bool kFoldsOverN = true;
@@ -133,10 +139,10 @@ extern "C" int gemm_run(const Call* c, void* workspace, void* stream) {
                               : enqueue(p, Plain<false>{{}, c->out, batch, c->n}, workspace, safe, stream);
         case 1: return enqueue(p, SigmoidResidual{{}, c->bias, c->out, c->n}, workspace, safe, stream);
         case 2: return enqueue(p, BiasGelu{{}, c->bias, c->out, c->n}, workspace, safe, stream);
-        case 3: return enqueue(p, SigmoidSum{c->bias, c->out}, workspace, safe, stream);
+        case 3: return enqueue(p, SigmoidSum{{}, c->bias, c->out}, workspace, safe, stream);
         case 4:
-            return c->swapped ? enqueue(p, LogSumExp<true>{c->bias, c->out}, workspace, safe, stream)
-                              : enqueue(p, LogSumExp<false>{c->bias, c->out}, workspace, safe, stream);
+            return c->swapped ? enqueue(p, LogSumExp<true>{{}, c->bias, c->out}, workspace, safe, stream)
+                              : enqueue(p, LogSumExp<false>{{}, c->bias, c->out}, workspace, safe, stream);
         default: return cudaErrorInvalidValue;
     }
 }

@@ -20,6 +20,9 @@ struct Hole {
     static constexpr bool kSwapped = SWAPPED;
     static constexpr int kPartialWords = WORDS;
     static constexpr bool kFoldsOverN = true;
+    static constexpr int kSlices = SLICES;
+    static constexpr bool kMapsStream = SLICES > 1, kMapsPlanes = SLICES > 1, kWholeStream = false;
+    const float* scale;
     const float* bias;
     float* out;
     long long pitch;
@@ -32,6 +35,8 @@ struct Hole {
         p[0] = -INFINITY;
         apply(batch, m, n, acc, p);
     }
+    __device__ float stream(int, int, int k, float x) const { return fmaxf(x, 0.0f) * scale[k]; }
+    __device__ float planes(int, int row, int k) const { return expf(scale[row]) * bias[k]; }
     __device__ static void partial_identity(float* p) { p[0] = -INFINITY; }
     __device__ static void partial_merge(float* p, const float* q) { p[0] = fmaxf(p[0], q[0]); }
     __device__ void finish(int, int m, const float* p) const { out[m] = p[0]; }
@@ -58,14 +63,19 @@ def test_index_arithmetic_and_splits_on_the_cpu(tmp_path: Path, check: str) -> N
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
-@pytest.mark.parametrize(("swapped", "words"), [(True, 0), (False, 0), (True, 1), (False, 1)])
+@pytest.mark.parametrize(
+    ("swapped", "words", "slices"),
+    [(True, 0, 1), (False, 0, 1), (True, 1, 1), (False, 1, 1), (True, 0, 4), (False, 1, 3)],
+)
 def test_assembles_without_spills_or_serialisation(
-    tmp_path: Path, swapped: bool, words: int
+    tmp_path: Path, swapped: bool, words: int, slices: int
 ) -> None:
-    """Every kernel of the unit: no stack, no spill, no C75xx remark, within 227 KB."""
+    """Every kernel of the unit: no stack, no spill, no C75xx remark, within 227 KB. More than one
+    slice of K goes with computed operands here."""
     source = tmp_path / "unit.cu"
     source.write_text(UNIT)
-    _assemble(source, tmp_path, 6, f"-DSWAPPED={int(swapped)}", f"-DWORDS={words}")
+    macros = (f"-DSWAPPED={int(swapped)}", f"-DWORDS={words}", f"-DSLICES={slices}")
+    _assemble(source, tmp_path, 6, *macros)
 
 
 @pytest.mark.slow

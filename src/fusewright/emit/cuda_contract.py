@@ -13,11 +13,12 @@ from pathlib import Path
 
 from fusewright.errors import IRError
 from fusewright.ir import index as ix
-from fusewright.ir.body import Dot, Expr, Lit, Load, Ref, rebuild, walk
-from fusewright.ir.dtypes import FLOAT32
+from fusewright.ir.body import Dot, Expr, Lit, Load, Ref, loads, rebuild, walk
+from fusewright.ir.dtypes import FLOAT32, DType
 from fusewright.ir.index import Index, Var
 from fusewright.ir.kernel import Kernel, Store
 from fusewright.ir.onepass import Partial, finished, partials_of
+from fusewright.ir.operand import base_load
 
 from .common import (
     Buffers,
@@ -37,7 +38,9 @@ ACCUMULATOR = "acc"
 _LOCAL_INCLUDE = re.compile(r'^#include "(.*)"\n', re.M)
 _ONCE = "#pragma once\n"
 _SYSTEM_INCLUDE = re.compile(r"^#include <.*>\n", re.M)
-_HOLE_NAMES = (ACCUMULATOR, "p", "q", "Value", "Tile", "hole", "problem", "index")
+_HOLE_NAMES = (ACCUMULATOR, "p", "q", "Value", "Tile", "hole", "problem", "index", "row", "k", "x")
+# skeletons/gemm_sm90_config.cuh: streamed rows of a tile, depth of a chunk.
+STREAM_ROWS, CHUNK = 256, 64
 _COMBINE = {
     "sum": "p[{0}] += q[{0}];",
     "prod": "p[{0}] *= q[{0}];",
@@ -95,6 +98,39 @@ class _Matrices:
         """The right operand is streamed: the larger one is."""
         return self.n.hi >= self.m.hi
 
+    @property
+    def streamed(self) -> "_Operand":
+        return self._sides[1 if self.swapped else 0]
+
+    @property
+    def planes(self) -> "_Operand":
+        return self._sides[0 if self.swapped else 1]
+
+    @property
+    def _sides(self) -> tuple["_Operand", "_Operand"]:
+        return _Operand(self.dot.x, self.m, self.dot.k), _Operand(self.dot.y, self.n, self.dot.k)
+
+
+@dataclass(frozen=True, slots=True)
+class _Operand:
+    """One operand: its element (row, k), which `base` stands for in memory."""
+
+    value: Expr
+    row: Index
+    k: Var
+
+    @property
+    def base(self) -> Load:
+        return base_load(self.value, self.row, self.k)
+
+    @property
+    def is_direct(self) -> bool:
+        return isinstance(self.value, Load)
+
+    @property
+    def rows(self) -> int:
+        return self.row.hi + 1
+
 
 def _matrices(kernel: Kernel) -> _Matrices:
     """Finds the product and tells its axes apart: m is in x alone, n in y alone."""
@@ -120,7 +156,7 @@ def contraction(kernel: Kernel, buffers: Buffers) -> ContractionText:
     """The text of a contraction kernel."""
     env, parts = hole_env(kernel), _matrices(kernel)
     name = function_name(kernel)
-    members, partials = members_of(kernel), kernel_partials(kernel)
+    members, partials = _members(kernel, parts), kernel_partials(kernel)
     out = Writer()
     out.extend(header(kernel, buffers))
     with out.block(f"struct {name}_hole"):
@@ -128,6 +164,7 @@ def contraction(kernel: Kernel, buffers: Buffers) -> ContractionText:
         for b in members:
             const = "" if b in kernel.writes else "const "
             out.line(f"{const}{c_type(buffers[b].dtype, 'cuda')}* {env.pointers[b]};")
+        _operands(parts, env, out)
         _apply(kernel, partials, env, out)
         fold_functions(kernel, partials, env, out)
     out.lines[-1] = "};"
@@ -146,6 +183,28 @@ def members_of(kernel: Kernel) -> list[str]:
     return list(used)
 
 
+def _members(kernel: Kernel, parts: _Matrices) -> list[str]:
+    """The same, and what computed operands read: of a streamed one all but its base."""
+    streamed, planes = parts.streamed, parts.planes
+    beside = [x for x in loads(streamed.value) if x != streamed.base]
+    read = [*beside, *(() if planes.is_direct else loads(planes.value))]
+    return list(dict.fromkeys((*members_of(kernel), *(x.buffer for x in read))))
+
+
+def _operands(parts: _Matrices, env: Env, out: Writer) -> None:
+    """What the skeleton takes for an element of an operand that is computed on the way."""
+    for name, x in (("stream", parts.streamed), ("planes", parts.planes)):
+        if x.is_direct:
+            continue
+        loaded: dict[Expr, Text] = {x.base: Text("x")} if name == "stream" else {}
+        axes: dict[Index, str] = {x.row: "row", x.k: "k"}
+        inner = env.with_variables(axes).with_loaded(loaded)
+        given = ", float x" if name == "stream" else ""
+        out.line("")
+        with out.block(f"__device__ float {name}(int batch, int row, int k{given}) const"):
+            out.line(f"return {evaluate([x.value], inner, out)[0].code};")
+
+
 def without_dot(e: Expr) -> Expr:
     return rebuild(e, lambda x: Ref(x.dtype, ACCUMULATOR) if isinstance(x, Dot) else None, {})
 
@@ -162,6 +221,12 @@ def _constants(kernel: Kernel, parts: _Matrices, partials: Sequence[Partial], ou
     out.line(f"static constexpr bool kSwapped = {str(parts.swapped).lower()};")
     out.line(f"static constexpr int kPartialWords = {sum(p.words for p in partials)};")
     out.line(f"static constexpr bool kFoldsOverN = {str(over_n or not partials).lower()};")
+    out.line(f"static constexpr int kSlices = {kernel.tile.lanes};")
+    stream, planes = parts.streamed, parts.planes
+    out.line(f"static constexpr bool kMapsStream = {str(not stream.is_direct).lower()};")
+    out.line(f"static constexpr bool kMapsPlanes = {str(not planes.is_direct).lower()};")
+    whole = stream.rows % STREAM_ROWS == 0 and parts.dot.k.extent % CHUNK == 0
+    out.line(f"static constexpr bool kWholeStream = {str(whole).lower()};")
 
 
 def _apply(kernel: Kernel, partials: Sequence[Partial], env: Env, out: Writer) -> None:
@@ -255,14 +320,16 @@ def _word(p: Partial, number: int, at: int) -> str:
 # ------------------------------------------------------------------------------------------- host
 
 
-def _matrix(load: Load, row: Index, k: Index, batch: Index, pointer: str) -> str:
-    """`{data, row_stride, k_stride, batch_stride}` of one operand."""
+def _matrix(load: Load, row: Index, k: Index, batch: Index, pointer: str, dtype: DType) -> str:
+    """`{data, row_stride, k_stride, batch_stride}` of one operand; no data where it is computed of
+    another type."""
     start = load.offset
     for v in (row, k, batch):
         if isinstance(v, Var):
             start = ix.substitute(start, {v: ix.const(0)})
     offset = ix.constant_value(start) or 0
     data = f"{pointer} + {offset}" if offset else pointer
+    data = data if dtype == FLOAT32 else "nullptr"
     strides = [
         ix.coefficient(load.offset, v) or 0 if isinstance(v, Var) else 0 for v in (row, k, batch)
     ]
@@ -276,11 +343,12 @@ def _host(
     kernel: Kernel, parts: _Matrices, members: Sequence[str], buffers: Buffers, env: Env
 ) -> str:
     """The function that enqueues the product with its hole."""
-    name, dot, k = function_name(kernel), parts.dot, parts.dot.k
-    x = _matrix(dot.x, parts.m, k, parts.batch, env.pointers[dot.x.buffer])
-    y = _matrix(dot.y, parts.n, k, parts.batch, env.pointers[dot.y.buffer])
-    m, n, batch = parts.m.hi + 1, parts.n.hi + 1, parts.batch.hi + 1
-    streamed, planes, rows, columns = (y, x, n, m) if parts.swapped else (x, y, m, n)
+    name, k = function_name(kernel), parts.dot.k
+    streamed, planes = (
+        _matrix(x.base, x.row, k, parts.batch, env.pointers[x.base.buffer], x.base.dtype)
+        for x in (parts.streamed, parts.planes)
+    )
+    rows, columns, batch = parts.streamed.rows, parts.planes.rows, parts.batch.hi + 1
     k_major = streamed.split(", ")[2] == "1"
     params = []
     for b in buffer_order(kernel):

@@ -21,6 +21,8 @@ using std::max;
 using std::min;
 struct float4 { float x, y, z, w; };
 struct int4 { int x, y, z, w; };
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline void __syncthreads() {}
 struct Dim { int x, y, z; };
 struct CUtensorMap { int unused; };
 static Dim threadIdx, blockIdx, gridDim;

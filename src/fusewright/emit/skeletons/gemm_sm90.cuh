@@ -34,15 +34,15 @@ namespace gemm90 {
 
 // ------------------------------------------------------------------------------------- producers
 
-template <class Scheme, bool kMajorK>
+template <class Scheme, bool kMajorK, int kSlices>
 SM90_INLINE void produce_stream(const CUtensorMap* map, const Args& a, uint32_t base, int rank,
                                 int first, int step, int tiles) {
     using Smem = Layout<Scheme>;
     Ring<Scheme::kStreamStages> ring;
     for (int tile = first; tile < tiles; tile += step) {
-        const Place at = place_of(tile, a, rank);
+        const Place at = place_of<kSlices>(tile, a, rank);
         const int batch = at.batch * a.stream_batched;
-        for (int c = 0; c < a.chunks; ++c, ring.next()) {
+        for (int c = at.chunk; c < at.chunk + at.chunks; ++c, ring.next()) {
             const uint32_t target = base + ring.stage * kStreamBytes;
             const uint32_t barrier = base + Smem::kStreamFull + 8 * ring.stage;
             sm90::barrier_wait(base + Smem::kStreamEmpty + 8 * ring.stage, ring.parity ^ 1);
@@ -62,16 +62,16 @@ SM90_INLINE void produce_stream(const CUtensorMap* map, const Args& a, uint32_t 
     }
 }
 
-template <class Scheme>
+template <class Scheme, int kSlices>
 SM90_INLINE void produce_planes(const CUtensorMap* map, const Args& a, uint32_t base, int rank,
                                 int first, int step, int tiles) {
     using Smem = Layout<Scheme>;
     constexpr int kShare = kColumns / kCluster;
     Ring<Scheme::kPlaneStages> ring;
     for (int tile = first; tile < tiles; tile += step) {
-        const Place at = place_of(tile, a, rank);
+        const Place at = place_of<kSlices>(tile, a, rank);
         const int plane = at.batch * a.plane_batched * Scheme::kPlanes;
-        for (int c = 0; c < a.chunks; ++c, ring.next()) {
+        for (int c = at.chunk; c < at.chunk + at.chunks; ++c, ring.next()) {
             const uint32_t target = base + Smem::kPlanesAt + ring.stage * Smem::kPlaneStage;
             const uint32_t barrier = base + Smem::kPlaneFull + 8 * ring.stage;
             sm90::barrier_wait(base + Smem::kPlaneEmpty + 8 * ring.stage, ring.parity ^ 1);
@@ -96,47 +96,115 @@ SM90_INLINE int stream_shift(int exponent) {
 }
 
 // Asks for the exponents of the next tile's rows: the first thing it will wait for.
+template <int kSlices>
 SM90_INLINE void prefetch_rows(const Args& a, int tile, int tiles, int rank, int group, int warp,
                                int lane) {
     if (lane != 0 || tile >= tiles) return;
-    const Place at = place_of(tile, a, rank);
+    const Place at = place_of<kSlices>(tile, a, rank);
     const int row = min(at.row + group * 64 + warp * 16, a.rows - 1);
     sm90::prefetch(a.stream_exponent + int64_t(at.batch) * a.stream_batched * a.rows + row);
 }
 
-template <class Scheme, bool kMajorK, class Epilogue>
-SM90_INLINE void consume(const Args& a, const Epilogue& hole, Consumer<Scheme, kMajorK>& me, int group,
-                         int warp, int rank, int first, int step, int tiles) {
-    for (int tile = first; tile < tiles; tile += step) {
-        const Place at = place_of(tile, a, rank);
-        const int first_row = at.row + group * 64 + warp * 16;
-        const int row = first_row + fragment_row<kMajorK>(me.lane >> 2);
-        const int rows[2] = {row, row + 8};
+// Where a warp of consumers stands in a tile, and how its two rows are scaled.
+template <class Scheme, bool kMajorK>
+struct Rows {
+    int first, row[2], shift[2];
+    bool relevant[2];  // a row of zeros has no rounding to guard against
+
+    SM90_INLINE Rows(const Args& a, const Place& at, int group, int warp, int lane) {
+        first = at.row + group * 64 + warp * 16;
+        row[0] = first + fragment_row<kMajorK>(lane >> 2);
+        row[1] = row[0] + 8;
         const int* exponents = a.stream_exponent + int64_t(at.batch) * a.stream_batched * a.rows;
-        const PlaneStat* stats =
-            a.plane_stat + int64_t(at.batch) * a.plane_batched * a.padded_columns + at.column;
-        if (me.lane < 8) sm90::prefetch(stats + me.lane * (kColumns / 8));
-        prefetch_rows(a, tile + step, tiles, rank, group, warp, me.lane);
-        int shift[2];
-        bool relevant[2];  // a row of zeros has no rounding to guard against
-        float scale[2], sum[64];
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-            const int exponent = rows[r] < a.rows ? exponents[rows[r]] : kZeroRow;
+            const int exponent = row[r] < a.rows ? exponents[row[r]] : kZeroRow;
             relevant[r] = exponent != kZeroRow;
             shift[r] = stream_shift<Scheme>(exponent);
-            scale[r] = sm90::power_of_two(shift[r]);
         }
+    }
+};
+
+SM90_INLINE const PlaneStat* stats_of(const Args& a, const Place& at) {
+    return a.plane_stat + int64_t(at.batch) * a.plane_batched * a.padded_columns + at.column;
+}
+
+// A warp's finished sums on their way to the hole.
+template <class Scheme, bool kMajorK, class Epilogue>
+SM90_INLINE void finish(const Args& a, const Epilogue& hole, const Place& at,
+                        const Rows<Scheme, kMajorK>& rows, int lane, float (&sum)[64]) {
+    const int pair = 2 * (lane & 3);
+    const ColumnStats stat(stats_of(a, at) + pair);
+    unscale<Scheme::kPlanes == 2>(sum, stat, rows.shift, rows.relevant, a.flag);
+    Finish<Epilogue>::template run<Scheme::kPlanes == 2>(a, hole, at.batch, rows.row, rows.first,
+                                                         at.column + pair, lane, sum);
+}
+
+template <class Scheme, bool kMajorK, class Epilogue, class Me>
+SM90_INLINE void consume(const Args& a, const Epilogue& hole, Me& me, int group, int warp, int rank,
+                         int first, int step, int tiles) {
+    constexpr int kSlices = Epilogue::kSlices;
+    for (int tile = first; tile < tiles; tile += step) {
+        const Place at = place_of<kSlices>(tile, a, rank);
+        if (me.lane < 8) sm90::prefetch(stats_of(a, at) + me.lane * (kColumns / 8));
+        prefetch_rows<kSlices>(a, tile + step, tiles, rank, group, warp, me.lane);
+        const Rows<Scheme, kMajorK> rows(a, at, group, warp, me.lane);
+        float scale[2], sum[64];
+#pragma unroll
+        for (int r = 0; r < 2; ++r) scale[r] = sm90::power_of_two(rows.shift[r]);
 #pragma unroll
         for (int i = 0; i < 64; ++i) sum[i] = 0.0f;
-        multiply(me, a.chunks, scale, sum);
-
-        const int column = at.column + 2 * (me.lane & 3);
-        const ColumnStats stat(stats + 2 * (me.lane & 3));
-        unscale<Scheme::kPlanes == 2>(sum, stat, shift, relevant, a.flag);
-        Finish<Epilogue>::template run<Scheme::kPlanes == 2>(a, hole, at.batch, rows, first_row,
-                                                             column, me.lane, sum);
+        me.map.start(at, rows.row);
+        multiply(me, at.chunks, scale, sum);
+        if constexpr (kSlices == 1) {
+            finish(a, hole, at, rows, me.lane, sum);
+        } else if (rows.first < a.rows) {
+            float4* target = a.slices + (int64_t(tile) * kUnits + rank * 8 + group * 4 + warp) * 512;
+#pragma unroll
+            for (int i = 0; i < 16; ++i)
+                target[i * 32 + me.lane] =
+                    make_float4(sum[4 * i], sum[4 * i + 1], sum[4 * i + 2], sum[4 * i + 3]);
+        }
     }
+}
+
+// With kSlices > 1: the sum over slices of one warp's part of a tile, in a fixed order (each of four
+// warps adds every fourth slice, then the four are added), and what follows.
+template <class Scheme, bool kMajorK, class Epilogue>
+__global__ void __launch_bounds__(128) slices_kernel(const Args a, const Epilogue hole) {
+    if (Scheme::kPlanes == 3 && *a.flag == 0) return;
+    __shared__ float4 others[3][16][32];
+    const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, unit = blockIdx.x % kUnits;
+    const Place at = place_of(blockIdx.x / kUnits, a, unit >> 3);
+    if (at.row + (unit & 7) * 16 >= a.rows) return;
+    float sum[64];
+#pragma unroll
+    for (int i = 0; i < 64; ++i) sum[i] = 0.0f;
+#pragma unroll 2
+    for (int s = warp; s < Epilogue::kSlices; s += 4) {
+        const float4* source = a.slices + (int64_t(s) * gridDim.x + blockIdx.x) * 512 + lane;
+#pragma unroll
+        for (int i = 0; i < 16; ++i) {
+            const float4 v = source[i * 32];
+            sum[4 * i] += v.x, sum[4 * i + 1] += v.y, sum[4 * i + 2] += v.z, sum[4 * i + 3] += v.w;
+        }
+    }
+    if (warp > 0)
+#pragma unroll
+        for (int i = 0; i < 16; ++i)
+            others[warp - 1][i][lane] =
+                make_float4(sum[4 * i], sum[4 * i + 1], sum[4 * i + 2], sum[4 * i + 3]);
+    __syncthreads();
+    if (warp > 0) return;
+#pragma unroll
+    for (int s = 0; s < 3; ++s)
+#pragma unroll
+        for (int i = 0; i < 16; ++i) {
+            const float4 v = others[s][i][lane];
+            sum[4 * i] += v.x, sum[4 * i + 1] += v.y, sum[4 * i + 2] += v.z, sum[4 * i + 3] += v.w;
+        }
+    const Rows<Scheme, kMajorK> rows(a, at, (unit >> 2) & 1, unit & 3, lane);
+    finish(a, hole, at, rows, lane, sum);
 }
 
 // ---------------------------------------------------------------------------------------- kernel
@@ -154,7 +222,8 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
     const int warp = __shfl_sync(0xffffffffu, threadIdx.x >> 5, 0);
     const int lane = threadIdx.x & 31;
     const int first = blockIdx.x / kCluster, step = gridDim.x / kCluster;
-    const int tiles = a.batches * a.row_blocks * a.column_tiles;
+    constexpr int kSlices = Epilogue::kSlices;
+    const int tiles = a.batches * a.row_blocks * a.column_tiles * kSlices;
 
     if (threadIdx.x == 0) {
         for (int s = 0; s < Scheme::kStreamStages; ++s) {
@@ -174,15 +243,15 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
     if (warp < 4) {
         sm90::registers_release<40>();
         if (warp == 0 && lane == 0)
-            produce_stream<Scheme, kMajorK>(&stream_map, a, base, rank, first, step, tiles);
+            produce_stream<Scheme, kMajorK, kSlices>(&stream_map, a, base, rank, first, step, tiles);
         if (warp == 1 && lane == 0)
-            produce_planes<Scheme>(&plane_map, a, base, rank, first, step, tiles);
+            produce_planes<Scheme, kSlices>(&plane_map, a, base, rank, first, step, tiles);
     } else {
         sm90::registers_acquire<232>();
         const int group = (warp >> 2) - 1;
-        Consumer<Scheme, kMajorK> me = {
-            base, StreamReader<kMajorK>(group, warp & 3, lane), {}, {}, lane, 0, 0, 0};
-        consume(a, hole, me, group, warp & 3, rank, first, step, tiles);
+        Consumer<Scheme, kMajorK, StreamMap<Epilogue, kMajorK>> me = {
+            base, StreamReader<kMajorK>(group, warp & 3, lane), {}, {}, lane, 0, 0, 0, {hole, a}};
+        consume<Scheme, kMajorK>(a, hole, me, group, warp & 3, rank, first, step, tiles);
     }
     __syncwarp();
     sm90::cluster_sync();  // no CTA leaves while its peer may still write to it

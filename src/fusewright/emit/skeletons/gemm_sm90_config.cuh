@@ -40,7 +40,7 @@ struct PlaneStat {
 };
 
 struct Args {
-    int rows, columns, chunks, batches;
+    int rows, columns, depth, chunks, batches;
     int row_blocks, column_tiles;    // of 2 * kRows and kColumns
     int stream_batched, plane_batched;  // 0: one matrix for every batch
     int padded_columns;              // of PlaneStat per batch
@@ -49,7 +49,12 @@ struct Args {
     int* flag;
     float* partial;                  // [batch][slab][word][row or column of the fold]
     int partial_slabs, partial_extent;
+    int per_slice;                   // chunks of K that one cluster takes, with kSlices > 1
+    float4* slices;                  // [slice][unit][quarter of 64][lane]: sums before the epilogue
 };
+
+constexpr int kUnits = kCluster * 8;        // warps that multiply a tile: 16 x 128 results each
+constexpr int kUnitBytes = 16 * kColumns * 4;
 
 template <class Scheme>
 struct Layout {
@@ -70,11 +75,21 @@ using Ring = tiles::Ring<kStages>;
 
 struct Place {
     int batch, row, column;  // first row of the CTA, first column of the cluster
+    int chunk, chunks;       // along K: the first one, and how many
 };
 
+// With more than one slice, the tiles of the first slice of K come first.
+template <int kSlices = 1>
 SM90_INLINE Place place_of(int tile, const Args& a, int rank) {
+    int chunk = 0, chunks = a.chunks;
+    if constexpr (kSlices > 1) {
+        const int per_slice = a.batches * a.row_blocks * a.column_tiles;
+        chunk = tile / per_slice * a.per_slice;
+        chunks = min(a.per_slice, a.chunks - chunk);
+        tile %= per_slice;
+    }
     const tiles::TilePlace at = tiles::raster(tile, a.row_blocks, a.column_tiles, kRaster);
-    return {at.batch, (at.block * kCluster + rank) * kRows, at.column * kColumns};
+    return {at.batch, (at.block * kCluster + rank) * kRows, at.column * kColumns, chunk, chunks};
 }
 
 }  // namespace gemm90

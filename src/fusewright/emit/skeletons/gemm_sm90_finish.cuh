@@ -130,6 +130,11 @@ SM90_INLINE void unscale(float (&sum)[64], const ColumnStats& stat, const int (&
 //   static constexpr bool kSwapped;       // D[i, j] is C[j, i]
 //   static constexpr int kPartialWords;   // 0: no fold
 //   static constexpr bool kFoldsOverN;    // else over M
+//   static constexpr int kSlices;         // of K, each a cluster's work (at most one per 64)
+//   static constexpr bool kMapsStream, kMapsPlanes;   // an operand is what the hole makes of memory:
+//   __device__ float stream(int batch, int row, int k, float x) const;   // S[row, k] of what is there
+//   __device__ float planes(int batch, int row, int k) const;            // P[row, k]
+//   static constexpr bool kWholeStream;   // rows and K of S are multiples of 256 and 64
 //   __device__ void apply(int batch, int m, int n, float acc, float* p) const;   // stores; adds to p
 //   __device__ void element(int batch, int m, int n, float acc, float* p) const;   // with a fold:
 //                                                        stores; sets p to what apply would add

@@ -9,7 +9,8 @@
 //   [align]    only if bulk copies cannot address S: base, row pitch or batch stride not multiples of
 //              16 bytes; writes an aligned copy of S
 //   prepare<2> lowers the flag, splits P into fp16 pairs, samples the rows of S
-//   gemm<Fast> the product and the hole; may raise the flag
+//   gemm<Fast> the product and the hole; may raise the flag. With kSlices > 1 it leaves sums over
+//              slices of K, and a kernel behind it adds them in a fixed order and runs the hole
 //   prepare<3> and gemm<Safe>   return at once while the flag is down, else redo everything in bf16
 //   [fold]     only with a row or column fold: merges the partial buffer, calls `finish`
 // The hole runs twice if the flag is raised: it must only store what it computes, never read what it
@@ -19,7 +20,7 @@
 // `columns` rows and depth K padded to 64: 6 bytes per element of P (per batch of its own) + 4 bytes
 // per row of S + 8 per row of P padded to 128 + the partial buffer, 4 * words * slabs * extent: slabs
 // = rows / 16 for a fold along S, columns / 128 for one along P. Plus 4 bytes per element of S for the
-// aligned copy.
+// aligned copy, and 4 per slice and element of D padded to 256 x 128 with more than one slice.
 //
 // Limits: extents below 2^31; an infinity meets a factor below 2^-147 of its row's maximum as a zero
 // (NaN where float32 gives infinity); a row of S whose sampled maximum is below 2^-80 may hold nothing
@@ -40,10 +41,10 @@ struct Problem {
 // Offsets into the workspace, and what the launches need to know; computed the same way every time.
 struct Plan {
     int stream_batches, plane_batches, padded_columns, padded_depth;
-    int partial_slabs, partial_extent;
+    int partial_slabs, partial_extent, row_blocks;
     bool align_stream;
-    int64_t stream_pitch;
-    size_t exponent_at, stat_at, planes_at, partial_at, stream_at, bytes;
+    int64_t stream_pitch, tiles;
+    size_t exponent_at, stat_at, planes_at, partial_at, stream_at, slices_at, bytes;
 };
 
 using sm90::round_up;
@@ -82,6 +83,10 @@ inline Plan plan_of(const Problem& p) {
     q.partial_at = take(size_t(p.batches) * q.partial_slabs * Epilogue::kPartialWords *
                         q.partial_extent * 4);
     q.stream_at = take(q.align_stream ? size_t(q.stream_batches) * q.stream_pitch * outer * 4 : 0);
+    q.row_blocks = (p.rows + kCluster * kRows - 1) / (kCluster * kRows);
+    q.tiles = int64_t(p.batches) * q.row_blocks * (q.padded_columns / kColumns);
+    q.slices_at =
+        take(Epilogue::kSlices > 1 ? size_t(q.tiles) * Epilogue::kSlices * kUnits * kUnitBytes : 0);
     q.bytes = at;
     return q;
 }
@@ -110,11 +115,13 @@ inline cudaError_t launch_product(PFN_cuTensorMapEncodeTiled_v12000 encode, cons
                                   Layout<Scheme>::kBytes);
     if (status != cudaSuccess) return status;
     kernel<<<grid, kThreads, Layout<Scheme>::kBytes, queue>>>(stream_map, plane_map, args, hole);
+    if constexpr (Epilogue::kSlices > 1)
+        slices_kernel<Scheme, kMajorK><<<unsigned(q.tiles * kUnits), 128, 0, queue>>>(args, hole);
     return cudaGetLastError();
 }
 
-template <int kPlanes>
-inline cudaError_t launch_prepare(const Prepare& a, cudaStream_t queue) {
+template <int kPlanes, class Hole>
+inline cudaError_t launch_prepare(const Prepare& a, const Hole& hole, cudaStream_t queue) {
     const bool along_k = a.planes_source.k_stride == 1;
     const bool warps = a.depth <= 2048 && int64_t(a.columns) * a.plane_batches >= 1024;  // enough rows to fill the device
     const int threads = along_k && !warps && a.depth > 4096 ? 1024 : 256;
@@ -123,10 +130,10 @@ inline cudaError_t launch_prepare(const Prepare& a, cudaStream_t queue) {
     const int64_t per_row = a.stream_source.k_stride == 1 ? 32 : 1;
     const int64_t samples = int64_t(a.rows) * a.stream_batches * per_row;
     const int blocks = split + (kPlanes == 2 ? int((samples + threads - 1) / threads) : 0);
-    const auto kernel = !along_k ? prepare_kernel<kPlanes, Division::kStrips>
-                        : warps  ? prepare_kernel<kPlanes, Division::kWarpRows>
-                                 : prepare_kernel<kPlanes, Division::kBlockRows>;
-    kernel<<<blocks, threads, 0, queue>>>(a, split);
+    const auto kernel = !along_k ? prepare_kernel<kPlanes, Division::kStrips, Hole>
+                        : warps  ? prepare_kernel<kPlanes, Division::kWarpRows, Hole>
+                                 : prepare_kernel<kPlanes, Division::kBlockRows, Hole>;
+    kernel<<<blocks, threads, 0, queue>>>(a, hole, split);
     return cudaGetLastError();
 }
 
@@ -168,19 +175,19 @@ inline cudaError_t run_major(const Problem& p, const Epilogue& hole, void* works
     const Prepare prepare = {p.planes, stream, p.columns, q.padded_columns, p.depth, q.padded_depth,
                              q.plane_batches, p.rows, q.stream_batches, kMajorK, planes, stat,
                              exponent, flag};
-    const int row_blocks = (p.rows + kCluster * kRows - 1) / (kCluster * kRows);
-    const int column_tiles = q.padded_columns / kColumns;
-    const Args args = {p.rows, p.columns, q.padded_depth / kChunk, p.batches, row_blocks, column_tiles,
+    const int column_tiles = q.padded_columns / kColumns, chunks = q.padded_depth / kChunk;
+    const Args args = {p.rows, p.columns, p.depth, chunks, p.batches, q.row_blocks, column_tiles,
                        p.stream.batch != 0, p.planes.batch != 0, q.padded_columns, exponent, stat, flag,
                        reinterpret_cast<float*>(space + q.partial_at), q.partial_slabs,
-                       q.partial_extent};
-    const int64_t tiles = int64_t(p.batches) * row_blocks * column_tiles;
-    const int grid = int(min(tiles, int64_t(units / kCluster))) * kCluster;
-    status = launch_prepare<2>(prepare, queue);
+                       q.partial_extent, (chunks + Epilogue::kSlices - 1) / Epilogue::kSlices,
+                       reinterpret_cast<float4*>(space + q.slices_at)};
+    const int64_t work = q.tiles * Epilogue::kSlices;
+    const int grid = int(min(work, int64_t(units / kCluster))) * kCluster;
+    status = launch_prepare<2>(prepare, hole, queue);
     if (status == cudaSuccess && !safe_only)
         status = launch_product<Fast, kMajorK>(encode, p, q, stream, args, planes, hole, grid, queue);
     if (status == cudaSuccess && safe_only) status = cudaMemsetAsync(flag, 1, 4, queue);
-    if (status == cudaSuccess) status = launch_prepare<3>(prepare, queue);
+    if (status == cudaSuccess) status = launch_prepare<3>(prepare, hole, queue);
     if (status == cudaSuccess)
         status = launch_product<Safe, kMajorK>(encode, p, q, stream, args, planes, hole, grid, queue);
     if constexpr (Epilogue::kPartialWords > 0) {

@@ -74,8 +74,8 @@ SM90_INLINE void promote_finite(float (&sum)[64], float (&part)[64]) {
 
 // ------------------------------------------------------------------------------------- consumers
 
-// Where a consumer thread stands, and its hold on both rings.
-template <class Scheme, bool kMajorK>
+// Where a consumer thread stands, and its hold on both rings. `Map` is a StreamMap.
+template <class Scheme, bool kMajorK, class Map>
 struct Consumer {
     using Smem = Layout<Scheme>;
     uint32_t base;
@@ -86,6 +86,7 @@ struct Consumer {
     int ready;        // stage of S that `load` reads
     int stream_held;  // oldest stages not yet released
     int plane_held;
+    Map map;
 
     SM90_INLINE void wait_stream() {
         sm90::barrier_wait(base + Smem::kStreamFull + 8 * stream_ring.stage, stream_ring.parity);
@@ -94,6 +95,11 @@ struct Consumer {
     }
 
     SM90_INLINE void load(Raw& raw) const { load_raw(reader, base + ready * kStreamBytes, raw); }
+
+    SM90_INLINE void convert_chunk(Raw& raw, const float (&scale)[2], Fragments<Scheme>& f) {
+        map.apply(raw, lane);
+        convert(raw, scale, f);
+    }
 
     // Frees the oldest stage held. Only behind a wait for products issued after its `load`: the reads
     // are then certainly over, wherever the compiler has put the uses of what they return.
@@ -123,8 +129,8 @@ struct Consumer {
 // read and converted. With nothing left, `next` is garbage that nobody uses: straight-line code keeps
 // the registers in place. The two waits inside are early, and they keep the assembler, which schedules
 // between branches, from moving the conversion out of the shadow of the products.
-template <int kSteps, bool kMajorK>
-SM90_INLINE uint64_t advance(Consumer<Fast, kMajorK>& me, uint64_t planes, const Fragments<Fast>& now,
+template <int kSteps, bool kMajorK, class Map>
+SM90_INLINE uint64_t advance(Consumer<Fast, kMajorK, Map>& me, uint64_t planes, const Fragments<Fast>& now,
                              Fragments<Fast>& next, int left, bool first, const float (&scale)[2],
                              float (&sum)[64], float (&part)[64]) {
     Raw raw;
@@ -134,7 +140,7 @@ SM90_INLINE uint64_t advance(Consumer<Fast, kMajorK>& me, uint64_t planes, const
     if (left > 2) me.wait_stream();
 #pragma unroll
     for (int s = 0; s < 4; ++s) sm90::pin(raw.v[s]);
-    convert(raw, scale, next);
+    me.convert_chunk(raw, scale, next);
     if (left > 1) next_planes = me.wait_planes();
     promote(sum, part);
     if constexpr (kSteps == 2) {
@@ -148,15 +154,15 @@ SM90_INLINE uint64_t advance(Consumer<Fast, kMajorK>& me, uint64_t planes, const
 }
 
 // sum += the tile's product, promoted every 16 * kSteps of K.
-template <int kSteps, bool kMajorK>
-SM90_INLINE void multiply_by(Consumer<Fast, kMajorK>& me, int chunks, const float (&scale)[2],
+template <int kSteps, bool kMajorK, class Map>
+SM90_INLINE void multiply_by(Consumer<Fast, kMajorK, Map>& me, int chunks, const float (&scale)[2],
                              float (&sum)[64]) {
     float part[64];
     Fragments<Fast> even, odd;
     Raw raw;
     me.wait_stream();
     me.load(raw);
-    convert(raw, scale, even);
+    me.convert_chunk(raw, scale, even);
     if (chunks > 1) me.wait_stream();
     uint64_t planes = me.wait_planes();
     for (int left = chunks; left > 0; left -= 2) {
@@ -168,8 +174,8 @@ SM90_INLINE void multiply_by(Consumer<Fast, kMajorK>& me, int chunks, const floa
 
 // Over a short depth a large product should meet few truncations, over a long one the sum few
 // roundings and the tensor cores few pauses.
-template <bool kMajorK>
-SM90_INLINE void multiply(Consumer<Fast, kMajorK>& me, int chunks, const float (&scale)[2],
+template <bool kMajorK, class Map>
+SM90_INLINE void multiply(Consumer<Fast, kMajorK, Map>& me, int chunks, const float (&scale)[2],
                           float (&sum)[64]) {
     if (chunks <= Fast::kShortChunks) {
         multiply_by<2>(me, chunks, scale, sum);
@@ -179,13 +185,13 @@ SM90_INLINE void multiply(Consumer<Fast, kMajorK>& me, int chunks, const float (
 }
 
 // One chunk by six products; hi*hi is promoted every kSteps k16 steps.
-template <int kSteps, bool kMajorK>
-SM90_INLINE void advance(Consumer<Safe, kMajorK>& me, const float (&scale)[2], float (&sum)[64],
+template <int kSteps, bool kMajorK, class Map>
+SM90_INLINE void advance(Consumer<Safe, kMajorK, Map>& me, const float (&scale)[2], float (&sum)[64],
                          float (&part)[64], Fragments<Safe>& f) {
     Raw raw;
     me.wait_stream();
     me.load(raw);
-    convert(raw, scale, f);
+    me.convert_chunk(raw, scale, f);
     const uint64_t planes = me.wait_planes();
     issue_corrections(part, f, planes);
     promote_finite(sum, part);
@@ -199,8 +205,8 @@ SM90_INLINE void advance(Consumer<Safe, kMajorK>& me, const float (&scale)[2], f
     me.release_planes();
 }
 
-template <bool kMajorK>
-SM90_INLINE void multiply(Consumer<Safe, kMajorK>& me, int chunks, const float (&scale)[2],
+template <bool kMajorK, class Map>
+SM90_INLINE void multiply(Consumer<Safe, kMajorK, Map>& me, int chunks, const float (&scale)[2],
                           float (&sum)[64]) {
     float part[64];
     Fragments<Safe> f;

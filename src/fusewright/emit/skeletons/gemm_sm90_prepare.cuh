@@ -77,27 +77,48 @@ SM90_INLINE T combine_block(T v, Combine combine) {
     return v;
 }
 
-SM90_INLINE float4 read4(const float* row, int k, int depth, bool aligned) {
-    if (aligned && k + 4 <= depth) return *reinterpret_cast<const float4*>(row + k);
-    return make_float4(k < depth ? row[k] : 0.0f, k + 1 < depth ? row[k + 1] : 0.0f,
-                       k + 2 < depth ? row[k + 2] : 0.0f, k + 3 < depth ? row[k + 3] : 0.0f);
-}
+// A row of P as it lies in memory, or as the hole computes it.
+template <class Hole>
+struct PlaneRow {
+    const Hole& hole;
+    int batch, column, depth;
+    const float* row;  // element k at row[k * step]
+    int64_t step;
+
+    SM90_INLINE PlaneRow(const Prepare& a, const Hole& hole, int batch, int column)
+        : hole(hole), batch(batch), column(column), depth(a.depth),
+          row(a.planes_source.data + batch * a.planes_source.batch +
+              column * a.planes_source.row_stride),
+          step(a.planes_source.k_stride) {}
+
+    SM90_INLINE float at(int k) const {
+        if (k >= depth) return 0.0f;
+        if constexpr (Hole::kMapsPlanes) return hole.planes(batch, column, k);
+        return row[k * step];
+    }
+
+    // Four from k on of a row that is contiguous along K.
+    SM90_INLINE float4 at4(int k) const {
+        if constexpr (!Hole::kMapsPlanes)
+            if ((reinterpret_cast<uintptr_t>(row) & 15) == 0 && k + 4 <= depth)
+                return *reinterpret_cast<const float4*>(row + k);
+        return make_float4(at(k), at(k + 1), at(k + 2), at(k + 3));
+    }
+};
 
 // One row of P, contiguous along K, by a warp (short rows) or by the block.
-template <int kPlanes, bool kWarp>
-SM90_INLINE void split_row(const Prepare& a, int batch, int column) {
+template <int kPlanes, bool kWarp, class Hole>
+SM90_INLINE void split_row(const Prepare& a, const Hole& hole, int batch, int column) {
     const int rank = kWarp ? threadIdx.x & 31 : threadIdx.x, size = kWarp ? 32 : blockDim.x;
     PlaneStat* stat = a.stat + int64_t(batch) * a.padded_columns + column;
     if (column >= a.columns) {
         if (rank == 0) *stat = {-400, 0.0f};
         return;
     }
-    const float* row = a.planes_source.data + batch * a.planes_source.batch +
-                       column * a.planes_source.row_stride;
-    const bool aligned = (reinterpret_cast<uintptr_t>(row) & 15) == 0;
+    const PlaneRow<Hole> row(a, hole, batch, column);
     uint32_t top = 0;
     for (int k = rank * 4; k < a.depth; k += size * 4) {
-        const float4 v = read4(row, k, a.depth, aligned);
+        const float4 v = row.at4(k);
         top = max(max(max(finite_bits(v.x), finite_bits(v.y)),
                       max(finite_bits(v.z), finite_bits(v.w))), top);
     }
@@ -110,7 +131,7 @@ SM90_INLINE void split_row(const Prepare& a, int batch, int column) {
     // Whole warps run every round: neighbours exchange halves. padded_depth is a multiple of 64.
     for (int k0 = (rank & ~31) * 4; k0 < a.padded_depth; k0 += size * 4) {
         const int k = k0 + (threadIdx.x & 31) * 4;
-        float4 v = read4(row, k, a.depth, aligned);
+        float4 v = row.at4(k);
         v.x *= scale, v.y *= scale, v.z *= scale, v.w *= scale;
         uint32_t low[kPlanes], high[kPlanes];
         split_terms<kPlanes>(v.x, v.y, low);
@@ -133,17 +154,16 @@ SM90_INLINE void split_row(const Prepare& a, int batch, int column) {
 }
 
 // One block of 256: 32 rows of P that are contiguous across rows, not along K (a transposing split).
-template <int kPlanes>
-SM90_INLINE void split_strip(const Prepare& a, int batch, int first) {
+template <int kPlanes, class Hole>
+SM90_INLINE void split_strip(const Prepare& a, const Hole& hole, int batch, int first) {
     __shared__ uint32_t tops[8][32];
     __shared__ float tile[64][33];
     const int x = threadIdx.x & 31, y = threadIdx.x >> 5;
-    const int64_t step = a.planes_source.k_stride;
     const bool live = first + x < a.columns;
-    const float* source = a.planes_source.data + batch * a.planes_source.batch + first + x;
+    const PlaneRow<Hole> row(a, hole, batch, first + x);
     uint32_t top = 0;
     if (live)
-        for (int k = y; k < a.depth; k += 8) top = max(top, finite_bits(source[k * step]));
+        for (int k = y; k < a.depth; k += 8) top = max(top, finite_bits(row.at(k)));
     tops[y][x] = top;
     __syncthreads();
     // Warp y finishes rows first + y * 4 + (0..3).
@@ -160,7 +180,7 @@ SM90_INLINE void split_strip(const Prepare& a, int batch, int first) {
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
             const int k = k0 + y + 8 * i;
-            tile[y + 8 * i][x] = live && k < a.depth ? source[k * step] : 0.0f;
+            tile[y + 8 * i][x] = live ? row.at(k) : 0.0f;
         }
         __syncthreads();
 #pragma unroll
@@ -189,37 +209,51 @@ SM90_INLINE void split_strip(const Prepare& a, int batch, int first) {
     }
 }
 
-// Largest finite |x| (as bits) among `count` elements of a row from `start`, `step` apart.
-SM90_INLINE uint32_t largest_of(const float* row, int64_t start, int64_t step, int count) {
-    uint32_t top = 0;
+// A row of S. `largest` is the largest finite |x| (as bits) among `count` elements from k on.
+template <class Hole>
+struct StreamRow {
+    const Hole& hole;
+    int batch, row;
+    const float* data;
+    int64_t k_stride;
+
+    SM90_INLINE uint32_t largest(int k, int step, int count) const {
+        uint32_t top = 0;
 #pragma unroll 8
-    for (int i = 0; i < count; ++i) top = max(top, finite_bits(row[start + i * step]));
-    return top;
-}
+        for (int i = 0; i < count; ++i, k += step) {
+            float v = data[k * k_stride];
+            if constexpr (Hole::kMapsStream) v = hole.stream(batch, row, k, v);
+            top = max(top, finite_bits(v));
+        }
+        return top;
+    }
+};
 
 // The range of a streamed row from up to 128 samples: a good scale needs no more, and the guard
 // catches the rows for which it is wrong. Only a row whose samples are all zero is read whole.
-SM90_INLINE void sample_stream(const Prepare& a, int64_t first) {
+template <class Hole>
+SM90_INLINE void sample_stream(const Prepare& a, const Hole& hole, int64_t first) {
     const bool along_k = a.stream_source.k_stride == 1;
     const int64_t index = along_k ? first / 32 : first;  // a warp, or a thread, per row
     if (index >= int64_t(a.rows) * a.stream_batches) return;
-    const int batch = int(index / a.rows);
-    const float* row = a.stream_source.data + batch * a.stream_source.batch +
-                       (index - int64_t(batch) * a.rows) * a.stream_source.row_stride;
+    const int batch = int(index / a.rows), number = int(index - int64_t(batch) * a.rows);
+    const StreamRow<Hole> row = {hole, batch, number,
+                                 a.stream_source.data + batch * a.stream_source.batch +
+                                     number * a.stream_source.row_stride,
+                                 a.stream_source.k_stride};
     const int lane = along_k ? threadIdx.x & 31 : 0, lanes = along_k ? 32 : 1;
     uint32_t top;
     if (along_k) {
         // Four runs of 128 bytes: few sectors, spread over the row.
         const int start = (a.depth >= 128 ? (lane >> 3) * (a.depth / 4) : (lane >> 3) * 32) +
                           (lane & 7) * 4;
-        top = largest_of(row, start, 1, max(min(4, a.depth - start), 0));
+        top = row.largest(start, 1, max(min(4, a.depth - start), 0));
         top = combine_warp(top, Larger());
     } else {
-        top = largest_of(row, 0, max(a.depth / 64, 1) * a.stream_source.k_stride, min(a.depth, 64));
+        top = row.largest(0, max(a.depth / 64, 1), min(a.depth, 64));
     }
     if (top == 0) {
-        const int64_t k = a.stream_source.k_stride;
-        top = largest_of(row, lane * k, lanes * k, (a.depth - lane + lanes - 1) / lanes);
+        top = row.largest(lane, lanes, (a.depth - lane + lanes - 1) / lanes);
         if (along_k) top = combine_warp(top, Larger());
     }
     if (lane == 0) a.stream_exponent[index] = top == 0 ? kZeroRow : exponent_of(top);
@@ -230,21 +264,23 @@ SM90_INLINE void sample_stream(const Prepare& a, int64_t first) {
 enum class Division { kBlockRows, kWarpRows, kStrips };
 
 // Blocks [0, split_blocks) split P; the others (first pass only) sample S.
-template <int kPlanes, Division kDivision>
-__global__ void __launch_bounds__(1024, 1) prepare_kernel(const Prepare a, int split_blocks) {
+template <int kPlanes, Division kDivision, class Hole>
+__global__ void __launch_bounds__(1024, 1)
+    prepare_kernel(const Prepare a, const Hole hole, int split_blocks) {
     if (kPlanes == 3 && *a.flag == 0) return;
     if (kPlanes == 2 && blockIdx.x == 0 && threadIdx.x == 0) *a.flag = 0;
     const int block = blockIdx.x;
     if (block >= split_blocks) {
-        sample_stream(a, int64_t(block - split_blocks) * blockDim.x + threadIdx.x);
+        sample_stream(a, hole, int64_t(block - split_blocks) * blockDim.x + threadIdx.x);
     } else if constexpr (kDivision == Division::kBlockRows) {
-        split_row<kPlanes, false>(a, block / a.padded_columns, block % a.padded_columns);
+        split_row<kPlanes, false>(a, hole, block / a.padded_columns, block % a.padded_columns);
     } else if constexpr (kDivision == Division::kWarpRows) {
         const int per_block = blockDim.x / 32, blocks = a.padded_columns / per_block;
-        split_row<kPlanes, true>(a, block / blocks, block % blocks * per_block + (threadIdx.x >> 5));
+        split_row<kPlanes, true>(a, hole, block / blocks,
+                                 block % blocks * per_block + (threadIdx.x >> 5));
     } else {
         const int strips = a.padded_columns / 32;
-        split_strip<kPlanes>(a, block / strips, block % strips * 32);
+        split_strip<kPlanes>(a, hole, block / strips, block % strips * 32);
     }
 }
 

@@ -86,6 +86,49 @@ SM90_INLINE void load_raw(const StreamReader<kMajorK>& reader, uint32_t stage, R
     for (int s = 0; s < 4; ++s) reader.read(stage, s, raw.v[s]);
 }
 
+// k of v[i] of step s, from the chunk's first.
+template <bool kMajorK>
+SM90_INLINE int k_of(int s, int i, int lane) {
+    const int t = lane & 3;
+    return s * 16 + (kMajorK ? 4 * t + i : 2 * t + (i & 1) + 8 * (i >> 1));
+}
+
+// The hole's `stream` in front of the split, for the thread's two rows.
+template <class Hole, bool kMajorK>
+struct StreamMap {
+    const Hole& hole;
+    const Args& args;
+    int batch, rows[2];
+    int k, last;  // where the next chunk and the last one begin; behind that one nothing is used
+
+    SM90_INLINE void start(const Place& at, const int (&own)[2]) {
+        if constexpr (Hole::kMapsStream) {
+            batch = at.batch, rows[0] = own[0], rows[1] = own[1];
+            k = at.chunk * kChunk, last = (at.chunk + at.chunks - 1) * kChunk;
+        }
+    }
+
+    SM90_INLINE void apply(Raw& raw, int lane) {
+        if constexpr (Hole::kMapsStream) {
+#pragma unroll
+            for (int s = 0; s < 4; ++s)
+#pragma unroll
+                for (int i = 0; i < 8; ++i) {
+                    const int at = k + k_of<kMajorK>(s, i & 3, lane), row = rows[i >> 2];
+                    float& v = raw.v[s][i];
+                    if constexpr (Hole::kWholeStream) {
+                        v = hole.stream(batch, row, at, v);
+                    } else {
+                        const bool inside = at < args.depth && row < args.rows;
+                        v = hole.stream(batch, min(row, args.rows - 1), min(at, args.depth - 1), v);
+                        v = inside ? v : 0.0f;
+                    }
+                }
+            k = min(k + kChunk, last);
+        }
+    }
+};
+
 template <class Scheme>
 SM90_INLINE void convert(const Raw& raw, const float (&scale)[2], Fragments<Scheme>& f) {
 #pragma unroll
