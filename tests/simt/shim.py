@@ -189,7 +189,7 @@ class Run:
         start(seed)
         with (
             mock.patch.multiple(self.module, **patches, create=True),
-            mock.patch("torch.cuda.current_device", lambda: None),
+            mock.patch("torch._C._cuda_getDevice", lambda: None, create=True),
             mock.patch("torch._C._cuda_getCurrentRawStream", lambda index: None, create=True),
             warnings.catch_warnings(),
             torch.no_grad(),

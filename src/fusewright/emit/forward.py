@@ -135,7 +135,8 @@ def _unit_lines(plan: ForwardPlan, unit: Unit, allocated: set[str], depth: int) 
     stream = ["@stream@"] if plan.cuda else []
     head = f"@status@ = @library@.{entry_name(number)}("
     lines += bracketed(head, [*pointers, *stream], ")", depth)
-    return [*lines, f"{'    ' * depth}_check(@library@, @status@)"]
+    pad = "    " * depth
+    return [*lines, f"{pad}if @status@:", f"{pad}    _raise(@library@, @status@)"]
 
 
 def _origins(texts: Iterable[str], depth: int) -> list[str]:
@@ -145,13 +146,11 @@ def _origins(texts: Iterable[str], depth: int) -> list[str]:
 
 
 def _allocation(plan: ForwardPlan, b: Buffer, depth: int) -> list[str]:
+    """`torch.empty` would read better, and takes a third longer to read its arguments."""
+    sizes = [tuple_text(map(str, t)) for t in (b.shape, b.strides)]
     options = [f"dtype=torch.{b.dtype.name}", "device=@device@"]
-    if b.strides == ix.row_major(b.shape):
-        function, sizes = "torch.empty", [tuple_text(map(str, b.shape))]
-    else:
-        function = "torch.empty_strided"
-        sizes = [tuple_text(map(str, b.shape)), tuple_text(map(str, b.strides))]
-    return bracketed(f"{plan.names[b.name]} = {function}(", [*sizes, *options], ")", depth)
+    name = plan.names[b.name]
+    return bracketed(f"{name} = torch.empty_strided(", [*sizes, *options], ")", depth)
 
 
 def _torch_entry(

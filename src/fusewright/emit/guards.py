@@ -109,7 +109,7 @@ def admitted_lines(e: Emission, head: str) -> list[str]:
     lines = [
         f"    def _admitted({head}):",
         '        """The tensors to compute with; None where the kernels do not apply."""',
-        "        @modules@ = list(self.modules())",
+        "        @modules@ = list(self.modules()) if self._modules else [self]",
         "        @refusal@ = _changed_module(@modules@)",
     ]
     if e.interface.parameters is None:

@@ -125,7 +125,7 @@ def _library_parts(e: Emission) -> list[str]:
     )
     if e.torch_binding:
         return [text]
-    return [support.CHECK_CUDA if e.cuda else support.CHECK_CPU, text]
+    return [support.RAISE_CUDA if e.cuda else support.RAISE_CPU, text]
 
 
 def _sources(e: Emission) -> list[str]:
@@ -250,15 +250,15 @@ def _binding_lines(e: Emission, names: _LocalNames, call: str) -> list[str]:
     lines.append(f"@device@ = {_device_text(e)}")
     if e.cuda and tensors:
         lines += [
-            "if @device@.index != torch.cuda.current_device():",
+            "if @device@.index != torch._C._cuda_getDevice():",
             "    with torch.cuda.device(@device@):",
             f"        return ModelNew.forward(self, {call})",
         ]
-    if tensors:
+    if tensors and not (_may_copy(e) and not names.given):
         lines.append(f"{_targets(tensors)} = @tensors@")
     if _may_copy(e):
         lines += [f"{given} = {names.buffers[b]}" for b, given in names.given.items()]
-        lines.append(f"{_targets(tensors)} = map(_aligned, @tensors@)")
+        lines.append(f"{_targets(tensors)} = _aligned(@tensors@)")
     made = [names.buffers[e.buffers[s.name]] for s in e.graph.inputs if s.literal is not None]
     if made:
         lines.append(f"{_targets(made)} = _constants(@device@)")

@@ -39,7 +39,7 @@ def _changed_module(modules):
                 return f"{path} is a {type(module).__name__}, not a {name}"
             if module._forward_hooks or module._forward_pre_hooks:
                 return f"{path} has forward hooks"
-        if not attributes.items() <= module.__dict__.items():
+        if attributes and not attributes.items() <= module.__dict__.items():
             now = {k: module.__dict__.get(k) for k in attributes}
             changed = [k for k in attributes if now[k] != attributes[k]]
             return f"{path or 'the model'}: {changed} differ from the values at capture"
@@ -53,19 +53,24 @@ def _held(modules):
 '''
 
 TENSORS = '''
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+_STRIDED = torch.strided
+
+
 def _changed_tensor(tensors):
     """How the tensors differ from those the kernels are made for, or None."""
     device = None
     grad = torch.is_grad_enabled()
     for tensor, (name, dtype, shape, strides) in zip(tensors, _TENSORS):
-        if type(tensor) is not torch.Tensor and type(tensor) is not torch.nn.Parameter:
+        if type(tensor) not in _PLAIN:
             return f"{name} is a {type(tensor).__name__}"
         if tensor.dtype is not dtype or tensor.shape != shape:
             return f"{name} is {tensor.dtype} {tuple(tensor.shape)}, not {dtype} {shape}"
-        device = device or tensor.device
-        if tensor.device != device:
+        if device is None:
+            device = tensor.device
+        elif tensor.device != device:
             return f"{name} is on {tensor.device}, another tensor on {device}"
-        if tensor.layout is not torch.strided or tensor.is_neg():
+        if tensor.layout is not _STRIDED or tensor.is_neg():
             return f"{name} is not a plain strided tensor"
         if tensor.stride() != strides and tensor.numel():
             pairs = zip(tensor.stride(), strides, shape)
@@ -93,11 +98,12 @@ def _capable(device):
 '''
 
 AUTOCAST = '''
-def _autocast():
-    """Whether autocast is on for the CPU."""
-    if hasattr(torch, "get_autocast_dtype"):  # since 2.4
-        return torch.is_autocast_enabled("cpu")
-    return torch.is_autocast_cpu_enabled()
+# Whether autocast is on for the CPU; since 2.4 the general function takes a device.
+_autocast = (
+    functools.partial(torch.is_autocast_enabled, "cpu")
+    if hasattr(torch, "get_autocast_dtype")
+    else torch.is_autocast_cpu_enabled
+)
 '''
 
 WARN = '''
@@ -122,9 +128,9 @@ def _overlap(tensors, written):
 '''
 
 ALIGNED = '''
-def _aligned(tensor):
-    """The tensor, or a copy where its address does not suit 16-byte accesses."""
-    return tensor if tensor.data_ptr() % 16 == 0 else tensor.clone()
+def _aligned(tensors):
+    """The tensors, copies of those whose address does not suit 16-byte accesses."""
+    return [tensor if tensor.data_ptr() % 16 == 0 else tensor.clone() for tensor in tensors]
 '''
 
 RESULTS = '''
@@ -144,20 +150,18 @@ def _laid_out(tensor, strides):
     ).copy_(tensor)
 '''
 
-CHECK_CPU = '''
-def _check(library, status):
+RAISE_CPU = '''
+def _raise(library, status):
     """Raise what a kernel reported."""
-    if status:
-        raise IndexError("an index tensor holds a value that is out of range")
+    raise IndexError("an index tensor holds a value that is out of range")
 '''
 
-CHECK_CUDA = '''
-def _check(library, status):
+RAISE_CUDA = '''
+def _raise(library, status):
     """Raise what a launch reported."""
-    if status:
-        library.cudaGetErrorName.restype = ctypes.c_char_p
-        name = library.cudaGetErrorName(status).decode()
-        raise RuntimeError(f"a kernel could not be launched: {name}")
+    library.cudaGetErrorName.restype = ctypes.c_char_p
+    name = library.cudaGetErrorName(status).decode()
+    raise RuntimeError(f"a kernel could not be launched: {name}")
 '''
 
 LIBRARY = '''
