@@ -14,12 +14,14 @@ import torch
 
 from fusewright.context import Context
 from fusewright.emit.unit import segments, translation_unit
+from fusewright.ir import graph as g
+from fusewright.ir.dtypes import FLOAT32, INT32
 from fusewright.ir.kernel import Kernel, Program
 from fusewright.run.interpret import interpret_graph
 from fusewright.run.scalars import torch_dtype
 from fusewright.schedule import contraction, schedule
 from fusewright.target.arch import arch
-from schedule.graphs import graph_of
+from schedule.graphs import graph_of, matmul, tensor
 from schedule.products import HOSTED, M, N
 from simt.shim import host_text
 
@@ -69,20 +71,40 @@ def always(monkeypatch):
     monkeypatch.setattr(contraction, "refusal", lambda *product: None)
 
 
-def build(program: Program, folder: Path) -> tuple[ctypes.CDLL, list[str]]:
+# The product of the operands as the hole computes them, from a streamed base and no other memory.
+OPERANDS = """
+extern "C" void drive(void** members, const float* base, int rows, int columns, int depth) {
+    HOLE hole;
+    std::memcpy(&hole, members, (sizeof members) * COUNT);
+    float* out = const_cast<float*>(hole.out);
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < columns; j++) {
+            float sum = 0;
+            for (int k = 0; k < depth; k++)
+                sum += hole.stream(0, i, k, base[i * depth + k]) * hole.planes(0, j, k);
+            out[HOLE::kSwapped ? j * rows + i : i * columns + j] = sum;
+        }
+}
+"""
+
+
+def build(
+    program: Program, folder: Path, driver: str = DRIVER
+) -> tuple[ctypes.CDLL, list[str]]:
     """The driver around the program's only hole, and the buffers that are the hole's members."""
     text = translation_unit(program, SM90, segments(program))
     device = text[text.index("// ---- device code") : text.index("#ifndef __CUDACC_RTC__")]
     (hole,) = re.findall(r"struct (\w+_hole)", device)
     finish = "hole.finish(0, i, total);" if "void finish" in device else ""
-    driver = DRIVER.replace("HOLE", hole).replace("FINISH", finish)
+    host = text[text.index(f"const {hole} hole = {{") :]
+    members = host[host.index("{") + 1 : host.index("}")].split(", ")
+    driver = driver.replace("HOLE", hole).replace("FINISH", finish)
+    driver = driver.replace("COUNT", str(len(members)))
     source = folder / "hole.cpp"
     source.write_text(f"{HEADER}{host_text(device)}{driver}")
     library = folder / "hole.so"
     command = ["g++", "-std=c++17", "-O1", "-w", "-shared", "-fPIC", "-o", str(library)]
     subprocess.run([*command, str(source)], check=True)
-    host = text[text.index(f"const {hole} hole = {{") :]
-    members = host[host.index("{") + 1 : host.index("}")].split(", ")
     return ctypes.CDLL(str(library)), members
 
 
@@ -125,3 +147,30 @@ def run(
     pointers = (ctypes.c_void_p * len(members))(*(memory[n].data_ptr() for n in members))
     library.drive(pointers, ctypes.c_void_p(product.data_ptr()), M, N)
     return [memory[r.buffer] for r in program.returns]
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_the_emitted_operands_are_what_the_graph_means(wide, always, tmp_path, monkeypatch):
+    """Scale and shift of the one, of rows and along the depth; a converted type of the other."""
+    monkeypatch.setattr(contraction, "pass_seconds", lambda *prologue: 1.0)
+    rows, columns, depth = (9, 5, 10) if wide else (5, 9, 10)
+    base, gain = tensor("x", max(rows, columns), depth), tensor("gain", depth, role="param")
+    per_row = g.insert_expanded(tensor("s", base.shape[0]), (1,), base.shape)
+    streamed = g.binary("mul", g.unary("tanh", base), g.expand(gain, base.shape))
+    streamed = g.binary("add", streamed, per_row)
+    codes = g.input_("codes", (min(rows, columns), depth), INT32, "param")
+    small = g.binary("mul", g.cast(codes, FLOAT32), g.expand(gain, codes.shape))
+    left, right = (streamed, small) if wide else (small, streamed)
+    graph = graph_of(matmul(left, g.permute(right, (1, 0))))
+    program = schedule(graph, Context(), SM90)
+    library, members = build(program, tmp_path, OPERANDS)
+    inputs = {
+        s.name: (torch.randn(s.node.shape) * 3).to(torch_dtype(s.node.dtype)) for s in graph.inputs
+    }
+    out = torch.empty(rows, columns)
+    memory = {**inputs, "out": out}
+    pointers = (ctypes.c_void_p * len(members))(*(memory[n].data_ptr() for n in members))
+    data = ctypes.c_void_p(inputs["x"].data_ptr())
+    library.drive(pointers, data, base.shape[0], codes.shape[0], depth)
+    (expected,) = interpret_graph(graph, inputs).outputs
+    torch.testing.assert_close(out, expected, rtol=2e-5, atol=1e-5)

@@ -1,6 +1,7 @@
 """Products with what follows them, as graphs over small tensors."""
 
 from fusewright.ir import graph as g
+from fusewright.ir.dtypes import FLOAT32
 from schedule.graphs import linear, matmul, mean, normalised, scalar, softmax, tensor
 
 M, N, K = 6, 7, 10
@@ -92,4 +93,55 @@ KEPT_APART = {
             (1,),
         )
     ],
+}
+# Operands that the product computes as it splits them; x is streamed where it has more rows than w.
+long, gain, shift = tensor("x", 9, K), tensor("gain", K, role="param"), tensor("shift", K)
+per_row, mask = tensor("s", 9), tensor("mask", 9, K)
+
+
+def times_w(value):
+    return matmul(value, g.permute(w, (1, 0)))
+
+
+def scaled(value, factor):
+    return g.binary("mul", value, factor)
+
+
+PROLOGUES = {
+    "relu of the streamed operand": (times_w(g.unary("tanh", long)), 1),
+    "scale and shift along the depth": (
+        times_w(
+            g.binary(
+                "add", scaled(long, g.expand(gain, long.shape)), g.expand(shift, long.shape)
+            )
+        ),
+        1,
+    ),
+    "scale per row": (times_w(scaled(long, along(per_row, 1, long.shape))), 1),
+    "mask of the streamed operand": (times_w(scaled(long, mask)), 0),
+    "mask of the smaller operand": (
+        matmul(x, scaled(g.permute(tensor("v", 12, K), (1, 0)), tensor("mask", K, 12))), 0
+    ),
+    "weights of another type": (
+        matmul(
+            x,
+            g.permute(
+                scaled(
+                    g.cast(g.input_("codes", (5, K), g.INT64, "param"), FLOAT32),
+                    along(tensor("s", 5), 1, (5, K)),
+                ),
+                (1, 0),
+            ),
+        ),
+        1,
+    ),
+    "both operands": (
+        matmul(g.unary("tanh", x), g.permute(g.unary("sigmoid", w), (1, 0))), 2
+    ),
+    "one computed operand as both": (
+        matmul(g.unary("tanh", x), g.permute(g.unary("tanh", x), (1, 0))), 2
+    ),
+    "transposed weights": (
+        matmul(x, g.unary("tanh", tensor("v", K, N))), 1
+    ),
 }

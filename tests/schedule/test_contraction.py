@@ -6,6 +6,7 @@ import torch
 from fusewright.context import Context
 from fusewright.emit.unit import segments, translation_unit
 from fusewright.ir import graph as g
+from fusewright.ir.body import Dot, Load, walk
 from fusewright.ir.check import check_program
 from fusewright.ir.convolution import convolution
 from fusewright.ir.dtypes import BFLOAT16, FLOAT16, FLOAT32
@@ -15,8 +16,8 @@ from fusewright.run.interpret import interpret_graph, interpret_program
 from fusewright.run.scalars import torch_dtype
 from fusewright.schedule import contraction, schedule
 from fusewright.target.arch import arch
-from schedule.graphs import graph_of, matmul, normalised, tensor
-from schedule.products import HOSTED, KEPT_APART, STATISTICS, hidden, logsumexp
+from schedule.graphs import graph_of, matmul, normalised, scalar, tensor
+from schedule.products import HOSTED, KEPT_APART, PROLOGUES, STATISTICS, hidden, logsumexp
 
 SM90 = arch("cuda:sm_90a")
 @pytest.fixture
@@ -28,7 +29,9 @@ def always(monkeypatch):
 def check_values(graph, program):
     check_program(program)
     torch.manual_seed(0)
-    inputs = {s.name: torch.randn(s.node.shape) for s in graph.inputs}
+    inputs = {
+        s.name: (torch.randn(s.node.shape) * 2).to(torch_dtype(s.node.dtype)) for s in graph.inputs
+    }
     expected = interpret_graph(graph, inputs).outputs
     for e, o in zip(expected, interpret_program(program, inputs).outputs, strict=True):
         torch.testing.assert_close(o, e, rtol=1e-4, atol=1e-5)
@@ -191,3 +194,52 @@ def test_reductions_behind_a_convolution_stay_whole():
     y = convolution(image, filters, (1, 1), (0, 0), (1, 1), 1)
     program = schedule(graph_of(normalised(y, (2, 3))), Context(), SM90)
     assert [s.anchor for s in program.steps if isinstance(s, Kernel)] == ["row_reduce"]
+
+
+@pytest.mark.parametrize("name", PROLOGUES)
+def test_pointwise_producers_of_operands_move_into_the_product(name, always, monkeypatch):
+    """Where they can be computed: a streamed operand has one value of each element's own."""
+    monkeypatch.setattr(contraction, "pass_seconds", lambda *prologue: 1.0)
+    output, inside = PROLOGUES[name]
+    graph = graph_of(output)
+    program = schedule(graph, Context(), SM90)
+    check_program(program)
+    check_values(graph, program)
+    kernels = [s for s in program.steps if isinstance(s, Kernel)]
+    (dot,) = [e for p in kernels[-1].phases for e in walk(*p.bodies) if isinstance(e, Dot)]
+    assert sum(not isinstance(x, Load) for x in (dot.x, dot.y)) == inside
+    text = translation_unit(program, SM90, segments(program)).partition("// ---- device code")[2]
+    assert text.count("float stream(int") + text.count("float planes(int") == inside
+    assert inside == 0 or len(kernels) == 1
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "inside"),
+    [
+        ("relu", (4096, 4096, 4096), True),
+        ("erf", (1024, 8192, 8192), True),  # the smaller operand: computed twice an element
+        ("erf", (65536, 1024, 1024), False),  # the streamed one: eight tiles would compute it
+    ],
+)
+def test_cost_decides_where_a_producer_runs(op, shape, inside):
+    m, n, k = shape
+    a, b = tensor("a", m, k), tensor("b", n, k, role="param")
+    value = g.binary("maximum", a, scalar(0.0, a.shape)) if op == "relu" else g.unary(op, a)
+    program = schedule(graph_of(matmul(value, g.permute(b, (1, 0)))), Context(), SM90)
+    assert (len(program.steps) == 1) == inside
+    told = [w for w in program.why_not if "in the product" in f"{w.what} {w.reason}"]
+    assert told and told[0].what.startswith("a pass of its own") == inside
+
+
+@pytest.mark.parametrize(
+    ("shape", "slices"),
+    [((128, 4096, 4096), 4), ((256, 256, 65536), 32), ((4096, 4096, 4096), 1)],
+)
+def test_small_grids_divide_the_depth(shape, slices):
+    m, n, k = shape
+    a, b = tensor("a", m, k), tensor("b", n, k, role="param")
+    program = schedule(graph_of(matmul(a, g.permute(b, (1, 0)))), Context(), SM90)
+    (kernel,) = program.steps
+    assert isinstance(kernel, Kernel) and kernel.tile.lanes == slices
+    text = translation_unit(program, SM90, segments(program))
+    assert f"kSlices = {slices};" in text

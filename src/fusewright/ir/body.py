@@ -122,12 +122,13 @@ class Checked(Expr):
 class Dot(Expr):
     """`sum over k of x * y`, where `k` is a variable of x and y alone: a contraction's element.
 
-    Only kernels of anchor "contraction" have one.
+    Only kernels of anchor "contraction" have one. x and y are loads, or values computed of loads
+    where the scheme is "split".
     """
 
     k: Var
-    x: Load
-    y: Load
+    x: Expr
+    y: Expr
 
     @property
     def operands(self) -> tuple[Expr, ...]:
@@ -170,9 +171,7 @@ def _with_operands(e: Expr, xs: tuple[Expr, ...]) -> Expr:
         case Checked():
             return Checked(e.dtype, xs[0], e.extent)
         case Dot():
-            x, y = xs
-            assert isinstance(x, Load) and isinstance(y, Load)
-            return Dot(e.dtype, e.k, x, y)
+            return Dot(e.dtype, e.k, *xs)
         case _:
             return e
 

@@ -166,7 +166,7 @@ class Tile:
     same place of `lanes` outermost rows. column_stream: `items` columns per chunk of shared memory,
     `stages` chunks in flight. transpose: a tile has `lanes` points along the axis that its loads
     walk, `threads * items` in all. Scans: with two `stages` the next chunk is fetched while one is
-    scanned.
+    scanned. contraction: `lanes` slices of what is summed over, of a cluster each.
     """
 
     threads: int = 256

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from . import index as ix
-from .body import Dot, Load, walk
+from .body import Dot, Expr, Load, walk
 from .index import Index, Var
 from .kernel import Kernel
 from .onepass import partials_of
@@ -75,7 +75,8 @@ def native_plan(kernel: Kernel) -> NativePlan:
     return NativePlan(a, b, batch.hi + 1, m.hi + 1, n.hi + 1, dot.k.extent)
 
 
-def _operand(load: Load, row: Index, k: Var, batch: Index, converted: bool) -> Operand:
+def _operand(load: Expr, row: Index, k: Var, batch: Index, converted: bool) -> Operand:
+    assert isinstance(load, Load)
     axes = (row, k, batch)
     start = ix.substitute(load.offset, {v: ix.const(0) for v in axes if isinstance(v, Var)})
     offset = ix.constant_value(start) or 0

@@ -30,9 +30,10 @@ from ..ir.onepass import partials_of
 from ..options import Options
 from ..target.arch import Arch, NativeProducts, Products
 from ..target.program_cost import strided_in
-from .gate import CHUNK, TILE_PLANES, Size, Times, times
+from .gate import CHUNK, TILE_PLANES, TILE_STREAMED, Size, Times, times
 from .hosting import Element, Hosted, host, variables
 from .native_gate import library_seconds, native_seconds, rounded_scheme
+from .prologue import Prologue, find, pass_seconds, planes_seconds
 
 FOLD_ROWS = 16  # rows that share a partial result: emit/skeletons/gemm_sm90_config.cuh
 
@@ -51,6 +52,13 @@ class Product:
     k: int
     dtype: DType
     scheme: Scheme
+    slices: int = 1
+    computed: tuple[Prologue | None, Prologue | None] = (None, None)  # instead of left, right
+    saved: float = 0.0  # seconds of what computes them otherwise
+
+    @property
+    def size(self) -> Size:
+        return Size(self.batch, self.m, self.n, self.k)
 
     @property
     def out(self) -> str:
@@ -72,14 +80,17 @@ def use_tensor_cores(program: Program, arch: Arch, options: Options) -> Program:
         if product is None:
             continue
         product = _with_faster_scheme(product, arch.products, arch.native)
+        product, refused = _with_prologues(product, program, arch)
+        why_not += refused
         hosted = _hosted(program, product, _element(product), arch)
         if (reason := refusal(product, hosted, arch.products, arch.native)) is not None:
             why_not.append(WhyNot(f"{call.covers[0]} on the tensor cores", reason))
             continue
-        program = _replaced(program, product, hosted)
         if product.scheme == "split":
-            taken = _times(product, arch.products).text
-            why_not.append(WhyNot(f"library call for {call.covers[0]}", taken))
+            taken = _times(product, arch.products)
+            product = replace(product, slices=taken.slices)
+            why_not.append(WhyNot(f"library call for {call.covers[0]}", taken.text))
+        program = _replaced(program, product, hosted)
     return replace(program, why_not=(*program.why_not, *why_not))
 
 
@@ -109,6 +120,47 @@ def _with_faster_scheme(p: Product, rates: Products, own: NativeProducts) -> Pro
     return replace(p, scheme="split") if slower else p
 
 
+def _with_prologues(
+    p: Product, program: Program, arch: Arch
+) -> tuple[Product, tuple[WhyNot, ...]]:
+    """The product with the pointwise producers of its operands inside, where that is faster."""
+    if p.scheme != "split" or arch.products is None:
+        return p, ()
+    batch, m, n, k = _axes(p)
+    found = find(program, p.call, p.left, (batch, m, k)), find(
+        program, p.call, p.right, (batch, k, n)
+    )
+    why_not: list[WhyNot] = []
+    for side, prologue in enumerate(found):
+        if prologue is None:
+            continue
+        apart = pass_seconds(prologue, program, arch)
+        inside = _added_seconds(p, prologue, side, arch)
+        what, pays = prologue.kernel.covers[0], inside is not None and inside < apart
+        if inside is None:
+            reason = "it needs more than one value of each element's own as the product streams it"
+        else:
+            reason = f"it takes about {apart * 1e6:.0f} us, in the product {inside * 1e6:.0f} us"
+        at = "a pass of its own for" if pays else "in the product that reads it:"
+        why_not.append(WhyNot(f"{at} {what}", reason))
+        if pays:
+            computed = (prologue, p.computed[1]) if side == 0 else (p.computed[0], prologue)
+            memory = {"left" if side == 0 else "right": prologue.memory}
+            p = replace(p, computed=computed, saved=p.saved + apart, **memory)
+    return p, tuple(why_not)
+
+
+def _added_seconds(p: Product, prologue: Prologue, side: int, arch: Arch) -> float | None:
+    """What a prologue adds to the product; None if it cannot run where its operand is read."""
+    assert arch.products is not None
+    if p.streams_right != (side == 1):
+        return planes_seconds(prologue, arch)
+    if not prologue.can_stream:
+        return None
+    with_it = times(p.size, arch.products, prologue.operations).skeleton
+    return with_it - times(p.size, arch.products).skeleton
+
+
 def _packed_rows(p: Product) -> int:
     """Rows of the operands that the skeleton must copy before it can read them."""
     rows = 0
@@ -124,11 +176,10 @@ def refusal(
     p: Product, hosted: Hosted, rates: Products, own: NativeProducts
 ) -> str | None:
     """Why the library keeps the product, or None: unit strides and modelled time decide."""
-    size = Size(p.batch, p.m, p.n, p.k)
-    library = times(size, rates).library
+    size, library = p.size, times(p.size, rates).library
     if p.scheme == "split":
-        for x in (p.left, p.right):
-            if 1 not in x.strides[-2:]:
+        for x, prologue in zip((p.left, p.right), p.computed, strict=True):
+            if 1 not in x.strides[-2:] and prologue is None:
                 return "neither axis of an operand is contiguous"
         both = _times(p, rates)
         return None if both.pays else both.text
@@ -147,7 +198,10 @@ def refusal(
 
 
 def _times(p: Product, rates: Products) -> Times:
-    return times(Size(p.batch, p.m, p.n, p.k), rates)
+    """Both times, with what computes the operands."""
+    streamed = p.computed[1 if p.streams_right else 0]
+    found = times(p.size, rates, streamed.operations if streamed else 0.0)
+    return replace(found, library=found.library + p.saved)
 
 
 # ------------------------------------------------------------------------------- the new kernel
@@ -156,11 +210,13 @@ def _times(p: Product, rates: Products) -> Times:
 def _replaced(program: Program, p: Product, hosted: Hosted) -> Program:
     """The program with the product and what its readers leave to it as one step."""
     element = _element(p)
-    steps = _with_rest(program.steps, hosted)
+    needless = tuple(x.kernel.name for x in p.computed if x is not None)
+    unread = tuple(w for x in p.computed if x is not None for w in x.kernel.writes)
+    steps = [s for s in _with_rest(program.steps, hosted) if s.name not in needless]
     if _still_read(replace(program, steps=tuple(steps)), p):
         store = Store(p.out, element.offset, element.value)
         hosted = replace(hosted, stores=(store, *hosted.stores))
-    gone = () if p.out in hosted.written else (p.out,)
+    gone = (*unread, *(() if p.out in hosted.written else (p.out,)))
     kernel = _kernel(program, p, hosted, element)
     size = workspace_bytes(p, kernel) if p.scheme == "split" else native.workspace_bytes(kernel)
     space = Buffer(f"{kernel.name}_space", (size,), UINT8, (1,), "temp")
@@ -236,18 +292,26 @@ def _writes(step: Step) -> tuple[str, ...]:
 
 def _element(p: Product) -> Element:
     """The product's element at (b, m, n), bias included."""
-    batch, m, n, k = ix.var("b", p.batch), ix.var("m", p.m), ix.var("n", p.n), Var("k", p.k)
+    batch, m, n, k = _axes(p)
 
-    def load(x: Strided, row: Index, column: Index) -> b.Load:
+    def load(x: Strided, row: Index, column: Index, computed: Prologue | None) -> b.Expr:
+        if computed is not None:
+            return computed.value
         index = (batch, row, column)[-len(x.shape) :]
         return b.Load(p.dtype, x.buffer, ix.flatten(index, x.strides) + x.offset)
 
-    value: b.Expr = b.Dot(p.dtype, k, load(p.left, m, k), load(p.right, k, n))
+    left, right = p.computed
+    value: b.Expr = b.Dot(p.dtype, k, load(p.left, m, k, left), load(p.right, k, n, right))
     if p.bias is not None:
         offset = ix.flatten((n,), p.bias.strides[-1:]) + p.bias.offset
         terms = (value, b.Load(p.dtype, p.bias.buffer, offset))
         value = _rounded(b.Apply(FLOAT32, "add", tuple(map(_wide, terms))), p.dtype)
     return Element(value, p.out, batch, m, n)
+
+
+def _axes(p: Product) -> tuple[Index, Index, Index, Var]:
+    """The variables of batch, row, column and what is summed over."""
+    return ix.var("b", p.batch), ix.var("m", p.m), ix.var("n", p.n), Var("k", p.k)
 
 
 def _wide(e: b.Expr) -> b.Expr:
@@ -260,10 +324,14 @@ def _rounded(e: b.Expr, dtype: DType) -> b.Expr:
 
 def _kernel(program: Program, p: Product, hosted: Hosted, element: Element) -> Kernel:
     """The product with its stores and folds."""
+    before = [x.kernel for x in p.computed if x is not None]
     served = [s for s in program.steps if isinstance(s, Kernel) and s.name in hosted.rest]
     whole = [s.name for s in served if hosted.rest[s.name] is None]
     phases = hosted.phases(element)
     own = p.call.name.removesuffix("_call") + "_kernel"
+    tile = Tile(threads=384, stages=3)
+    if p.scheme == "split":
+        tile = Tile(threads=384, stages=4, lanes=p.slices)
     return Kernel(
         whole[0] if whole and p.out not in hosted.written else own,
         "contraction",
@@ -271,11 +339,15 @@ def _kernel(program: Program, p: Product, hosted: Hosted, element: Element) -> K
         phases,
         tuple(dict.fromkeys(e.buffer for f in phases for e in b.loads(*f.bodies))),
         tuple(dict.fromkeys(s.buffer for f in phases for s in f.stores)),
-        Tile(threads=384, stages=4 if p.scheme == "split" else 3),
-        (*p.call.covers, *(c for s in served for c in s.covers)),
-        tuple(dict.fromkeys(o for s in (p.call, *served) for o in s.origins)),
+        tile,
+        (*_covers(before), *p.call.covers, *_covers(served)),
+        tuple(dict.fromkeys(o for s in (*before, p.call, *served) for o in s.origins)),
         scheme=p.scheme,
     )
+
+
+def _covers(kernels: Sequence[Kernel]) -> tuple[str, ...]:
+    return tuple(c for k in kernels for c in k.covers)
 
 
 def workspace_bytes(p: Product, kernel: Kernel) -> int:
@@ -301,12 +373,15 @@ def workspace_bytes(p: Product, kernel: Kernel) -> int:
     if not is_addressable(stream):
         inner, outer = (p.k, rows) if _k_stride(p, stream) == 1 else (rows, p.k)
         copy = batches(stream) * up(inner, 4) * outer * 4
+    tiles = p.batch * -(-rows // TILE_STREAMED) * (padded_columns // TILE_PLANES)
+    slices = kernel.tile.lanes
     sizes = (
         batches(stream) * rows * 4,
         batches(planes) * padded_columns * 8,
         batches(planes) * 3 * columns * padded_depth * 2,
         partial,
         copy,
+        tiles * slices * TILE_STREAMED * TILE_PLANES * 4 if slices > 1 else 0,
     )
     total = 256
     for size in sizes:

@@ -5,15 +5,19 @@ here.
 """
 
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 
 from ..ir import graph as g
 from ..ir.dtypes import FLOAT32
 from ..ir.matmul import roles
 from ..target.arch import Arch, Products
 
-# emit/skeletons/gemm_sm90_config.cuh: rows of a cluster, columns, depth of a chunk.
+# emit/skeletons/gemm_sm90_config.cuh: rows of a cluster, columns, depth of a chunk; column tiles
+# that share what is streamed; chunks up to which sums are promoted twice a chunk.
 TILE_STREAMED, TILE_PLANES, CHUNK = 256, 128, 64
+RASTER, SHORT_CHUNKS = 8, 16
+# Slices of K at most: their sum is one kernel, which reads them one after the other.
+MOST_SLICES = 66
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class Times:
     skeleton: float
     library: float
     margin: float
+    slices: int = 1
 
     @property
     def pays(self) -> bool:
@@ -58,16 +63,39 @@ class Times:
         )
 
 
-def times(p: Size, rates: Products) -> Times:
-    """Both times: whole waves of tiles and the split of the smaller operand, against a roofline."""
-    tiles = p.batch * -(-p.streamed // TILE_STREAMED) * -(-p.planes // TILE_PLANES)
-    chunk = max(rates.chunk, TILE_STREAMED / 2 * CHUNK * 4 * 2 * rates.clusters / rates.stream_rate)
-    waves = -(-tiles // rates.clusters)
+def times(p: Size, rates: Products, operations: float = 0.0) -> Times:
+    """Both times, the skeleton's with the slices of K that are best for it.
+
+    `operations` per element of the streamed operand run in front of its split.
+    """
+    chunks = -(-p.k // CHUNK)
+    most = min(chunks, MOST_SLICES)
+    even = dict.fromkeys(-(-chunks // -(-chunks // s)) for s in range(1, most + 1))
+    skeleton, slices = min((split_seconds(p, s, rates, operations), s) for s in even)
+    return Times(skeleton, library_seconds(p, rates), rates.margin, slices)
+
+
+def library_seconds(p: Size, rates: Products) -> float:
+    """The library's product: a roofline; its tiles have at least so many columns."""
+    flops = 2.0 * p.batch * p.streamed * max(p.planes, rates.library_columns) * p.k
+    return max(flops / rates.library_flops, p.nbytes / rates.library_bytes)
+
+
+def split_seconds(p: Size, slices: int, rates: Products, operations: float = 0.0) -> float:
+    """Whole waves of tiles, each a slice of K, behind the split of the smaller operand, and the
+    sum of the slices."""
+    columns = -(-p.planes // TILE_PLANES)
+    tiles = slices * p.batch * -(-p.streamed // TILE_STREAMED) * columns
+    chunks = ceil(ceil(p.k / CHUNK) / slices)
+    active, share = min(tiles, rates.clusters), min(columns, RASTER)
+    read = TILE_STREAMED * CHUNK * 4.0 * active / share / rates.stream_rate
+    short = rates.short if chunks <= SHORT_CHUNKS else 1.0
+    chunk = max(short * rates.chunk + operations * rates.operation, read)
     split = p.batch * (8.0 * p.planes * p.k + 512.0 * p.streamed) / rates.split_rate
-    skeleton = rates.launches + split + waves * (-(-p.k // CHUNK) * chunk + rates.epilogue)
-    flops = 2.0 * p.batch * p.m * p.n * p.k
-    library = max(flops / rates.library_flops, p.nbytes / rates.library_bytes)
-    return Times(skeleton, library, rates.margin)
+    waves = -(-tiles // rates.clusters)
+    moved = 2.0 * tiles * TILE_STREAMED * TILE_PLANES * 4 if slices > 1 else 0.0
+    added = 2 * rates.finish + moved / rates.split_rate if slices > 1 else 0.0
+    return rates.launches + split + waves * (chunks * chunk + rates.epilogue) + added
 
 
 def reads_product(x: g.Node, arch: Arch) -> bool:

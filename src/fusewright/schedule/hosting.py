@@ -121,7 +121,7 @@ def host(
     """
     if reader.anchor == "contraction" or any(p.scans for p in reader.phases):
         return None
-    phases = _with_own_names(_without_keeps(reader.phases), state)
+    phases = _with_own_names(without_keeps(reader.phases), state)
     if not any(p.cols for p in phases):
         found = _rewritten(state, reader, phases, element, "", blocked)
         return None if found is None else _stored(state, reader, found)
@@ -132,7 +132,7 @@ def host(
     return None
 
 
-def _without_keeps(phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
+def without_keeps(phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
     """The phases with values kept on chip written out where they are used."""
     kept: dict[str, b.Expr] = {}
 

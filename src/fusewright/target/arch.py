@@ -10,20 +10,26 @@ from ..errors import UsageError
 class Products:
     """Measured facts of float32 products on tensor cores and of the library's, for the gate.
 
-    Seconds: of the `launches` around a product, of a `chunk` of 64 along k in one tile, of a tile's
-    `epilogue`. Bytes per second: `stream_rate` of the operand read once, `split_rate` of the split
-    of the other. The library's product is a roofline of `library_flops` and `library_bytes`; the
-    skeleton is taken below `margin` of it. `clusters` of two multiprocessors run at a time.
+    Seconds: of the `launches` around a product, of a `chunk` of 64 along k in one tile (`short`
+    times that where sums are promoted twice), of an `operation` per element of it, of a tile's
+    `epilogue`, of a kernel that finishes (`finish`). Bytes per second: `stream_rate` of what is
+    read once, `split_rate` of the split of the other. The library's product is a roofline of
+    `library_flops` and `library_bytes`, with at least `library_columns`; the skeleton is taken
+    below `margin` of it. `clusters` of two multiprocessors run at a time.
     """
 
     clusters: int
     launches: float
     chunk: float
+    short: float
+    operation: float
     epilogue: float
+    finish: float
     stream_rate: float
     split_rate: float
     library_flops: float
     library_bytes: float
+    library_columns: int
     margin: float
 
 
@@ -57,8 +63,10 @@ class NativeProducts:
 H100_NATIVE = NativeProducts(
     66, 13e-6, 0.72e-6, 15e-6, 10e-6, 2.5e12, 780e12, 2.5e12, 6e-6, 3e12, 3e-6, 350e12
 )
-# Fitted on an H100 to benchmarks/results/gemm_h100_time.json.
-H100_PRODUCTS = Products(66, 10e-6, 1.1e-6, 3.5e-6, 2.95e12, 2.5e12, 48e12, 2.9e12, 0.9)
+# Fitted on an H100 to benchmarks/results/gemm_h100_time.json; an operation is 64 cycles of issue.
+H100_PRODUCTS = Products(
+    66, 14e-6, 1.14e-6, 1.2, 0.037e-6, 3.5e-6, 3e-6, 2.95e12, 2.5e12, 48e12, 2.9e12, 64, 0.9
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,23 @@ def kernel_flops(kernel: Kernel) -> int:
     # However many phases refer to a product's element, it is computed once.
     inner = ((e, p.extent) for p in kernel.phases for e in b.walk(*p.bodies))
     products = {e: n for e, n in inner if isinstance(e, b.Dot)}
-    return points + kernel.row_count * sum(2 * e.k.extent * n for e, n in products.items())
+    operands = sum(_operand_flops(x) for e in products for x in e.operands)
+    summed = sum(2 * e.k.extent * n for e, n in products.items())
+    return points + operands + kernel.row_count * summed
 
 
 def _point_flops(phase: Phase) -> int:
     inner = tuple(b.walk(*phase.bodies))
-    ops = sum(OPS[e.op].cost for e in inner if isinstance(e, b.Apply))
+    operands = {x for e in inner if isinstance(e, b.Dot) for x in b.walk(*e.operands)}
+    ops = sum(OPS[e.op].cost for e in inner if isinstance(e, b.Apply) and e not in operands)
     return ops + len(phase.folds) + len(phase.scans)
+
+
+def _operand_flops(x: b.Expr) -> int:
+    """Of a product's operand that is computed on the way: once per element."""
+    ops = sum(OPS[e.op].cost for e in b.walk(x) if isinstance(e, b.Apply))
+    axes = ix.variables(*(e.offset for e in b.loads(x)))
+    return ops * prod(v.extent for v in axes)
 
 
 def kernel_bytes(kernel: Kernel, buffers: Mapping[str, Buffer]) -> int:
