@@ -17,6 +17,7 @@ import platform
 import re
 import sys
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from rich.table import Table
 from fusewright.errors import FusewrightError
 from fusewright.run.bench import bench
 from fusewright.run.bench_render import format_ms
-from fusewright.run.suite import cli_step
+from fusewright.run.process import fusewright_command, watch
 
 ROOT = Path(__file__).resolve().parents[1]
 FOUNDING = (
@@ -102,6 +103,29 @@ def default_target() -> str:
         return "cpu"
     major, minor = torch.cuda.get_device_capability()
     return {(9, 0): "cuda:sm_90a", (8, 0): "cuda:sm_80"}.get((major, minor), "cuda")
+
+
+def cli_step(command: str, options: Sequence[str], timeout: float) -> Callable[..., dict[str, Any]]:
+    """A callable that runs `fusewright COMMAND` in a process of its own.
+
+    optimize: called with (problem, out_file); others with (problem, out_file) as two files. The
+    status 1 of `verify` is a verdict and no failure. Raises FusewrightError for a crash
+    or a time-out.
+    """
+
+    def run(problem: Path, new: Path) -> dict[str, Any]:
+        files = [str(problem), *(["-o"] if command == "optimize" else []), str(new)]
+        arguments = [command, *files, *options, "--json"]
+        ended = watch(fusewright_command(arguments), timeout)
+        if ended.stdout.strip().startswith("{") and ended.status is not None and ended.status >= 0:
+            found = json.loads(ended.stdout)
+            if "error" not in found or command == "verify":
+                return found
+            raise FusewrightError(str(found["error"]))
+        last = f"\n{ended.stderr_tail}" if ended.stderr_tail else ""
+        raise FusewrightError(f"`fusewright {command}` {ended.describe()}{last}")
+
+    return run
 
 
 def run_optimize(

@@ -199,7 +199,7 @@ def test_bench_goes_on_without_a_floor(run: Run, tmp_path: Path, monkeypatch: py
 def test_a_suite_optimises_every_problem(
     run: Run, problem: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(measuring, "run_verify", lambda *_, **__: report("accept"))
+    monkeypatch.setattr("fusewright.cli.suite.run_verify", lambda *_, **__: report("accept"))
     broken = tmp_path / "broken.py"
     broken.write_text("class Model:\n    pass\n")
     out = tmp_path / "out"

@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     _explain(_command(commands, "explain", "compiling:explain", "equations, rewrites, kernels"))
     _verify(_command(commands, "verify", "measuring:verify", "whether NEW may stand for REF"))
     _bench(_command(commands, "bench", "measuring:bench", "how fast NEW is beside REF"))
-    _suite(_command(commands, "suite", "measuring:suite", "all of it for many problems"))
+    _suite(_command(commands, "suite", "suite:suite", "all of it for many problems"))
     _command(commands, "doctor", "measuring:doctor", "what this machine has and lacks")
     return parser
 
@@ -110,10 +110,7 @@ def _verify(parser: argparse.ArgumentParser) -> None:
 def _bench(parser: argparse.ArgumentParser) -> None:
     _pair(parser)
     _baselines(parser)
-    parser.add_argument("--rounds", type=int, default=60, help="rounds at most (default: 60)")
-    parser.add_argument(
-        "--seconds", type=float, default=20.0, help="seconds of timing at most (default: 20)"
-    )
+    _duration(parser)
     parser.add_argument("--seed", type=int, default=0, help="of inputs and of the order of runs")
 
 
@@ -124,8 +121,20 @@ def _suite(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("out/suite"), help="folder of results (default: out/suite)"
     )
     parser.add_argument("--jobs", type=int, default=1, help="problems at a time (default: 1)")
+    parser.add_argument(
+        "--limit", type=float, default=600.0, help="seconds for a step of a problem (default: 600)"
+    )
+    parser.add_argument("--no-verify", action="store_true", help="time, but do not verify")
     parser.add_argument("--no-bench", action="store_true", help="verify, but do not time")
     _baselines(parser)
+    _duration(parser)
+
+
+def _duration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rounds", type=int, default=60, help="rounds at most (default: 60)")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="seconds of timing at most (default: 20)"
+    )
 
 
 def _baselines(parser: argparse.ArgumentParser) -> None:

@@ -42,6 +42,18 @@ def load_subject(path: Path) -> Subject:
     return Subject(path, vars(module), time.perf_counter() - start)
 
 
+def build(path: Path) -> float:
+    """Builds the kernels of an emitted file, which else its first call does; returns the seconds.
+
+    A file without kernels is only executed. Raises ProblemError as `load_subject` does.
+    """
+    start = time.perf_counter()
+    library = load_subject(path).namespace.get("_library")
+    if library is not None:
+        library()
+    return time.perf_counter() - start
+
+
 def construct(subject: Subject, names: tuple[str, ...], init: list[Any], seed: int) -> nn.Module:
     """Builds the first class of `names` that the file has, under the current default device."""
     found = next((subject.namespace[name] for name in names if name in subject.namespace), None)
@@ -197,13 +209,3 @@ def drawer(subject: Subject, device: torch.device) -> Callable[[int], list[Any]]
 
 def _to(device: torch.device) -> Callable[[Any], Any]:
     return lambda x: x.to(device) if isinstance(x, torch.Tensor) else x
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated on the device (Linux), or 8 GB where nobody tells."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    info = Path("/proc/meminfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    available = [int(x.split()[1]) << 10 for x in lines if x.startswith("MemAvailable")]
-    return available[0] if available else 8 << 30

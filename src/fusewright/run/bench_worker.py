@@ -6,6 +6,7 @@ makes the report. Progress goes to the original stdout as JSON lines; what the m
 print goes to stderr.
 """
 
+import gc
 import json
 import os
 import random
@@ -14,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -33,11 +35,11 @@ from fusewright.run.bench_subject import (
     cloned,
     construct,
     drawer,
-    free_memory,
     init_inputs,
     load_subject,
     share_state,
 )
+from fusewright.run.device import free_memory
 
 COMPILE_MODES = {
     "compile": {"compile": "default"},
@@ -90,8 +92,12 @@ def main(arguments: list[str]) -> int:
     """Runs the specification in `arguments[0]` (JSON); writes its outcome to the file it names."""
     spec = json.loads(arguments[0])
     progress = _private_stdout()
+
+    def tell(text: str, fraction: float = 0.0) -> None:
+        progress.write(json.dumps({"text": text, "fraction": fraction}) + "\n")
+
     try:
-        outcome = run(spec, progress)
+        outcome = run(spec, tell)
     except FusewrightError as error:
         outcome = {"error": str(error)}
     partial = Path(spec["output"] + ".partial")
@@ -108,10 +114,50 @@ def _private_stdout() -> TextIO:
     return kept
 
 
-def run(spec: dict[str, Any], progress: TextIO) -> dict[str, Any]:
-    def tell(text: str, fraction: float = 0.0) -> None:
-        progress.write(json.dumps({"text": text, "fraction": fraction}) + "\n")
+def race(spec: dict[str, Any]) -> dict[str, Any]:
+    """`run` in a process that has measured before and will again: nothing is left behind."""
+    try:
+        return run(spec, lambda text, fraction=0.0: None)
+    finally:
+        _clear()
 
+
+def preload() -> None:
+    """Imports what every race on a GPU needs, in a process that others are forked from."""
+    if torch.cuda.is_available():
+        import_module("torch._inductor.compile_fx")
+
+
+def _clear() -> None:
+    torch.compiler.reset()
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def warm(spec: dict[str, Any]) -> dict[str, str]:
+    """Makes the baselines of a specification compile, so that a later `race` finds them cached.
+
+    Returns the reasons of those that fail, by name.
+    """
+    failures: dict[str, str] = {}
+    device = _device(spec["device"])
+    subject = load_subject(Path(spec["reference"]))
+    with torch.no_grad():
+        with torch.device(device):
+            module = construct(subject, ("Model",), init_inputs(subject), spec["seed"])
+        module.to(device)
+        inputs = drawer(subject, device)(spec["seed"])
+        for arm in _compiled(spec["baselines"], device, module, BufferState(module)):
+            try:
+                arm.call(*inputs)
+            except Exception as error:  # not the problem's failure: the race goes on without it
+                failures[arm.name] = f"{type(error).__name__}: {error}"[:500]
+    return failures
+
+
+def run(spec: dict[str, Any], tell: Callable[..., None]) -> dict[str, Any]:
+    """Races the programs of a specification; returns what `bench_report.build_report` judges."""
     device = _device(spec["device"])
     tell("loading")
     clock = clock_for(device)

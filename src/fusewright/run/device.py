@@ -1,7 +1,9 @@
-"""The device of this machine that kernels would run on, and what moving inputs there does."""
+"""The devices of this machine: which kernels would run there, their memory, moving inputs there."""
 
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
@@ -17,6 +19,30 @@ def detected_target() -> str:
     if (major, minor) == (9, 0):
         return "cuda:sm_90a"
     return "cuda:sm_80" if major == 8 else "cuda"
+
+
+def devices(kind: str) -> list[dict[str, Any]]:
+    """The devices to spread work over: `name`, free `bytes`, and what CUDA_VISIBLE_DEVICES must be
+    for a process that is to see that one alone (None on the CPU). `kind` is auto, cpu or cuda."""
+    if kind == "cpu" or (kind == "auto" and not torch.cuda.is_available()):
+        return [{"name": "cpu", "bytes": free_memory(torch.device("cpu")), "visible": None}]
+    return [_gpu(torch.device("cuda", k)) for k in range(torch.cuda.device_count())]
+
+
+def _gpu(device: torch.device) -> dict[str, Any]:
+    properties = torch.cuda.get_device_properties(device)
+    visible = f"GPU-{properties.uuid}"
+    return {"name": properties.name, "bytes": free_memory(device), "visible": visible}
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on the device (Linux), or 8 GB where nobody tells."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    info = Path("/proc/meminfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    available = [int(x.split()[1]) << 10 for x in lines if x.startswith("MemAvailable")]
+    return available[0] if available else 8 << 30
 
 
 def moved(problem: Problem) -> Problem:

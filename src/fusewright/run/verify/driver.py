@@ -4,10 +4,12 @@ Runs in the verifier's process, which never imports torch or a user's file.
 """
 
 import contextlib
+import math
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ def verify(
     precision: str = "match",
     seeds: int = DEFAULT_SEEDS,
     timeout_s: float = DEFAULT_TIMEOUT_S,
+    limit_s: float = math.inf,
     sanitize: bool = False,
     progress: Progress | None = None,
     nursery: Nursery | None = None,
@@ -49,19 +52,20 @@ def verify(
 
     device: "auto" (CUDA where there is one), "cpu" or "cuda". precision: what arithmetic a kernel
     may use (options.Precision). seeds: how many times the given inputs are drawn. timeout_s: time
-    limit of any single step, such as one call or one import with its build. sanitize: on CUDA, also
-    make one call under each tool of compute-sanitizer. nursery: started processes to use again, as
-    a test suite does.
+    limit of any single step, such as one call or one import with its build. limit_s: after so long
+    no further check is begun, and the verdict stays open. sanitize: on CUDA, also make one call
+    under each tool of compute-sanitizer. nursery: started processes to use again, as a test suite
+    does.
 
     Raises ProblemError when a file is missing or the reference itself cannot be run, UsageError for
     an option without meaning. Whatever the candidate does is a verdict, never an exception.
     """
-    settings = _settings(reference, candidate, device, precision, seeds, timeout_s, sanitize)
-    start = time.monotonic()
+    settings = _settings(reference, candidate, device, precision, seeds, timeout_s)
+    settings = replace(settings, sanitize=sanitize, limit_s=limit_s)
     with _started(settings, progress or (lambda _: None), nursery) as trial:
         with contextlib.suppress(Stop):
             run_checks(trial)
-        return _report(trial, time.monotonic() - start)
+        return _report(trial, time.monotonic() - trial.started)
 
 
 def _settings(
@@ -71,7 +75,6 @@ def _settings(
     precision: str,
     seeds: int,
     timeout_s: float,
-    sanitize: bool,
 ) -> Settings:
     for path in (reference, candidate):
         if not path.is_file():
@@ -83,7 +86,7 @@ def _settings(
     if seeds < 1 or timeout_s <= 0:
         raise UsageError("seeds must be at least 1 and timeout_s above 0")
     paths = (reference.resolve(), candidate.resolve())
-    return Settings(*paths, device, precision, seeds, timeout_s, sanitize)
+    return Settings(*paths, device, precision, seeds, timeout_s)
 
 
 @contextlib.contextmanager
@@ -125,6 +128,9 @@ def run_checks(trial: Trial) -> None:
         phases.append(("sanitize", sanitize.sanitizer_checks))
     for name, phase in phases:
         trial.progress(name)
+        if trial.overdue():
+            trial.leave_open(name, f"no time was left of {trial.settings.limit_s:g} s")
+            return
         guarded(trial, name, phase)
 
 

@@ -11,8 +11,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,9 +22,10 @@ from fusewright.errors import FusewrightError
 from fusewright.run.verify import wire
 
 _SOURCE_ROOT = Path(__file__).resolve().parents[3]
-_BOOT = "import sys; sys.path.insert(0, sys.argv[1]); " + (
-    "from fusewright.run.verify.worker import main; main(sys.argv[2], int(sys.argv[3]))"
+_BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from importlib import import_module; " + (
+    "import_module(sys.argv[2]).main(sys.argv[3], int(sys.argv[4]))"
 )
+_VERIFIER = "fusewright.run.verify.worker"
 _NURSERY_START_S = 120.0
 
 
@@ -120,36 +122,46 @@ def describe_status(status: int | None) -> str:
     return f"the process exited with status {os.WEXITSTATUS(status)}"
 
 
-def boot_command(kind: str, descriptor: int) -> list[str]:
-    """The command line of a nursery (`kind` "nursery") or of one direct worker ("worker")."""
-    return [sys.executable, "-c", _BOOT, str(_SOURCE_ROOT), kind, str(descriptor)]
+def boot_command(kind: str, descriptor: int, module: str = _VERIFIER) -> list[str]:
+    """The command line of a nursery (`kind` "nursery") or of one direct worker ("worker"), which
+    `module.main` serves."""
+    return [sys.executable, "-c", _BOOT, str(_SOURCE_ROOT), module, kind, str(descriptor)]
 
 
-def environment_prefix(extensions: Path) -> list[str]:
-    """`env ...`: extensions are built in a folder of their own, so that no stale binary is taken;
-    ninja is found beside the interpreter."""
+def environment_prefix(variables: Mapping[str, object]) -> list[str]:
+    """`env ...`: the variables are set for a child alone; ninja is found beside the interpreter."""
     path = os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
-    # Waiting threads sleep: spinning ones would starve each other on a busy machine.
-    variables = {
-        "TORCH_EXTENSIONS_DIR": extensions,
-        "PATH": path,
-        "OMP_WAIT_POLICY": "PASSIVE",
-        # Asking whether there is a GPU must not start CUDA in a process that will fork.
-        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
-    }
-    return ["env", *(f"{name}={value}" for name, value in variables.items())]
+    # Asking whether there is a GPU must not start CUDA in a process that will fork.
+    known = {"PATH": path, "PYTORCH_NVML_BASED_CUDA_CHECK": "1", **variables}
+    return ["env", *(f"{name}={value}" for name, value in known.items())]
+
+
+def verifier_variables(folder: Path) -> dict[str, object]:
+    """Extensions are built in a folder of their own, so that no stale binary is taken, and waiting
+    threads sleep: spinning ones would starve each other on a busy machine."""
+    return {"TORCH_EXTENSIONS_DIR": folder / "extensions", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 class Nursery:
-    """The process that workers are forked from. A context manager; leaving it ends them all."""
+    """The process that workers are forked from. A context manager; leaving it ends them all.
 
-    def __init__(self, folder: Path) -> None:
-        """`folder` takes the logs and the extension builds; it must exist."""
+    Threads may share one.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        variables: Mapping[str, object] | None = None,
+        module: str = _VERIFIER,
+    ) -> None:
+        """`folder` takes the logs and must exist. `variables` are the processes' environment, by
+        default the verifier's; `module.main` says which commands they obey (see `worker.serve`).
+        """
         self.folder, self._count = folder, 0
+        self._turn = threading.Lock()
         self._sock, theirs = socket.socketpair()
-        command = environment_prefix(folder / "extensions") + boot_command(
-            "nursery", theirs.fileno()
-        )
+        chosen = verifier_variables(folder) if variables is None else variables
+        command = environment_prefix(chosen) + boot_command("nursery", theirs.fileno(), module)
         log = (folder / "nursery.log").open("wb")
         self._process = subprocess.Popen(
             command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -159,8 +171,9 @@ class Nursery:
 
     def spawn(self, role: str) -> Worker:
         """A fresh worker. Raises WorkerCrashed when the nursery itself does not live."""
-        self._count += 1
-        log = self.folder / f"{self._count}-{role}.log"
+        with self._turn:
+            self._count += 1
+            log = self.folder / f"{self._count}-{role}.log"
         ours, theirs = socket.socketpair()
         reply = self._ask({"log": str(log)}, theirs)
         theirs.close()
@@ -168,11 +181,12 @@ class Nursery:
 
     def _ask(self, message: dict[str, Any], passed: socket.socket) -> dict[str, Any]:
         try:
-            wire.send_with_socket(self._sock, message, passed)
-            return wire.receive(self._sock, time.monotonic() + _NURSERY_START_S)
+            with self._turn:
+                wire.send_with_socket(self._sock, message, passed)
+                return wire.receive(self._sock, time.monotonic() + _NURSERY_START_S)
         except (wire.WireClosed, wire.WireTimeout, OSError) as error:
             text = (self.folder / "nursery.log").read_text(errors="replace")[-2000:]
-            raise WorkerCrashed(f"the verifier's own process did not start: {text}") from error
+            raise WorkerCrashed(f"the process to fork from did not answer: {text}") from error
 
     def exit_status(self, pid: int) -> int | None:
         """The wait status of a worker that ended; None if it cannot be learned."""
@@ -181,6 +195,7 @@ class Nursery:
             return self._ask({"wait": pid}, theirs)["status"]
 
     def close(self) -> None:
+        """Ends the process and all its forks. Idempotent."""
         self._sock.close()
         try:
             self._process.wait(10)
@@ -208,7 +223,7 @@ def direct_worker(prefix: Sequence[str], folder: Path, name: str):
     """
     log = folder / f"{name}.log"
     ours, theirs = socket.socketpair()
-    command = [*environment_prefix(folder / "extensions"), *prefix]
+    command = [*environment_prefix(verifier_variables(folder)), *prefix]
     command += boot_command("worker", theirs.fileno())
     with log.open("wb") as stream:
         process = subprocess.Popen(

@@ -7,6 +7,7 @@ answer against the reference. Decides nothing by itself. Runs in the verifier's 
 import itertools
 import math
 import shlex
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -51,6 +52,7 @@ class Settings:
     seeds: int
     timeout_s: float
     sanitize: bool = False
+    limit_s: float = math.inf
 
 
 @dataclass(slots=True)
@@ -80,6 +82,7 @@ class Trial:
     nulls: dict[str, dict[str, Any]] = field(default_factory=dict)
     accuracy: str = ""
     loaded: dict[str, str] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
     _numbers: Any = field(default_factory=itertools.count)
 
     def ask_referee(self, command: str, **arguments: Any) -> Any:
@@ -238,6 +241,10 @@ class Trial:
         remove_files([spec])
         if keys := specs.loans(spec):
             self.ask_referee("take_back", keys=keys)
+
+    def overdue(self) -> bool:
+        """Whether the time for all checks is up: then no further one is begun."""
+        return time.monotonic() - self.started > self.settings.limit_s
 
     def leave_open(self, name: str, why: str) -> None:
         """A check that could not be made, for no fault of either file."""

@@ -108,6 +108,9 @@ def distribution(trial: Trial, inputs: str, weights: str, seed: int) -> None:
     """One point: compare there, then try the null candidates there."""
     name, kind = f"values/{inputs}", inputs.split("-")[0]
     trial.progress(name)
+    if trial.overdue():
+        trial.leave_open(name, "no time was left")
+        return
     trial.draw_inputs(inputs, kind, seed)
     point = Point(weights, inputs, trial.training, whole=inputs in _WHOLE)
     try:

@@ -1,7 +1,7 @@
-"""Entry point of the verifier's processes: the nursery that forks, and the worker that obeys.
+"""Entry point of worker processes: the nursery that forks, and the worker that obeys.
 
-A worker owns one `Session` and answers one command at a time. Its standard output and error go to
-a log file; its only channel to the verifier is the socket.
+A worker answers one command at a time; a verifier's owns one `Session`. Its standard output and
+error go to a log file; its only channel to the process that asks is the socket.
 """
 
 import contextlib
@@ -36,22 +36,47 @@ _PR_SET_PDEATHSIG = 1
 _REAP_S = 2.0
 _REFEREE = (referee, drawing, statecheck, power, gradients, samples, separable)
 Commands = Mapping[str, Callable[..., Any]]
+# The commands of one worker, made when it starts: they share what it keeps in mind.
+MakeCommands = Callable[[], Commands]
 
 
 def main(kind: str, descriptor: int) -> None:
-    """Run a nursery or a direct worker on the socket `descriptor` until its other end closes."""
-    sock = socket.socket(fileno=descriptor)
-    if kind == "nursery":
-        serve_nursery(sock)
-    else:
-        serve_worker(sock)
+    """The verifier's processes, on the socket `descriptor`."""
+    serve(kind, descriptor, verifier_commands, preload)
 
 
-def serve_nursery(sock: socket.socket) -> None:
-    """Fork a worker per request; answer questions about ended ones; end them all at the end."""
-    # Float64's first use imports much of torch; done here, every fork has it already.
+def verifier_commands() -> Commands:
+    """What a referee's or a candidate's process can be told, about one session."""
+    session = runner.Session()
+    notes = book.Book(session)
+    return {k: partial(f, session) for k, f in runner.COMMANDS.items()} | {
+        k: partial(f, notes) for module in _REFEREE for k, f in module.COMMANDS.items()
+    }
+
+
+def preload() -> None:
+    """Float64's first use imports much of torch; done before the fork, every fork has it."""
     with Float64(torch.float32):
         torch.zeros(1).add(1)
+
+
+def serve(
+    kind: str, descriptor: int, make_commands: MakeCommands, preload: Callable[[], None]
+) -> None:
+    """Run a nursery or a direct worker on the socket `descriptor` until its other end closes.
+
+    `preload` imports what every fork will need; it must start neither threads nor CUDA.
+    """
+    sock = socket.socket(fileno=descriptor)
+    if kind == "nursery":
+        preload()
+        serve_nursery(sock, make_commands)
+    else:
+        serve_worker(sock, make_commands())
+
+
+def serve_nursery(sock: socket.socket, make_commands: MakeCommands) -> None:
+    """Fork a worker per request; answer questions about ended ones; end them all at the end."""
     alive: list[int] = []
     while True:
         try:
@@ -61,7 +86,7 @@ def serve_nursery(sock: socket.socket) -> None:
         if "wait" in message:
             reply = {"status": _reap(message["wait"])}
         else:
-            pid = _fork_worker(message, sock, passed)
+            pid = _fork_worker(message, sock, passed, make_commands)
             alive.append(pid)
             reply = {"pid": pid}
         passed.close()
@@ -85,7 +110,12 @@ def _reap(pid: int) -> int | None:
     return None
 
 
-def _fork_worker(message: dict[str, Any], control: socket.socket, passed: socket.socket) -> int:
+def _fork_worker(
+    message: dict[str, Any],
+    control: socket.socket,
+    passed: socket.socket,
+    make_commands: MakeCommands,
+) -> int:
     pid = os.fork()
     if pid:
         # Both sides make the group, so that a kill right after the reply finds it.
@@ -98,7 +128,7 @@ def _fork_worker(message: dict[str, Any], control: socket.socket, passed: socket
         os.setpgid(0, 0)
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         _redirect(message["log"])
-        serve_worker(passed)
+        serve_worker(passed, make_commands())
         status = 0
     finally:
         os._exit(status)
@@ -111,14 +141,9 @@ def _redirect(log: str) -> None:
     os.close(target)
 
 
-def serve_worker(sock: socket.socket) -> None:
-    """Answer commands until the verifier goes away."""
+def serve_worker(sock: socket.socket, commands: Commands) -> None:
+    """Answer commands until the asking process goes away."""
     faulthandler.enable()
-    session = runner.Session()
-    notes = book.Book(session)
-    commands: Commands = {k: partial(f, session) for k, f in runner.COMMANDS.items()} | {
-        k: partial(f, notes) for module in _REFEREE for k, f in module.COMMANDS.items()
-    }
     while True:
         try:
             message = wire.receive(sock)
