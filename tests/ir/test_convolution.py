@@ -53,7 +53,7 @@ def test_output_channels_that_no_number_of_groups_divides() -> None:
         g.input_("x", (2, 4, 7), FLOAT32, "input"),
         g.input_("w", (6, 1, 3), FLOAT32, "param"),
     )
-    (n, o, i), (c, t) = ix.axes((2, 6, 5)), g.reduced_axes((1, 3))
+    (n, o, i), (_, t) = ix.axes((2, 6, 5)), g.reduced_axes((1, 3))
     y = g.contract(
         x,
         w,

@@ -16,6 +16,7 @@ from .build import (
     dependent_axes,
     drop_axes,
     like,
+    restored,
     scaled,
     through_view,
     value_of,
@@ -211,26 +212,29 @@ def _of_selected(draw: Draw) -> Iterator[Node]:
 
 def _of_broadcast(node: Node, env: Env) -> Node | None:
     assert isinstance(node, g.Reduce)
-    if not node.x.size or node.op == "prod":
+    if not node.x.size or not isinstance(node.x, g.View | g.Iota) or value_of(node.x) is not None:
         return None
     depends = dependent_axes(node.x)
-    free = [a for a in node.axes_reduced if a not in depends and node.x.shape[a] > 1]
-    if not free or value_of(node.x) is not None or not isinstance(node.x, g.View | g.Iota):
+    free = [k for k, n in enumerate(node.x.shape) if k not in depends and n > 1]
+    if node.op == "prod":
+        free = [k for k in free if k not in node.axes_reduced]
+    if not free:
         return None
-    inner = drop_axes(node.x, free)
     rest = [a - sum(f < a for f in free) for a in node.axes_reduced if a not in free]
-    out = g.reduce(node.op, inner, rest)
-    count = prod(node.x.shape[a] for a in free)
-    return scaled(out, count) if node.op == "sum" else out
+    out = g.reduce(node.op, drop_axes(node.x, free), rest)
+    count = prod(node.x.shape[a] for a in free if a in node.axes_reduced)
+    repeated = [k for k, a in enumerate(kept_axes(node)) if a in free]
+    return restored(scaled(out, count) if node.op == "sum" else out, repeated, node.shape)
 
 
 def _sum_of_repeated(draw: Draw) -> Node:
     x = draw.row((4, 3, 2), (draw.pick((0, 1, 2)),))
-    return g.reduce(draw.pick(("sum", "max")), x, draw.pick(((0, 1), (1, 2), (0, 1, 2))))
+    axes = draw.pick(((0,), (1,), (0, 1), (1, 2), (0, 1, 2)))
+    return g.reduce(draw.pick(("sum", "max")), x, axes)
 
 
 def _not_repeated(draw: Draw) -> Iterator[Node]:
-    yield g.reduce("sum", draw.row((4, 3), (1,)), (1,))
+    yield g.reduce("sum", draw.tensor((4, 3)), (1,))
     yield g.reduce("prod", draw.row((4, 3), (1,)), (0,))
 
 
@@ -364,11 +368,11 @@ RULES = (
     ),
     Rule(
         "reduce-broadcast",
-        "Σ_{n times} x = n·x; max of equal values is the value",
+        "Σ_{n times} x = n·x; max of equal values is the value; Σ expand(x) = expand(Σ x)",
         "reassociate",
         _R,
         _of_broadcast,
-        "the tensor does not depend on the reduced axis",
+        "the tensor does not depend on a reduced axis, or on one that is kept",
         _sum_of_repeated,
         _not_repeated,
     ),
