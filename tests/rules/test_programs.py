@@ -48,14 +48,8 @@ def test_values(program: Program) -> None:
     assert_equal_values(graph.roots, after.roots)
 
 
-# Programs the engine does not yet bring near their least work; strict, so that reaching it shows.
-MISSED = ("relu, leaky relu, relu, relu6",)
-
-
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.name)
-def test_work(program: Program, request: pytest.FixtureRequest) -> None:
-    if program.name in MISSED:
-        request.applymarker(pytest.mark.xfail(reason="a missed rewrite", strict=True))
+def test_work(program: Program) -> None:
     graph = captured(program, program.large, torch.float32)
     after, records = rewrite(graph, Context())
     work = graph_cost(after.roots).flops
@@ -65,6 +59,5 @@ def test_work(program: Program, request: pytest.FixtureRequest) -> None:
     assert graph_cost(graph.roots).flops + sum(r.flops_delta for r in records) == work
 
 
-def test_audit_is_large_and_few_are_missed() -> None:
+def test_audit_is_large() -> None:
     assert len({p.name for p in PROGRAMS}) == len(PROGRAMS) >= 100
-    assert len(MISSED) <= 0.05 * len(PROGRAMS)

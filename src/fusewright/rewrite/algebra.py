@@ -285,12 +285,16 @@ _B, _U = (g.Binary,), (g.Unary,)
 
 # From here on tanh(log1p(y)) is 1 in every type: the square of y does not overflow before.
 LARGE_TANH = 2.0**40
+# From here on tanh(log1p(exp(x))) and tanh(x) differ by less than float64 can hold of 1.
+SOFTPLUS_IS_X = 13.0
 
 
 def _tanh_of_log(node: Node, env: Env) -> Node | None:
     inner = node.operands[0]
     if not (isinstance(node, g.Unary) and node.op == "tanh" and node.dtype.bytes >= 4):
         return None
+    if isinstance(inner, g.Where) and _is_softplus(inner):
+        inner = inner.b
     if not (isinstance(inner, g.Unary) and inner.op == "log1p" and interval(inner.x, env).lo >= 0):
         return None
     y = g.binary("minimum", inner.x, like(LARGE_TANH, node))
@@ -299,11 +303,31 @@ def _tanh_of_log(node: Node, env: Env) -> Node | None:
     return g.binary("div", product, g.binary("add", product, two))
 
 
+def _is_softplus(x: g.Where) -> bool:
+    """Whether x is `v if v > t else log1p(exp(v))` with a t above which tanh sees no difference.
+
+    tanh(v) and tanh(log1p(exp(v))) differ by about 4·exp(-3·v).
+    """
+    if not is_op(x.cond, "gt") or not is_op(x.b, "log1p"):
+        return False
+    v, bound = x.cond.operands
+    limit = value_of(bound)
+    grows = is_op(x.b.operands[0], "exp") and x.b.operands[0].operands[0] == v
+    return grows and x.a == v and limit is not None and limit >= SOFTPLUS_IS_X
+
+
+def _softplus(x: Node, limit: float) -> Node:
+    test = g.binary("gt", x, like(limit, x))
+    return g.where(test, x, g.unary("log1p", g.unary("exp", x)))
+
+
 def _mish(draw: Draw) -> Node:
-    return g.unary("tanh", g.unary("log1p", g.unary("exp", draw.tensor())))
+    x = draw.tensor()
+    return g.unary("tanh", draw.pick((g.unary("log1p", g.unary("exp", x)), _softplus(x, 20.0))))
 
 
 def _tanh_of_any_log(draw: Draw) -> Iterator[Node]:
+    yield g.unary("tanh", _softplus(draw.tensor(), 2.0))
     yield g.unary("tanh", g.unary("log1p", draw.tensor()))
     yield g.unary("tanh", g.unary("log", g.unary("exp2", draw.tensor())))
 

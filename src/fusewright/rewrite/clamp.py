@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 from ..ir import graph as g
 from ..ir.graph import Node, Scalar
-from .build import is_op, like, split_const, value_of
+from .build import like, split_const, value_of
 from .numerics import is_normal
 from .range import interval, is_finite
 from .rule import Env, Rule
 from .samples import Draw
+from .shapes import value_at
 
 INF = float("inf")
 
@@ -207,22 +208,35 @@ def _clamp_scaled_once(draw: Draw) -> Iterator[Node]:
 
 
 def _leaky(node: Node, env: Env) -> Node | None:
-    """where(x > c, x, y) and its like where the range of x settles the test are `_settled`'s."""
+    """A choice between pieces that meet where it switches: one of them, or their maximum."""
     assert isinstance(node, g.Where)
     test = node.cond
-    if not is_op(test, "gt") and not is_op(test, "ge"):
+    if not isinstance(test, g.Binary) or test.op not in ("gt", "ge", "lt", "le"):
         return None
-    x, bound = test.operands
-    c = value_of(bound)
-    if c != 0 or node.a != x or value_of(node.b) != 0:
+    x, c = test.a, value_of(test.b)
+    if c is None or not node.dtype.is_float:
         return None
-    return g.binary("maximum", x, like(0, x))
+    above, below = (node.a, node.b) if test.op in ("gt", "ge") else (node.b, node.a)
+    met = value_at(above, x, c)
+    if met is None or met != value_at(below, x, c):
+        return None
+    bounds = interval(x, env)
+    if bounds.lo >= c:
+        return above
+    if bounds.hi <= c:
+        return below
+    relu = c == 0 and above == x and value_of(below) == 0 and node.a == x
+    return g.binary("maximum", x, like(0, x)) if relu else None
 
 
 def _relu_by_choice(draw: Draw) -> Node:
     x = draw.tensor()
+    square = g.binary("mul", x, x)
+    y = draw.pick((square, g.unary("neg", square)))
+    slope = g.binary("mul", y, like(draw.number(), y))
     test = g.binary(draw.pick(("gt", "ge")), x, like(0.0, x))
-    return g.where(test, x, like(0.0, x))
+    leaky = g.where(g.binary(draw.pick(("gt", "ge", "lt", "le")), y, like(0.0, y)), y, slope)
+    return draw.pick((g.where(test, x, like(0.0, x)), leaky))
 
 
 def _no_relu(draw: Draw) -> Iterator[Node]:
@@ -230,6 +244,10 @@ def _no_relu(draw: Draw) -> Iterator[Node]:
     yield g.where(g.binary("gt", x, like(0.0, x)), x, like(1.0, x))
     yield g.where(g.binary("gt", x, like(1.0, x)), x, like(0.0, x))
     yield g.where(g.binary("lt", x, like(0.0, x)), x, like(0.0, x))
+    y = g.binary("maximum", x, like(0.5, x))
+    slope = g.binary("mul", y, like(0.1, y))
+    yield g.where(g.binary("gt", y, like(0.5, y)), y, slope)
+    yield g.where(g.binary("gt", x, like(0.0, x)), x, g.binary("mul", x, like(0.1, x)))
 
 
 _B, _U = (g.Binary,), (g.Unary,)
@@ -287,11 +305,11 @@ RULES = (
     ),
     Rule(
         "relu-by-choice",
-        "where(x > 0, x, 0) = max(x, 0)",
+        "where(x > 0, x, 0) = max(x, 0); where(x > c, f(x), h(x)) = f(x) for x ≥ c if f(c) = h(c)",
         "finite",
         (g.Where,),
         _leaky,
-        "NaN goes to 0 on the left and stays NaN on the right",
+        "the program makes x at least (or at most) c; NaN stays NaN on the right",
         _relu_by_choice,
         _no_relu,
     ),

@@ -21,6 +21,8 @@ from .samples import Draw
 
 # Trees with more leaves are left as they are: grouping looks at all pairs.
 LEAVES = 12
+# A coefficient this much smaller than those it is the sum of is zero.
+RESIDUE = Fraction(1, 1 << 50)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ def sum_terms(node: Node) -> tuple[dict[Node, Fraction], Fraction, int] | None:
     None when the tree is too large or holds a constant that is no number.
     """
     terms: dict[Node, Fraction] = {}
+    sizes: dict[Node, Fraction] = {}
     constant, leaves = Fraction(0), 0
     stack: list[tuple[Node, Layout, Fraction]] = [(node, Layout(), Fraction(1))]
     while stack:
@@ -66,10 +69,13 @@ def sum_terms(node: Node) -> tuple[dict[Node, Fraction], Fraction, int] | None:
         else:
             term = layout.apply(x)
             terms[term] = terms.get(term, Fraction(0)) + scale
+            sizes[term] = sizes.get(term, Fraction(0)) + abs(scale)
             leaves += 1
         if leaves + len(stack) > LEAVES:
             return None
-    return terms, constant, leaves
+    # What rounding of the constants left of a term that cancels: 1 - n * (1 / n).
+    exact = {t: c if abs(c) > RESIDUE * sizes[t] else Fraction(0) for t, c in terms.items()}
+    return exact, constant, leaves
 
 
 def _sum_parts(x: Node, at: Layout) -> list[tuple[Node, Layout, Fraction]] | None:
@@ -105,10 +111,11 @@ def _constant_factor(x: g.Binary) -> tuple[Node, Fraction] | None:
 
 def _collect_terms(node: Node, env: Env) -> Node | None:
     assert isinstance(node, g.Binary)
-    if node.op not in ("add", "sub"):
+    scales = node.op in ("mul", "div") and _is_scaled_affine(node)
+    if node.op not in ("add", "sub") and not scales:
         return None
     read = sum_terms(node)
-    if read is None or (read[2] < 3 and len(read[0]) > 1):
+    if read is None or (read[2] < 3 and len(read[0]) > 1 and not scales):
         return None
     terms, constant, _ = read
     gone = [t for t, c in terms.items() if not c]
@@ -122,13 +129,35 @@ def _collect_terms(node: Node, env: Env) -> Node | None:
     return sum_of(live, constant, node)
 
 
+def _is_scaled_affine(node: g.Binary) -> bool:
+    """Whether `node` is c·(x·p + q) for a constant c and a p and q of fewer axes."""
+    split = _constant_factor(node) if node.dtype.is_float else None
+    if split is None or not isinstance(split[0], g.Binary) or split[0].op not in ("add", "sub"):
+        return False
+    for x, q in (split[0].operands, split[0].operands[::-1]):
+        product = isinstance(x, g.Binary) and x.op in ("mul", "div")
+        factors = x.operands if product else ()
+        if any(_is_small(p, node) for p in factors) and _is_small(q, node):
+            return True
+    return False
+
+
+def _is_small(x: Node, node: Node) -> bool:
+    return len(dependent_axes(x)) < len(dependent_axes(node))
+
+
 def sum_of(terms: dict[Node, Fraction], constant: Fraction, node: Node) -> Node | None:
     """The terms added, those of small extent with each other first."""
     values = [float(c) if node.dtype.is_float else int(c) for c in (*terms.values(), constant)]
     if not all(is_normal(v, node.dtype) for v in values):
         return None
+    # Signs become subtractions; where there is nothing to subtract from, they stay in the factors.
+    turn = all(c < 0 and c != -1 for c in terms.values()) and constant <= 0
     signed = [
-        (t if abs(c) == 1 else g.binary("mul", t, like(abs(v), t)), 1 if c > 0 else -1)
+        (
+            t if abs(c) == 1 else g.binary("mul", t, like(v if turn else abs(v), t)),
+            1 if turn or c > 0 else -1,
+        )
         for (t, c), v in zip(terms.items(), values, strict=False)
     ]
     if constant or not signed:
@@ -272,7 +301,15 @@ def _bias_and_mean(draw: Draw) -> Node:
     shifted = g.binary("add", x, g.insert_expanded(bias, (0, 2), shape))
     shift = g.binary("add", g.binary("div", mean, like(8.0, mean)), bias)
     other = g.binary("add", g.binary("mul", x, like(draw.number(), x)), x)
-    return draw.pick((g.binary("sub", shifted, g.insert_expanded(shift, (0, 2), shape)), other))
+    row = g.insert_expanded(draw.tensor((3,)), (0, 2), shape)
+    affine = g.binary("add", g.binary("mul", x, row), g.insert_expanded(bias, (0, 2), shape))
+    return draw.pick(
+        (
+            g.binary("sub", shifted, g.insert_expanded(shift, (0, 2), shape)),
+            g.binary("mul", affine, like(draw.number(), x)),
+            other,
+        )
+    )
 
 
 def _nothing_in_common(draw: Draw) -> Iterator[Node]:
@@ -280,6 +317,7 @@ def _nothing_in_common(draw: Draw) -> Iterator[Node]:
     x, y = draw.tensor(shape), draw.tensor(shape)
     rows, columns = draw.row(shape, (0,)), draw.row(shape, (1,))
     yield g.binary("sub", g.binary("add", x, rows), y)
+    yield g.binary("mul", g.binary("add", x, rows), like(draw.number(), x))
     yield g.binary("sub", g.binary("add", x, rows), columns)
     log = g.unary("log", x)
     yield g.binary("sub", g.binary("add", log, y), log)
@@ -338,7 +376,8 @@ _B = (g.Binary,)
 RULES = (
     Rule(
         "collect-terms",
-        "x + p − (x̄ + p) = x − x̄; c·x + d·x = (c+d)·x; (x + p) + q = x + (p + q)",
+        "x + p − (x̄ + p) = x − x̄; c·x + d·x = (c+d)·x; (x + p) + q = x + (p + q); "
+        "c·(x·p + q) = x·(c·p) + c·q",
         "finite",
         _B,
         _collect_terms,

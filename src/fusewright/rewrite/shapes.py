@@ -251,13 +251,13 @@ def _pieces(node: g.Where, y: Node, values: Range) -> Curve | None:
 
 def _meets(left: Node, right: Node, y: Node, t: float, curve: Curve | None) -> bool:
     """Whether the step at t goes the way that both pieces go."""
-    low, high = _at(left, y, t), _at(right, y, t)
+    low, high = value_at(left, y, t), value_at(right, y, t)
     if low is None or high is None:
         return False
     return (low <= high and curve == "rise") or (low >= high and curve == "fall")
 
 
-def _at(node: Node, y: Node, t: float) -> float | None:
+def value_at(node: Node, y: Node, t: float) -> float | None:
     """The value of `node` where y is t."""
     if node == y:
         return t
@@ -265,6 +265,6 @@ def _at(node: Node, y: Node, t: float) -> float | None:
         return c
     if not isinstance(node, g.Unary | g.Binary):
         return None
-    operands: Sequence[float | None] = [_at(o, y, t) for o in node.operands]
+    operands: Sequence[float | None] = [value_at(o, y, t) for o in node.operands]
     known = [v for v in operands if v is not None]
     return fold(node.op, node.dtype, *known) if len(known) == len(operands) else None

@@ -21,6 +21,9 @@ from .split_scan import split_scan
 
 # A contraction whose points number at most this many times its largest tensor is memory-bound.
 REUSE_LIMIT = 2
+# Results, and multiply-adds, up to which a GPU's library takes longer than a reduction if the sum
+# is this long: few tiles, each of which walks all of it (16 x 128 over 576: 50 us on an H100).
+SMALL_RESULT, SMALL_PRODUCT, LONG_SUM = 1 << 12, 1 << 21, 256
 # Below this many elements one kernel is faster than two, however few blocks it has.
 SPLIT_MINIMUM = 1 << 16
 # Elements of a row that one block still reads efficiently after a split.
@@ -40,7 +43,7 @@ def prepare(graph: g.Graph, arch: Arch) -> g.Graph:
         node = given.with_operands(operands) if operands else given
         if isinstance(node, g.Reduce | g.Contract) and (folded := _empty(node)) is not None:
             return folded
-        if isinstance(node, g.Contract) and is_memory_bound(node):
+        if isinstance(node, g.Contract) and (is_memory_bound(node) or is_small(node, arch)):
             node = as_reduction(node)
             if isinstance(node, g.Cast) and isinstance(node.x, g.Reduce):
                 return g.cast(split(node.x, arch), node.dtype)
@@ -72,6 +75,13 @@ def is_memory_bound(c: g.Contract) -> bool:
     """Whether no operand element is used more than a few times."""
     points = c.size * prod(c.reduced)
     return points <= REUSE_LIMIT * max(c.a.size, c.b.size, c.size)
+
+
+def is_small(c: g.Contract, arch: Arch) -> bool:
+    """Whether a GPU's library would leave most multiprocessors idle, the others in a long sum."""
+    depth = prod(c.reduced)
+    few = c.size <= SMALL_RESULT and c.size * depth <= SMALL_PRODUCT
+    return arch.kind == "cuda" and few and depth >= LONG_SUM
 
 
 def as_reduction(c: g.Contract) -> g.Node:

@@ -37,6 +37,8 @@ LARGEST_UNROLLED = 64
 # Threads of a block of a cluster; shared memory that it needs besides its part of the row (1 KB of
 # the system's, results of folds, the ragged end of the row).
 CLUSTER_THREADS = 512
+# Rows from which a thread per row keeps a GPU busy.
+MANY_ROWS = 1 << 17
 # 32-bit values that the threads of one block keep in registers.
 REGISTER_VALUES = 1024 * 32
 # Broadcast values of this size do not survive in a GPU's cache beside a stream of others.
@@ -78,7 +80,7 @@ def choose_anchor(
         turned = arch.kind == "cuda" and transposition(rows, phases) is not None
         return "transpose" if turned else "elementwise"
     if arch.kind == "cuda" and _slides(rows, phases):
-        return "column_reduce"
+        return "column_reduce" if rows[-1].extent >= WARP else "row_reduce"
     along_cols = along_rows = 0
     for p in phases:
         if not p.cols:
@@ -101,7 +103,7 @@ def _slides(rows: tuple[Var, ...], phases: tuple[Phase, ...]) -> bool:
     per row then finds its neighbours' data in the cache, and threads of a row would idle."""
     if not rows or max(p.extent for p in phases if p.cols) > LARGEST_WINDOW:
         return False
-    if rows[-1].extent < WARP:
+    if rows[-1].extent < WARP and prod(v.extent for v in rows) < MANY_ROWS:
         return False
     steps = [
         ix.coefficient(e.offset, v)
@@ -238,6 +240,8 @@ def _row_reduce(
     vector = _row_vector(phases, buffers, arch)
     extent = max(p.extent for p in phases)
     count = prod(v.extent for v in rows)
+    if _slides(rows, phases):
+        return Tile(256, 1, _window_items(extent), 1)
     kept = sum(len(p.keeps) for p in phases)
     chunks = -(-extent // vector)
     lanes = (
@@ -254,6 +258,11 @@ def _row_reduce(
     if lanes > 32:
         return Tile(lanes, vector, min(4, -(-chunks // lanes)), lanes)
     return Tile(max(128, lanes), vector, min(4, -(-chunks // lanes)), lanes)
+
+
+def _window_items(extent: int) -> int:
+    """Points of a window that its thread reads before it folds them."""
+    return extent if extent <= LARGEST_UNROLLED else 16
 
 
 def cluster_tile(
@@ -345,8 +354,7 @@ def _column_reduce(
     if _slides(rows, phases):
         # A window at once, in blocks no wider than the axis; the rows alone fill the target.
         fitting = _power_of_two_at_least(rows[-1].extent)
-        whole = extent if extent <= LARGEST_UNROLLED else items
-        return Tile(max(32, min(256, fitting)), 1, whole)
+        return Tile(max(32, min(256, fitting)), 1, _window_items(extent))
     # Groups fill the target, and several of them keep more rows in flight than one could.
     filling = _power_of_two_at_most(resident // max(count // vector, 1))
     deep = min(8, _power_of_two_at_most(extent // (8 * items)))
