@@ -98,10 +98,32 @@ def test_native_products_assemble_without_spills_or_serialisation(
     _assemble(ROOT / "benchmarks" / "gemm" / "native.cu", tmp_path, 6, *macros)
 
 
-def _assemble(source: Path, folder: Path, kernels: int, *macros: str) -> None:
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
+@pytest.mark.parametrize(
+    ("unit", "arch"),
+    [
+        ((16, 8, "kAlongK4", "kAcross4", 4), "80"),
+        ((16, 8, "kAcross", "kAlongK", 1), "90a"),
+        ((8, 4, "kAlongK", "kAcross4", 2), "75"),
+    ],
+)
+def test_multiply_adds_assemble_without_spills(
+    tmp_path: Path, unit: tuple[str | int, ...], arch: str
+) -> None:
+    """Every tile for an architecture that it is meant for."""
+    names = ("ITEMS", "LANES", "LAYOUT_A", "LAYOUT_B", "RUN")
+    macros = [f"-D{n}={v}" for n, v in zip(names, unit, strict=True)]
+    _assemble(ROOT / "benchmarks" / "gemm" / "portable.cu", tmp_path, 6, *macros, arch=arch)
+
+
+def _assemble(
+    source: Path, folder: Path, kernels: int, *macros: str, arch: str = "90a"
+) -> None:
     command = [
         "nvcc", "-std=c++17", "-O3", "-cubin", "-Xptxas", "-v", f"-I{SKELETONS}", *macros,
-        "-gencode", "arch=compute_90a,code=sm_90a", "-o", str(folder / "unit.cubin"), str(source),
+        "-gencode", f"arch=compute_{arch},code=sm_{arch}", "-o", str(folder / "unit.cubin"),
+        str(source),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -97,15 +97,37 @@ def test_small_products_stay_with_the_library_and_say_why():
     assert any("tensor cores" in w.what and "us" in w.reason for w in program.why_not)
 
 
-@pytest.mark.parametrize("target", ["cpu", "cuda:sm_80", "cuda"])
-def test_other_targets_keep_the_library(target, always):
-    program = schedule(graph_of(hidden), Context(), arch(target))
+def test_the_cpu_keeps_the_library(always):
+    program = schedule(graph_of(hidden), Context(), arch("cpu"))
     assert [type(s) for s in program.steps] == [LibraryCall]
 
 
-def test_ieee_precision_forbids_split_products(always):
-    program = schedule(graph_of(hidden), Context(Options(precision="ieee")), SM90)
-    assert [type(s) for s in program.steps] == [LibraryCall]
+@pytest.mark.parametrize(
+    ("target", "precision"), [("cuda:sm_80", "match"), ("cuda", "match"), ("cuda:sm_90a", "ieee")]
+)
+@pytest.mark.parametrize("name", HOSTED)
+def test_multiply_adds_where_tensor_cores_may_not_or_cannot(target, precision, name, always):
+    graph = graph_of(*HOSTED[name])
+    program = schedule(graph, Context(Options(precision=precision)), arch(target))
+    (kernel,) = program.steps
+    assert isinstance(kernel, Kernel) and kernel.scheme == "fma"
+    check_values(graph, program)
+    text = translation_unit(program, arch(target), segments(program))
+    assert "fma32::run<Tile" in text and "sm90" not in text
+
+
+def test_multiply_adds_pay_where_passes_over_the_result_are_saved():
+    def steps(depth, *, reads=True):
+        a, b = tensor("a", 4096, depth), tensor("b", 4096, depth, role="param")
+        y = matmul(a, g.permute(b, (1, 0)))
+        graph = graph_of(g.unary("tanh", y) if reads else y)
+        return schedule(graph, Context(Options(precision="ieee")), SM90)
+
+    assert isinstance(steps(64).steps[0], Kernel)
+    assert isinstance(steps(64, reads=False).steps[0], LibraryCall)
+    kept = steps(8192)
+    assert isinstance(kept.steps[0], LibraryCall)
+    assert any("multiply-adds" in w.what and "us" in w.reason for w in kept.why_not)
 
 
 @pytest.mark.parametrize("shape", [(1024, 8192, 8192), (128, 32768, 32768), (4096, 4096, 4096)])

@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdint.h>
 
+#include <algorithm>
 #include <cmath>
 #include <type_traits>
 
@@ -23,6 +24,10 @@
 typedef struct CUstream_st* cudaStream_t;
 enum cudaError_t { cudaSuccess, cudaErrorInvalidConfiguration = 9, cudaErrorLaunchFailure = 719 };
 cudaError_t cudaGetLastError();
+struct alignas(16) float4 { float x, y, z, w; };
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+using std::max;
+using std::min;
 
 namespace simt {
 
@@ -75,7 +80,7 @@ void bulk_copy(unsigned target, const void* source, unsigned bytes, unsigned bar
 
 }  // namespace simt
 
-#define cudaFuncSetAttribute(...) ((void)0)
+#define cudaFuncSetAttribute(...) cudaSuccess
 void simt_sync_threads(int line);
 size_t __cvta_generic_to_shared(const void* p);
 [[noreturn]] void __trap();

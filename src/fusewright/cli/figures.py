@@ -47,6 +47,8 @@ def floor_seconds(step: Step, flops: float, moved: float, arch: Arch, program: P
 
 def product_rate(scheme: str, arch: Arch) -> float:
     """FLOP/s of a contraction kernel's products."""
+    if scheme == "fma":
+        return arch.float_rate
     if scheme == "split" or arch.native is None:
         return arch.product_rate
     return arch.native.tf32_flops if scheme == "tf32" else arch.native.library_flops

@@ -108,6 +108,7 @@ _SCHEMES = {
     "native": "in the operands' type, accumulated in float32",
     "bf16": "of operands rounded to bfloat16, accumulated in float32",
     "tf32": "of operands rounded to TF32, accumulated in float32",
+    "fma": "by float32 multiply-adds",
 }
 
 

@@ -15,7 +15,7 @@ from .cpu import cpu_kernel
 from .ctext import Names, Writer, c_type
 from .cuda import KernelText, cuda_kernel
 from .cuda_contract import ContractionText, contraction, skeleton_text
-from .cuda_native import native_contraction
+from .cuda_native import fma_contraction, native_contraction
 from .helpers import cpu_helpers, cuda_helpers
 from .spell import DialectName
 
@@ -134,8 +134,8 @@ def _cuda_unit(program: Program, segments: Sequence[Segment]) -> str:
 
 
 def _contraction(kernel: Kernel, buffers: Buffers) -> ContractionText:
-    printer = contraction if kernel.scheme == "split" else native_contraction
-    return printer(kernel, buffers)
+    printers = {"split": contraction, "fma": fma_contraction}
+    return printers.get(kernel.scheme, native_contraction)(kernel, buffers)
 
 
 def _cuda_entry(

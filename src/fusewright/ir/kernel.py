@@ -151,8 +151,9 @@ AnchorName = Literal[
 
 
 # How a contraction's products are computed. split: float32 from three products of float16 terms.
-# native: in the operands' 16-bit type. bf16, tf32: float32 operands rounded to that type.
-Scheme = Literal["", "split", "native", "bf16", "tf32"]
+# native: in the operands' 16-bit type. bf16, tf32: float32 operands rounded to that type. fma: by
+# float32 multiply-adds.
+Scheme = Literal["", "split", "native", "bf16", "tf32", "fma"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,8 @@ class Tile:
     same place of `lanes` outermost rows. column_stream: `items` columns per chunk of shared memory,
     `stages` chunks in flight. transpose: a tile has `lanes` points along the axis that its loads
     walk, `threads * items` in all. Scans: with two `stages` the next chunk is fetched while one is
-    scanned. contraction: `lanes` slices of what is summed over, of a cluster each.
+    scanned. contraction: `lanes` slices of what is summed over, of a cluster each; by fma: a thread
+    has `items` rows and `lanes` columns.
     """
 
     threads: int = 256

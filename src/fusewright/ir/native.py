@@ -5,6 +5,7 @@ is emit/skeletons/native_sm90*.cuh, whose constants are repeated here. Whether s
 the schedule's business.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +15,8 @@ from .index import Index, Var
 from .kernel import Kernel
 from .onepass import partials_of
 
-Layout = Literal["kAlongK", "kAcross", "kPacked"]
+Layout = Literal["kAlongK", "kAcross", "kPacked", "kAlongK4", "kAcross4"]
+Strides = tuple[int, int, int]  # of rows, of k, of batches
 # Columns of a tile and rows of a cluster's; rows and columns that share a partial result.
 WIDE, NARROW, CLUSTER_ROWS = 256, 128, 256
 FOLD_ROWS, SLAB = 16, 128
@@ -30,7 +32,7 @@ class Operand:
 
     load: Load
     rows: int
-    strides: tuple[int, int, int]
+    strides: Strides
     offset: int
     layout: Layout
 
@@ -65,30 +67,37 @@ def tile_columns(batch: int, m: int, n: int) -> int:
 
 def native_plan(kernel: Kernel) -> NativePlan:
     """The plan of a contraction kernel of a native scheme."""
+    native = kernel.scheme == "native"
+    return plan_of(kernel, layout_of if native else lambda strides, offset, rows: "kPacked")
+
+
+def plan_of(kernel: Kernel, layout: Callable[[Strides, int, int], Layout]) -> NativePlan:
+    """The plan of a contraction kernel; `layout` of an operand's strides, offset and rows."""
     dot = next(e for p in kernel.phases for e in walk(*p.bodies) if isinstance(e, Dot))
     axes = {v.name: v for v in (*kernel.rows, *kernel.phases[0].cols)}
     one: Index = ix.const(0)
     batch, m, n = (axes.get(name, one) for name in ("b", "m", "n"))
-    converted = kernel.scheme != "native"
-    a = _operand(dot.x, m, dot.k, batch, converted)
-    b = _operand(dot.y, n, dot.k, batch, converted)
+
+    def operand(load: Expr, row: Index) -> Operand:
+        assert isinstance(load, Load)
+        strides, offset = _strides(load, (row, dot.k, batch))
+        rows = row.hi + 1
+        return Operand(load, rows, strides, offset, layout(strides, offset, rows))
+
+    a, b = operand(dot.x, m), operand(dot.y, n)
     return NativePlan(a, b, batch.hi + 1, m.hi + 1, n.hi + 1, dot.k.extent)
 
 
-def _operand(load: Expr, row: Index, k: Var, batch: Index, converted: bool) -> Operand:
-    assert isinstance(load, Load)
-    axes = (row, k, batch)
+def _strides(load: Load, axes: tuple[Index, Index, Index]) -> tuple[Strides, int]:
+    """The strides of a load along the axes, and its offset at their origin."""
     start = ix.substitute(load.offset, {v: ix.const(0) for v in axes if isinstance(v, Var)})
-    offset = ix.constant_value(start) or 0
-    at_row, at_k, at_batch = (
+    row, k, batch = (
         (ix.coefficient(load.offset, v) or 0) if isinstance(v, Var) else 0 for v in axes
     )
-    strides = (at_row, at_k, at_batch)
-    layout = "kPacked" if converted else layout_of(strides, offset, row.hi + 1)
-    return Operand(load, row.hi + 1, strides, offset, layout)
+    return (row, k, batch), ix.constant_value(start) or 0
 
 
-def layout_of(strides: tuple[int, int, int], offset: int, rows: int) -> Layout:
+def layout_of(strides: Strides, offset: int, rows: int) -> Layout:
     """How a 16-bit operand is taken: as it is where bulk copies can address it (16 bytes)."""
     row, k, batch = strides
     aligned = offset % 8 == 0 and batch % 8 == 0

@@ -12,7 +12,7 @@ from ..ir import graph as g
 from ..ir.kernel import Buffer, Kernel, LibraryCall, Program, Step, Strided, WhyNot
 from ..target.arch import Arch
 from . import library
-from .contraction import use_tensor_cores
+from .contraction import use_skeletons
 from .fuse import Cluster, Fusion, describe, fuse
 from .lower import Lowering
 from .names import Names
@@ -40,7 +40,7 @@ def schedule(graph: g.Graph, context: Context, arch: Arch) -> Program:
         plan = make_plan(graph, arch)
     fusion = _fused(plan, arch)
     program = _Assembly(plan, fusion, arch).program(refused)
-    return use_tensor_cores(program, arch, context.options)
+    return use_skeletons(program, arch, context.options)
 
 
 def _without(graph: g.Graph, plan: Plan) -> g.Graph:

@@ -1,4 +1,4 @@
-"""Which matrix products run on the tensor cores with their epilogue inside, and why not the others.
+"""Which matrix products run as kernels with their epilogue inside, and why not the others.
 
 A pass over a finished program: a library product, together with what `hosting` finds that the
 kernels reading it can leave to it, becomes one kernel of anchor "contraction": bodies with the
@@ -6,12 +6,12 @@ product's element as a `Dot` where the result was loaded. The result is stored o
 still reads it. Whether the skeleton or the library is faster is decided in `gate`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..ir import body as b
+from ..ir import fma, native
 from ..ir import index as ix
-from ..ir import native
 from ..ir.dtypes import FLOAT32, UINT8, DType
 from ..ir.index import Index, Var
 from ..ir.kernel import (
@@ -30,6 +30,7 @@ from ..ir.onepass import partials_of
 from ..options import Options
 from ..target.arch import Arch, NativeProducts, Products
 from ..target.program_cost import strided_in
+from . import fma_gate
 from .gate import CHUNK, TILE_PLANES, TILE_STREAMED, Size, Times, times
 from .hosting import Element, Hosted, host, variables
 from .native_gate import library_seconds, native_seconds, rounded_scheme
@@ -70,50 +71,59 @@ class Product:
         return self.n >= self.m
 
 
-def use_tensor_cores(program: Program, arch: Arch, options: Options) -> Program:
-    """The program with its large products as contraction kernels, where that pays."""
-    if arch.products is None or arch.native is None:
-        return program
+def use_skeletons(program: Program, arch: Arch, options: Options) -> Program:
+    """The program with its products as contraction kernels, where that pays."""
     why_not: list[WhyNot] = []
     for call in [s for s in program.steps if isinstance(s, LibraryCall)]:
-        product = _product(call, program, options)
-        if product is None:
-            continue
-        product = _with_faster_scheme(product, arch.products, arch.native)
-        product, refused = _with_prologues(product, program, arch)
-        why_not += refused
-        hosted = _hosted(program, product, _element(product), arch)
-        if (reason := refusal(product, hosted, arch.products, arch.native)) is not None:
-            why_not.append(WhyNot(f"{call.covers[0]} on the tensor cores", reason))
-            continue
-        if product.scheme == "split":
-            taken = _times(product, arch.products)
-            product = replace(product, slices=taken.slices)
-            why_not.append(WhyNot(f"library call for {call.covers[0]}", taken.text))
-        program = _replaced(program, product, hosted)
+        for product in _products(call, program, arch, options):
+            product, refused = _with_prologues(product, program, arch)
+            why_not += refused
+            hosted = _hosted(program, product, _element(product), arch)
+            if (reason := refusal(product, hosted, arch)) is None:
+                if product.scheme == "split":
+                    taken = _times(product, arch)
+                    product = replace(product, slices=taken.slices)
+                    why_not.append(WhyNot(f"library call for {call.covers[0]}", taken.text))
+                program = _replaced(program, product, hosted, arch)
+                break
+            why_not.append(WhyNot(f"{call.covers[0]} {_MEANS[product.scheme]}", reason))
     return replace(program, why_not=(*program.why_not, *why_not))
 
 
-def _product(call: LibraryCall, program: Program, options: Options) -> Product | None:
-    """The product a call computes, if it is one that a scheme may compute."""
+_MEANS: dict[Scheme, str] = {
+    **dict.fromkeys(("split", "native", "bf16", "tf32"), "on the tensor cores"),
+    "fma": "by multiply-adds",
+}
+
+
+def _products(
+    call: LibraryCall, program: Program, arch: Arch, options: Options
+) -> Iterator[Product]:
+    """The product a call computes by each scheme that may compute it, the best first."""
     if call.function not in ("torch.mm", "torch.addmm", "torch.bmm"):
-        return None
+        return
     dtype = program.buffer(call.outs[0]).dtype
-    scheme = rounded_scheme(dtype, options)
-    if scheme == "" and (dtype != FLOAT32 or options.precision == "ieee"):
-        return None
     *before, left, right = call.args
     bias = before[0] if before else None
     assert isinstance(left, Strided) and isinstance(right, Strided)
     batch = left.shape[0] if len(left.shape) == 3 else 1
     (m, k), n = left.shape[-2:], right.shape[-1]
+    if not min(batch, m, n, k):
+        return
     bias = bias if isinstance(bias, Strided) else None
-    return Product(call, left, right, bias, batch, m, n, k, dtype, scheme or "split")
+    product = Product(call, left, right, bias, batch, m, n, k, dtype, "fma")
+    if arch.products is not None and arch.native is not None:
+        rounded = rounded_scheme(dtype, options)
+        if rounded or (dtype == FLOAT32 and options.precision != "ieee"):
+            best = replace(product, scheme=rounded or "split")
+            yield _with_faster_scheme(best, arch.products, arch.native)
+    if arch.fma is not None and dtype == FLOAT32:
+        yield product
 
 
 def _with_faster_scheme(p: Product, rates: Products, own: NativeProducts) -> Product:
     """A product that may be rounded as the split one where that is faster: with few rows."""
-    size = Size(p.batch, p.m, p.n, p.k)
+    size = p.size
     split = times(size, rates).skeleton
     may = p.dtype == FLOAT32 and p.scheme != "split"
     slower = may and native_seconds(size, p.scheme, False, p.m + p.n, own) > split
@@ -172,23 +182,42 @@ def _packed_rows(p: Product) -> int:
     return rows
 
 
-def refusal(
-    p: Product, hosted: Hosted, rates: Products, own: NativeProducts
-) -> str | None:
+def refusal(p: Product, hosted: Hosted, arch: Arch) -> str | None:
     """Why the library keeps the product, or None: unit strides and modelled time decide."""
-    size, library = p.size, times(p.size, rates).library
+    if p.scheme == "fma":
+        return _fma_refusal(p, hosted, arch)
+    assert arch.products is not None and arch.native is not None
+    size, own = p.size, arch.native
+    library = times(size, arch.products).library
     if p.scheme == "split":
         for x, prologue in zip((p.left, p.right), p.computed, strict=True):
             if 1 not in x.strides[-2:] and prologue is None:
                 return "neither axis of an operand is contiguous"
-        both = _times(p, rates)
+        both = _times(p, arch)
         return None if both.pays else both.text
     if p.scheme == "native":
         if not hosted.rest:
-            return "nothing that follows can be computed with it, and the library's is as fast"
+            return _NOTHING_FOLLOWS
         stores = sum(s.buffer != p.out for s in hosted.stores)
         library = library_seconds(size, len(hosted.rest), stores, own)
     ours = native_seconds(size, p.scheme, bool(hosted.folding), _packed_rows(p), own)
+    return _slower(ours, library)
+
+
+def _fma_refusal(p: Product, hosted: Hosted, arch: Arch) -> str | None:
+    assert arch.fma is not None
+    if not hosted.rest:
+        return _NOTHING_FOLLOWS
+    size = p.size
+    stores = sum(s.buffer != p.out for s in hosted.stores)
+    library = fma_gate.library_seconds(size, len(hosted.rest), stores, arch.fma)
+    return _slower(fma_gate.best_tile(size, arch.fma)[0], library)
+
+
+_NOTHING_FOLLOWS = "nothing that follows can be computed with it, and the library's is as fast"
+
+
+def _slower(ours: float, library: float) -> str | None:
     if ours < library:
         return None
     return (
@@ -197,17 +226,18 @@ def refusal(
     )
 
 
-def _times(p: Product, rates: Products) -> Times:
+def _times(p: Product, arch: Arch) -> Times:
     """Both times, with what computes the operands."""
+    assert arch.products is not None
     streamed = p.computed[1 if p.streams_right else 0]
-    found = times(p.size, rates, streamed.operations if streamed else 0.0)
+    found = times(p.size, arch.products, streamed.operations if streamed else 0.0)
     return replace(found, library=found.library + p.saved)
 
 
 # ------------------------------------------------------------------------------- the new kernel
 
 
-def _replaced(program: Program, p: Product, hosted: Hosted) -> Program:
+def _replaced(program: Program, p: Product, hosted: Hosted, arch: Arch) -> Program:
     """The program with the product and what its readers leave to it as one step."""
     element = _element(p)
     needless = tuple(x.kernel.name for x in p.computed if x is not None)
@@ -217,8 +247,8 @@ def _replaced(program: Program, p: Product, hosted: Hosted) -> Program:
         store = Store(p.out, element.offset, element.value)
         hosted = replace(hosted, stores=(store, *hosted.stores))
     gone = (*unread, *(() if p.out in hosted.written else (p.out,)))
-    kernel = _kernel(program, p, hosted, element)
-    size = workspace_bytes(p, kernel) if p.scheme == "split" else native.workspace_bytes(kernel)
+    kernel = _kernel(program, p, hosted, element, _tile(p, arch))
+    size = _workspace(p, kernel)
     space = Buffer(f"{kernel.name}_space", (size,), UINT8, (1,), "temp")
     kernel = replace(kernel, workspace=space.name)
     buffers = tuple(x for x in program.buffers if x.name not in gone)
@@ -322,16 +352,27 @@ def _rounded(e: b.Expr, dtype: DType) -> b.Expr:
     return e if e.dtype == dtype else b.Convert(dtype, e)
 
 
-def _kernel(program: Program, p: Product, hosted: Hosted, element: Element) -> Kernel:
+def _tile(p: Product, arch: Arch) -> Tile:
+    if p.scheme == "fma":
+        assert arch.fma is not None
+        return fma_gate.best_tile(p.size, arch.fma)[1]
+    split = p.scheme == "split"
+    return Tile(threads=384, stages=4, lanes=p.slices) if split else Tile(threads=384, stages=3)
+
+
+def _workspace(p: Product, kernel: Kernel) -> int:
+    if p.scheme == "split":
+        return workspace_bytes(p, kernel)
+    return (fma if p.scheme == "fma" else native).workspace_bytes(kernel)
+
+
+def _kernel(program: Program, p: Product, hosted: Hosted, element: Element, tile: Tile) -> Kernel:
     """The product with its stores and folds."""
     before = [x.kernel for x in p.computed if x is not None]
     served = [s for s in program.steps if isinstance(s, Kernel) and s.name in hosted.rest]
     whole = [s.name for s in served if hosted.rest[s.name] is None]
     phases = hosted.phases(element)
     own = p.call.name.removesuffix("_call") + "_kernel"
-    tile = Tile(threads=384, stages=3)
-    if p.scheme == "split":
-        tile = Tile(threads=384, stages=4, lanes=p.slices)
     return Kernel(
         whole[0] if whole and p.out not in hosted.written else own,
         "contraction",

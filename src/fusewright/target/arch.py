@@ -59,6 +59,63 @@ class NativeProducts:
     tf32_flops: float
 
 
+@dataclass(frozen=True, slots=True)
+class FmaRates:
+    """One tile of a product by multiply-adds: a thread has `items` rows and `lanes` columns.
+
+    Seconds: of 8 along k of a tile on a `busy` multiprocessor and on one that has it `alone`, of
+    its `epilogue`.
+    """
+
+    items: int
+    lanes: int
+    busy: float
+    alone: float
+    epilogue: float
+
+
+@dataclass(frozen=True, slots=True)
+class FmaProducts:
+    """Measured facts of float32 products by multiply-adds and of the library's, for the gate.
+
+    Seconds of a `launch` of the product, of the library's (`library_launch`), of a kernel behind it
+    (`pass_launch`). The library's takes its arithmetic at `library_flops` and its bytes at
+    `memory_rate`.
+    """
+
+    units: int
+    tiles: tuple[FmaRates, ...]
+    launch: float
+    library_flops: float
+    library_launch: float
+    memory_rate: float
+    pass_launch: float
+
+
+# Fitted on an H100 to benchmarks/results/gemm_portable_h100.json.
+H100_FMA = FmaProducts(
+    132,
+    (FmaRates(16, 8, 0.85e-6, 1.0e-6, 2.0e-6), FmaRates(8, 4, 0.26e-6, 0.47e-6, 0.5e-6)),
+    6e-6,
+    50e12,
+    6e-6,
+    3e12,
+    3e-6,
+)
+# From the H100's by the ratios of the datasheets: multiply-adds per multiprocessor, memory.
+A100_FMA = FmaProducts(
+    108,
+    (FmaRates(16, 8, 1.65e-6, 1.8e-6, 3.0e-6), FmaRates(8, 4, 0.45e-6, 0.6e-6, 0.8e-6)),
+    6e-6,
+    17.5e12,
+    6e-6,
+    1.8e12,
+    3e-6,
+)
+# A tile that 64 KB of shared memory per multiprocessor hold.
+ANY_FMA = FmaProducts(
+    80, (FmaRates(8, 4, 0.62e-6, 0.8e-6, 1.0e-6),), 6e-6, 10e12, 6e-6, 0.5e12, 4e-6
+)
 # Fitted on an H100 to benchmarks/results/gemm_half_h100.json.
 H100_NATIVE = NativeProducts(
     66, 13e-6, 0.72e-6, 15e-6, 10e-6, 2.5e12, 780e12, 2.5e12, 6e-6, 3e12, 3e-6, 350e12
@@ -80,7 +137,7 @@ class Arch:
     kernel; `in_flight` bytes per unit that hide memory latency; `cluster` blocks that can share
     a row in `shared` bytes of memory per unit (1: not done); `product_rate` FLOP/s of float32
     products on tensor cores, three 16-bit products each (0: none is emitted), `products` when they
-    pay. Rates for sm_90a are
+    pay, `fma` when those by multiply-adds do. Rates for sm_90a are
     measured (benchmarks/results); those of the generic entries are the datasheet's, times 0.9.
     """
 
@@ -101,6 +158,7 @@ class Arch:
     product_rate: float = 0.0
     products: Products | None = None
     native: NativeProducts | None = None
+    fma: FmaProducts | None = None
 
 
 ARCHS = (
@@ -123,6 +181,7 @@ ARCHS = (
         product_rate=262e12,
         products=H100_PRODUCTS,
         native=H100_NATIVE,
+        fma=H100_FMA,
     ),
     Arch(
         "cuda:sm_80",
@@ -137,6 +196,7 @@ ARCHS = (
         3e-6,
         16384,
         gencode="arch=compute_80,code=sm_80",
+        fma=A100_FMA,
     ),
     # Any CUDA device: PTX of the oldest architecture that CUDA 12 and 13 both accept.
     Arch(
@@ -152,6 +212,7 @@ ARCHS = (
         4e-6,
         16384,
         gencode="arch=compute_75,code=compute_75",
+        fma=ANY_FMA,
     ),
 )
 

@@ -1,10 +1,11 @@
 // What follows a matrix product whose tiles were folded along one axis: the fold of their partial
 // results, in a fixed order.
 #pragma once
-#include <cuda_runtime.h>
 #include <stdint.h>
 
 namespace tiles {
+
+constexpr int kFoldWidth = 8;  // results that a block of the fold makes
 
 // `a` has the members `partial` ([batch][slab][word][index]), `partial_slabs`, `partial_extent`.
 // Merges the slabs of the partial buffer in a fixed tree and hands the result to the hole
@@ -12,10 +13,11 @@ namespace tiles {
 template <class Epilogue, class Args>
 __global__ void __launch_bounds__(1024) fold_kernel(const Args a, const Epilogue hole) {
     constexpr int kWords = Epilogue::kPartialWords == 0 ? 1 : Epilogue::kPartialWords;
-    constexpr int kLanes = 128, kWidth = 8;
+    constexpr int kLanes = 128, kWidth = kFoldWidth;
     __shared__ float shared[kLanes][kWidth][kWords];
     const int x = threadIdx.x % kWidth, y = threadIdx.x / kWidth;
-    const int index = blockIdx.x * kWidth + x, batch = blockIdx.y;
+    const int strips = (a.partial_extent + kWidth - 1) / kWidth;
+    const int batch = blockIdx.x / strips, index = blockIdx.x % strips * kWidth + x;
     const float* source = a.partial + int64_t(batch) * a.partial_slabs * kWords * a.partial_extent;
     float p[kWords];
     Epilogue::partial_identity(p);
@@ -36,6 +38,16 @@ __global__ void __launch_bounds__(1024) fold_kernel(const Args a, const Epilogue
         if (y < half) Epilogue::partial_merge(shared[y][x], shared[y + half][x]);
     }
     if (y == 0 && index < a.partial_extent) hole.finish(batch, index, shared[0][x]);
+}
+
+// Enqueues the fold of a hole that has one.
+template <class Epilogue, class Args>
+inline cudaError_t launch_fold(const Args& a, const Epilogue& hole, int batches, cudaStream_t queue) {
+    if constexpr (Epilogue::kPartialWords > 0) {
+        const unsigned blocks = unsigned((a.partial_extent + kFoldWidth - 1) / kFoldWidth) * batches;
+        fold_kernel<<<blocks, 1024, 0, queue>>>(a, hole);
+    }
+    return cudaGetLastError();
 }
 
 }  // namespace tiles

@@ -190,12 +190,7 @@ inline cudaError_t run_major(const Problem& p, const Epilogue& hole, void* works
     if (status == cudaSuccess) status = launch_prepare<3>(prepare, hole, queue);
     if (status == cudaSuccess)
         status = launch_product<Safe, kMajorK>(encode, p, q, stream, args, planes, hole, grid, queue);
-    if constexpr (Epilogue::kPartialWords > 0) {
-        if (status != cudaSuccess) return status;
-        tiles::fold_kernel<<<dim3((q.partial_extent + 7) / 8, p.batches), 1024, 0, queue>>>(args, hole);
-        status = cudaGetLastError();
-    }
-    return status;
+    return status == cudaSuccess ? tiles::launch_fold(args, hole, p.batches, queue) : status;
 }
 
 template <class Epilogue>

@@ -184,12 +184,7 @@ inline cudaError_t launch_product(const Problem& p, const Plan& q, float* partia
     const int grid = int(min(tiles, int64_t(units / Tile::kCluster))) * Tile::kCluster;
     kernel<<<grid, kThreads, Tile::kBytes, queue>>>(a_map, b_map, args, hole);
     if ((status = cudaGetLastError()) != cudaSuccess) return status;
-    if constexpr (Epilogue::kPartialWords > 0) {
-        const dim3 blocks((q.partial_extent + 7) / 8, p.batches);
-        tiles::fold_kernel<<<blocks, 1024, 0, queue>>>(args, hole);
-        status = cudaGetLastError();
-    }
-    return status;
+    return tiles::launch_fold(args, hole, p.batches, queue);
 }
 
 // Bytes of device memory that `run` needs; 256-byte aligned.
