@@ -169,7 +169,8 @@ LIBRARY = '''
 def _library():
     """The kernels, compiled on first use; the compiled file is kept under a name of its content."""
     name = "@NAME@"
-    folder = os.path.join(cpp_extension.get_default_build_root(), name)
+    root = os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root()
+    folder = os.path.join(root, name)
     os.makedirs(folder, exist_ok=True)
     options = {}
     if "no_implicit_headers" in inspect.signature(cpp_extension.load_inline).parameters:
