@@ -124,7 +124,7 @@ class _Columns:
             self.out,
             [plain_loop(env, self.out, phase.reverse)] * len(phase.cols),
             begin=lambda: declare_lanes(accs, self.block, self.out),
-            body=lambda: self._lane_loop(phase, accs, scans, here),
+            body=lambda _: self._lane_loop(phase, accs, scans, here),
             flush=lambda: self._flush(accs) if blocks.step else None,
         )
         return env.with_refs({a.fold.name: self._result(a, bool(blocks.step)) for a in accs})

@@ -61,6 +61,11 @@ class Accumulator:
         return self.kind if self.flagged else plain.get(self.kind, f"fw_{self.kind}")
 
     @property
+    def counts(self) -> bool:
+        """Whether a value that is folded twice gives another result."""
+        return self.kind in ("sum", "prod")
+
+    @property
     def is_arg(self) -> bool:
         return self.fold.position is not None
 
@@ -171,11 +176,17 @@ def declare_scalar(acc: Accumulator, out: Writer) -> None:
 
 
 def fold_values(
-    accs: Sequence[Accumulator], values: Sequence[Text], place: str, env: Env, out: Writer
+    accs: Sequence[Accumulator],
+    values: Sequence[Text],
+    place: str,
+    env: Env,
+    out: Writer,
+    counted: str = "",
 ) -> None:
     """Adds the values of the folds' bodies at one point to the accumulators.
 
-    `place` is "[lane]" for arrays of lanes, "" for the one variable of a row.
+    `place` is "[lane]" for arrays of lanes, "" for the one variable of a row. Where the condition
+    `counted` does not hold, another point of the loop has folded the value already.
     """
     for acc, value in zip(accs, values, strict=True):
         value = convert(value, acc.fold.body.dtype, acc.dtype, "cpu")
@@ -183,7 +194,10 @@ def fold_values(
         if acc.flagged:
             _fold_flagged(acc, value, out)
         elif acc.fold.position is None:
-            out.line(combine(acc.kind, target, value.at(TERNARY)))
+            text = value.at(TERNARY)
+            if counted and acc.counts:
+                text = f"{counted} ? {text} : {acc.identity}"
+            out.line(combine(acc.kind, target, text))
         else:
             at = env.index.text(acc.fold.position).code
             _take_best(acc, value.code, at, target, f"{acc.lanes}_at{place}", out)
@@ -191,17 +205,20 @@ def fold_values(
 
 def _take_best(acc: Accumulator, x: str, x_at: str, best: str, best_at: str, out: Writer) -> None:
     """Replaces (best, best_at) by (x, x_at) where that goes first."""
+    out.line(f"fw_arg<{_kinds(acc)}>({x}, {x_at}, {best}, {best_at});")
+
+
+def _kinds(acc: Accumulator) -> str:
     up = "true" if acc.fold.kind == "argmax" else "false"
-    kinds = f"{up}, {c_type(acc.dtype, 'cpu')}, {acc.at_type}"
-    out.line(f"fw_arg<{kinds}>({x}, {x_at}, {best}, {best_at});")
+    return f"{up}, {c_type(acc.dtype, 'cpu')}, {acc.at_type}"
 
 
-def flush_to_scalar(acc: Accumulator, lanes: int, out: Writer) -> None:
+def flush_to_scalar(acc: Accumulator, out: Writer) -> None:
     """Combines the lanes pairwise and adds the result to the row's total."""
     if acc.is_arg:
-        with out.block(f"for (int lane = 0; lane < {lanes}; lane++)"):
-            x, x_at = f"{acc.lanes}[lane]", f"{acc.lanes}_at[lane]"
-            _take_best(acc, x, x_at, acc.total, f"{acc.total}_at", out)
+        out.line(f"fw_lanes_arg<{_kinds(acc)}>({acc.lanes}, {acc.lanes}_at);")
+        x, x_at = f"{acc.lanes}[0]", f"{acc.lanes}_at[0]"
+        _take_best(acc, x, x_at, acc.total, f"{acc.total}_at", out)
         return
     out.line(combine(acc.kind, acc.total, combined_lanes(acc)))
 

@@ -57,11 +57,13 @@ def flat_column(cols: Sequence[Var]) -> Index:
 class Blocking:
     """Where lanes are flushed: the loop over column `level` runs in blocks of `step` columns.
 
-    `step == 0` means no blocks: lanes live for the whole phase.
+    `step == 0` means no blocks: lanes live for the whole phase. Columns from `end` on (0: none) are
+    a block of their own.
     """
 
     level: int = 0
     step: int = 0
+    end: int = 0
 
 
 def blocking(phase: Phase, accs: Sequence[Accumulator], lanes: int) -> Blocking:
@@ -84,19 +86,22 @@ class Range:
     last: str
 
 
-LoopHead = Callable[[Var, Range, Emit], None]
+# Writes the statements of one point; the text is the condition under which the point counts, ""
+# where it always does.
+Point = Callable[[str], None]
+LoopHead = Callable[[Var, Range, Point], None]
 
 
 def plain_loop(env: Env, out: Writer, reverse: bool = False) -> LoopHead:
     """A loop over one column variable, on demand from the last column to the first."""
 
-    def write(v: Var, over: Range, body: Emit) -> None:
+    def write(v: Var, over: Range, body: Point) -> None:
         name, kind = env.variables[v], loop_type(v, "int64_t")
         step = env.names.fresh(f"{name}_back") if reverse else name
         head = f"for ({kind} {step} = {over.first}; {step} < {over.last}; {step}++)"
         from_end = f"const {kind} {name} = {v.extent - 1} - {step};"
         with out.block(head), out.declared(name, from_end) if reverse else nullcontext():
-            body()
+            body("")
 
     return write
 
@@ -108,27 +113,33 @@ def column_loops(
     out: Writer,
     loops: Sequence[LoopHead],
     begin: Emit,
-    body: Emit,
+    body: Point,
     flush: Emit,
 ) -> None:
     """Loops over all columns around `body`, one LoopHead each, with begin/flush around blocks."""
 
-    def inside(k: int) -> None:
+    def inside(k: int, counted: str = "") -> None:
         if k == len(cols):
-            body()
+            body(counted)
             return
         v = cols[k]
         if not blocks.step or k != blocks.level:
-            loops[k](v, Range("0", str(v.extent)), lambda: inside(k + 1))
+            loops[k](v, Range("0", str(v.extent)), lambda counted: inside(k + 1, counted))
             return
         name, kind = env.variables[v], loop_type(v, "int64_t")
         first, last = env.names.fresh(f"{name}_begin"), env.names.fresh(f"{name}_end")
-        step = blocks.step
-        with out.block(f"for ({kind} {first} = 0; {first} < {v.extent}; {first} += {step})"):
-            out.line(f"const {kind} {last} = fw_minimum<{kind}>({first} + {step}, {v.extent});")
+        step, end = blocks.step, blocks.end or v.extent
+
+        def block(over: Range) -> None:
             begin()
-            loops[k](v, Range(first, last), lambda: inside(k + 1))
+            loops[k](v, over, lambda counted: inside(k + 1, counted))
             flush()
+
+        with out.block(f"for ({kind} {first} = 0; {first} < {end}; {first} += {step})"):
+            out.line(f"const {kind} {last} = fw_minimum<{kind}>({first} + {step}, {end});")
+            block(Range(first, last))
+        if end < v.extent:
+            block(Range(str(end), str(v.extent)))
 
     if blocks.step:
         inside(0)
@@ -151,8 +162,10 @@ def write_point(
     env: Env,
     out: Writer,
     carries: Sequence[Carry] = (),
+    counted: str = "",
 ) -> None:
-    """One point of the columns: keeps, scans, folds (see `fold_values` on `place`), stores."""
+    """One point of the columns: keeps, scans, folds (see `fold_values` on `place` and `counted`),
+    stores."""
     local = env
     for keep in phase.keeps:
         value = name_value(f"{keep.name}_here", keep.body, local, out)
@@ -161,7 +174,7 @@ def write_point(
     local = write_scans(carries, place, local, out)
     folds = len(phase.folds)
     values = evaluate([x.body for x in (*phase.folds, *phase.stores)], local, out)
-    fold_values(accs, values[:folds], place, local, out)
+    fold_values(accs, values[:folds], place, local, out, counted)
     assign_stores(phase.stores, values[folds:], local, out)
 
 

@@ -29,6 +29,7 @@ from .cpu_nests import (
     Emit,
     Kept,
     LoopHead,
+    Point,
     Range,
     blocking,
     column_loops,
@@ -48,7 +49,8 @@ ROW_LANES = 32
 # Lanes that a loop is counted to have when the compiler folds it. It may find no vectors for the
 # body: 512 float32 additions one after the other keep the error of a mean near 3e-7.
 FOLDED_LANES = 8
-# Rows of whole vectors need no scalar rest, for which flags of NaN would cost more than they save.
+# Columns that compilers take at once. A row that is not made of whole vectors ends in one that
+# overlaps the one before it: a rest of single columns takes longer than the whole of a short row.
 VECTOR = 16
 
 
@@ -109,7 +111,7 @@ class _Rows:
         accs = accumulators(phase, env)
         if not phase.scans and not any(a.is_arg for a in accs):
             return self._folded_loop(phase, accs, env)
-        lanes = 1 if phase.scans else ROW_LANES
+        lanes = 1 if phase.scans else _lanes(phase.cols[-1].extent)
         blocks = blocking(phase, accs, lanes)
         totals = [a for a in accs if blocks.step or a.is_arg]
         for acc in totals:
@@ -127,8 +129,10 @@ class _Rows:
             self.out,
             loops,
             begin=lambda: declare_lanes(accs, lanes, self.out),
-            body=lambda: write_point(phase, accs, place, here, self.out, scans),
-            flush=lambda: self._flush(totals, lanes),
+            body=lambda counted: write_point(
+                phase, accs, place, here, self.out, scans, counted
+            ),
+            flush=lambda: self._flush(totals),
         )
         return env.with_refs({a.fold.name: self._finish(a, a in totals) for a in accs})
 
@@ -138,9 +142,11 @@ class _Rows:
         for acc in accs if blocks.step else ():
             declare_scalar(acc, self.out)
         here = row_values(phase, self.kept, env.with_refs(self._keep_refs(env)), self.out)
-        whole = phase.cols[-1].extent % VECTOR == 0
+        main = self._whole_vectors(phase.cols[-1])
+        if blocks.level == len(phase.cols) - 1:
+            blocks = replace(blocks, end=main)
         accs = [
-            replace(a, blocked=bool(blocks.step), flagged=whole and a.is_float_extremum)
+            replace(a, blocked=bool(blocks.step), flagged=main > 0 and a.is_float_extremum)
             for a in accs
         ]
         loops: list[LoopHead] = [plain_loop(env, self.out)] * (len(phase.cols) - 1)
@@ -149,9 +155,9 @@ class _Rows:
             blocks,
             env,
             self.out,
-            [*loops, self._simd_loop(env, reduction_clauses(accs))],
+            [*loops, self._simd_loop(env, accs, main)],
             begin=lambda: self._begin_partials(accs),
-            body=lambda: write_point(phase, accs, "", here, self.out),
+            body=lambda counted: write_point(phase, accs, "", here, self.out, (), counted),
             flush=lambda: self._flush_partials(accs, bool(blocks.step)),
         )
         refs = {a.fold.name: self._finish_partial(a) for a in accs}
@@ -176,9 +182,9 @@ class _Rows:
             if blocked:
                 flush_partial(acc, self.out)
 
-    def _flush(self, accs: Sequence[Accumulator], lanes: int) -> None:
+    def _flush(self, accs: Sequence[Accumulator]) -> None:
         for acc in accs:
-            flush_to_scalar(acc, lanes, self.out)
+            flush_to_scalar(acc, self.out)
 
     def _finish(self, acc: Accumulator, has_total: bool) -> Text:
         """Names the result of a fold in its own type."""
@@ -197,32 +203,62 @@ class _Rows:
             for name, k in self.kept.items()
         }
 
-    def _simd_loop(self, env: Env, clauses: str) -> LoopHead:
-        inner = plain_loop(env, self.out)
+    def _whole_vectors(self, v: Var) -> int:
+        """The columns in front that are whole vectors; 0 where an overlapping one cannot follow:
+        it computes values twice, which must not change what they are computed from."""
+        in_place = not set(self.kernel.reads).isdisjoint(self.kernel.writes)
+        return 0 if in_place and v.extent % VECTOR else v.extent // VECTOR * VECTOR
 
-        def write(v: Var, over: Range, body: Emit) -> None:
+    def _simd_loop(self, env: Env, accs: Sequence[Accumulator], main: int) -> LoopHead:
+        """A loop over whole vectors, and one over the last, of which some columns are counted."""
+        inner, clauses = plain_loop(env, self.out), reduction_clauses(accs)
+
+        def loop(v: Var, over: Range, body: Emit) -> None:
             self.out.line(f"{simd_pragma(self.kernel)}{clauses}")
-            inner(v, over, body)
+            inner(v, over, lambda _: body())
+
+        def write(v: Var, over: Range, body: Point) -> None:
+            if not 0 < main < v.extent or over.last != str(v.extent):
+                loop(v, over, lambda: body(""))
+                return
+            if over.first != str(main):
+                loop(v, Range(over.first, str(main)), lambda: body(""))
+            # For a single column compilers find better code than for its vector.
+            single = main + 1 == v.extent and any(a.counts for a in accs)
+            first = main if single else v.extent - VECTOR
+            counted = "" if single else f"{env.variables[v]} >= {main}"
+            loop(v, Range(str(first), over.last), lambda: body(counted))
 
         return write
 
     def _lane_loop(self, lanes: int, env: Env) -> LoopHead:
-        """`for (base += lanes) for (lane < lanes)` over the innermost columns."""
+        """`for (base += lanes) for (lane < lanes)` over the innermost columns; the last lanes
+        overlap those before them."""
         out = self.out
 
-        def write(v: Var, over: Range, body: Emit) -> None:
+        def write(v: Var, over: Range, body: Point) -> None:
             name, kind = env.variables[v], loop_type(v, "int64_t")
+            whole = self._whole_vectors(v) >= lanes
             base = env.names.fresh(f"{name}_base")
             head = f"for ({kind} {base} = {over.first}; {base} < {over.last}; {base} += {lanes})"
             with out.block(head):
-                width = str(lanes)
-                if v.extent % lanes:
+                width, start, counted = str(lanes), base, ""
+                if v.extent % lanes and whole:
+                    start, counted = env.names.fresh(f"{name}_first"), f"{name} >= {base}"
+                    last = f"{over.last} - {lanes}"
+                    out.line(f"const {kind} {start} = fw_minimum<{kind}>({base}, {last});")
+                elif v.extent % lanes:
                     width = "width"
                     left = f"{over.last} - {base}"
                     out.line(f"const int width = fw_minimum<{kind}>({lanes}, {left});")
                 out.line(simd_pragma(self.kernel))
                 lane = out.block(f"for (int lane = 0; lane < {width}; lane++)")
-                with lane, out.declared(name, f"const {kind} {name} = {base} + lane;"):
-                    body()
+                with lane, out.declared(name, f"const {kind} {name} = {start} + lane;"):
+                    body(counted)
 
         return write
+
+
+def _lanes(extent: int) -> int:
+    """Lanes for `extent` columns: fewer where combining them would take longer than the row."""
+    return ROW_LANES if extent >= 8 * ROW_LANES else VECTOR

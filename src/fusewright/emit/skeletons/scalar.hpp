@@ -208,9 +208,9 @@ template <class T> FW_INLINE T fw_pow_int(T a, T b) {
 // first, then the extreme value, then the lower position.
 template <bool up, class T, class I> FW_INLINE void fw_arg(T x, I i, T& best, I& at) {
     const bool nan_x = x != x, nan_best = best != best;
-    const bool beyond = up ? x > best : x < best;
-    const bool level = nan_x ? nan_best : x == best;
-    const bool better = (nan_x && !nan_best) || (beyond && !nan_best) || (level && i < at);
+    const bool beyond = nan_x | (up ? x > best : x < best);
+    const bool level = (nan_x & nan_best) | (x == best);
+    const bool better = (beyond & !nan_best) | (level & (i < at));  // no branches: vectors have none
     best = better ? x : best;
     at = better ? i : at;
 }
@@ -232,6 +232,14 @@ FW_INLINE double fw_logaddexp(double a, double b) {
     const double low = a < b || a != a ? a : b, high = a < b || b != b ? b : a;
     const bool plain = low != high || std::isfinite(low);
     return plain ? high + std::log1p(std::exp(low - high)) : high;
+}
+//@end
+
+//@function lanes_arg needs arg
+// The first of the best of all lanes, pairwise, in lane 0.
+template <bool up, class T, class I, int N> FW_INLINE void fw_lanes_arg(T (&best)[N], I (&at)[N]) {
+    for (int half = N / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) fw_arg<up, T, I>(best[i + half], at[i + half], best[i], at[i]);
 }
 //@end
 
