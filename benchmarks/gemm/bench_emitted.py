@@ -26,7 +26,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-FLUSH_BYTES = 256 << 20
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from bench_gemm import interleaved
+
 ROUNDS, WARM_UPS = 11, 2
 # Rows of the first input that float64 computes too: bounds its time and memory.
 EXACT_POINTS = 1 << 28
@@ -154,23 +156,6 @@ def errors(
     }
 
 
-def timed(subjects: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
-    """Milliseconds of interleaved calls."""
-    flush = torch.empty(FLUSH_BYTES // 4, device="cuda")
-    times: dict[str, list[float]] = {s: [] for s in subjects}
-    for i in range(ROUNDS + WARM_UPS):
-        for subject, call in subjects.items():
-            flush.zero_()
-            start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            call()
-            stop.record()
-            torch.cuda.synchronize()
-            if i >= WARM_UPS:
-                times[subject].append(start.elapsed_time(stop))
-    return times
-
-
 @torch.no_grad()
 def time_problem(folder: Path, name: str) -> dict[str, object]:
     """Times, errors and repeatability of one problem."""
@@ -186,7 +171,7 @@ def time_problem(folder: Path, name: str) -> dict[str, object]:
     same = all(torch.equal(a, b) for a, b in zip(outs["emitted"], again, strict=True))
     found = errors(model, inputs, outs, p)
     del outs, again
-    times = timed(subjects)
+    times = interleaved(subjects, ROUNDS, WARM_UPS)
     ms = {s: median(t) for s, t in times.items()}
     accepted = found["emitted"] <= max(1.25 * found["eager"], 5e-7)
     result = {

@@ -24,6 +24,7 @@ HERE = Path(__file__).resolve().parent
 SKELETONS = HERE.parents[1] / "src" / "fusewright" / "emit" / "skeletons"
 PLAIN, SIGMOID_RESIDUAL, BIAS_GELU, SIGMOID_SUM, LOGSUMEXP = range(5)
 FLUSH_BYTES = 256 << 20
+WARM_UPS = 3
 RAGGED = ((1, 1, 1), (1, 300, 500), (3, 5, 7), (129, 257, 65), (255, 127, 1001), (640, 130, 72))
 Tensor = torch.Tensor
 
@@ -371,6 +372,25 @@ GATE = (
 PROBLEMS |= {f"gate_{m}x{k}x{n}": Problem(m, n, k, PLAIN, True, _mm) for m, k, n in GATE}
 
 
+def interleaved(
+    subjects: dict[str, Callable[[], object]], rounds: int, warm_ups: int = WARM_UPS
+) -> dict[str, list[float]]:
+    """Milliseconds of each subject's calls, in turn, with an L2 flush before each."""
+    flush = torch.empty(FLUSH_BYTES // 4, device="cuda")
+    times: dict[str, list[float]] = {s: [] for s in subjects}
+    for i in range(rounds + warm_ups):
+        for subject, call in subjects.items():
+            flush.zero_()
+            start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            call()
+            stop.record()
+            torch.cuda.synchronize()
+            if i >= warm_ups:
+                times[subject].append(start.elapsed_time(stop))
+    return times
+
+
 def time_problem(library: ctypes.CDLL, name: str, rounds: int) -> dict[str, object]:
     """Median times of interleaved rounds with an L2 flush before each call, and the errors."""
     p = PROBLEMS[name]
@@ -381,19 +401,8 @@ def time_problem(library: ctypes.CDLL, name: str, rounds: int) -> dict[str, obje
     bias = (torch.rand(p.n, device="cuda") * 2 - 1) / p.k**0.5
     product = Product(library, x, w, bias, p.hole, p.swapped)
     safe = Product(library, x, w, bias, p.hole, p.swapped, safe_only=True)
-    flush = torch.empty(FLUSH_BYTES // 4, device="cuda")
     subjects = {"eager": lambda: p.eager(x, w, bias), "fast": product.run, "six": safe.run}
-    times: dict[str, list[float]] = {s: [] for s in subjects}
-    for i in range(rounds + 3):
-        for subject, call in subjects.items():
-            flush.zero_()
-            start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            call()
-            stop.record()
-            torch.cuda.synchronize()
-            if i >= 3:
-                times[subject].append(start.elapsed_time(stop))
+    times = interleaved(subjects, rounds)
     redone = product.redone()
     exact, eager_error, ours_error, six_error = _errors(p, x, w, bias, product, safe)
     ms = {s: median(t) for s, t in times.items()}

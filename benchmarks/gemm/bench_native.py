@@ -23,7 +23,7 @@ import torch
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from bench_gemm import FLUSH_BYTES, RAGGED, SKELETONS, error, machine, product64  # noqa: E402
+from bench_gemm import RAGGED, SKELETONS, error, interleaved, machine, product64  # noqa: E402
 
 Tensor = torch.Tensor
 PLAIN, BIAS_GELU, SIGMOID_SUM, COLUMN_MAX = range(4)
@@ -320,7 +320,7 @@ def time_problem(libraries: dict[Unit, ctypes.CDLL], name: str, rounds: int) -> 
         "eager": lambda: reference(p.hole, x @ wt, bias),
         **{u: q.run for u, q in products.items()},
     }
-    ms = interleaved(subjects, rounds)
+    ms = {s: median(t) for s, t in interleaved(subjects, rounds).items()}
     exact = reference(p.hole, product64(*_few(x, w, p)), bias.double())
     eager = error(reference(p.hole, torch.matmul(*_few(x, wt, p)), bias), exact)
     flops = 2.0 * p.m * p.n * p.k * max(p.batches, 1)
@@ -351,22 +351,6 @@ def _few(x: Tensor, w: Tensor, p: Problem) -> tuple[Tensor, Tensor]:
 def _first(out: Tensor, p: Problem) -> Tensor:
     out = out[0] if p.batches else out
     return out if p.hole == COLUMN_MAX else out[:1024]
-
-
-def interleaved(subjects: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    flush = torch.empty(FLUSH_BYTES // 4, device="cuda")
-    times: dict[str, list[float]] = {s: [] for s in subjects}
-    for i in range(rounds + 3):
-        for subject, call in subjects.items():
-            flush.zero_()
-            start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            call()
-            stop.record()
-            torch.cuda.synchronize()
-            if i >= 3:
-                times[subject].append(start.elapsed_time(stop))
-    return {s: median(t) for s, t in times.items()}
 
 
 def main() -> int:

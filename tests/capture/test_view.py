@@ -165,3 +165,8 @@ def test_empty_views() -> None:
         ]
 
     check_function(ops, torch.randn(0, 6), torch.tensor(2.0))
+
+
+def test_more_tensors_than_a_kernel_is_handed_are_joined_by_the_library() -> None:
+    check_function(lambda x: torch.stack([x * k for k in range(300)], 1), torch.randn(4), externs=1)
+    check_function(lambda x: torch.stack([x * k for k in range(200)], 1), torch.randn(4))

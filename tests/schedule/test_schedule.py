@@ -85,6 +85,9 @@ ONE_KERNEL = {
         g.reduce("sum", g.binary("mul", x, g.expand(tensor("v", 100), x.shape)), (1,))
     ],
     "concatenation": [g.concat((x, g.unary("neg", y)), 0)],
+    "concatenation of very many": [
+        g.concat([tensor(f"part{k}", 1 + k % 2, 3) for k in range(240)], 0)
+    ],
     "transposed copy": [g.permute(g.unary("exp", x), (1, 0))],
     "scan with what is before and after it": [
         g.binary("sub", g.scan("sum", g.binary("mul", x, y), 1), x)

@@ -15,6 +15,8 @@ from fusewright.ir.index import Conds, Index
 from .operands import NotLowered, as_node, axis_of, broadcast_shapes, convert, promote_types
 
 Many = tuple[Node | None, ...]
+# CUDA passes a kernel 4 KB of arguments, 512 addresses: two such lists may meet in one kernel.
+MOST_PARTS = 240
 
 
 def replace_axis(x: Node, axis: int, extent: int, position: Callable[[Index], Index]) -> Node:
@@ -272,6 +274,8 @@ def repeat_interleave(
 
 def cat(xs: Sequence[Node], dim: int = 0) -> Node:
     """Join along `dim` in the promoted dtype; empty 1-D tensors are skipped, as torch does."""
+    if len(xs) > MOST_PARTS:
+        raise NotLowered(f"joining {len(xs)} tensors, more than a kernel should be handed")
     dtype = xs[0].dtype
     for x in xs[1:]:
         dtype = promote_types(dtype, x.dtype)

@@ -222,13 +222,15 @@ def _ties(module: nn.Module) -> Iterator[Condition]:
 
 
 def _module_facts(module: nn.Module) -> Iterator[ModuleFact]:
+    classes = dict.fromkeys(type(part) for part in module.modules())
+    looks = {cls: looks_at_training(cls) for cls in classes}
     for path, part in module.named_modules():
         found = [
             (name, text)
             for name, value in vars(part).items()
             if name not in _OWN and (text := literal(value)) is not None and text != 'float("nan")'
         ]
-        if looks_at_training(type(part)):
+        if looks[type(part)]:
             found.append(("training", repr(part.training)))
         yield ModuleFact(path, type(part).__name__, tuple(found))
 

@@ -59,4 +59,4 @@ def _may_use_tensor_cores(call: LibraryCall, arch: Arch, program: Program) -> bo
     if arch.kind != "cuda":
         return False
     narrow = any(program.buffer(name).dtype.bits <= 16 for name in call.outs if name)
-    return narrow or "conv" in call.function
+    return narrow or call.is_convolution

@@ -180,13 +180,13 @@ def _seen_as(plan: ForwardPlan, call: LibraryCall) -> str:
     """The method calls that show a contraction's row-major result with its node's axes."""
     buffer = plan.program.buffer(call.outs[0])
     dense = "" if call.function in ROW_MAJOR_RESULTS else ".contiguous()"
-    if "conv" in call.function and buffer.strides == ix.channels_last(buffer.shape):
+    if call.is_convolution and buffer.strides == ix.channels_last(buffer.shape):
         rank = "_3d" if len(buffer.shape) == 5 else ""
         return f".contiguous(memory_format=torch.channels_last{rank})"
     if buffer.strides != ix.row_major(buffer.shape):
         shape, strides = (tuple_text(map(str, t)) for t in (buffer.shape, buffer.strides))
         return f"{dense}.as_strided({shape}, {strides})"
-    if buffer.shape == _matrix_shape(call) or "conv" in call.function:
+    if buffer.shape == _matrix_shape(call) or call.is_convolution:
         return dense
     return f"{dense}.view({tuple_text(map(str, buffer.shape))})"
 

@@ -126,7 +126,8 @@ def recognise(c: Contract) -> Parameters | None:
 def _rebuilt(c: Contract, p: Parameters) -> Node | None:
     if p.groups < 1 or min((*p.padding, *p.output_padding), default=0) < 0:
         return None
-    if (c.a.shape[1] if p.transposed else c.b.shape[0]) % p.groups:
+    # Groups share out the weight's outputs, or a transposed one's inputs, evenly.
+    if c.b.shape[0] % p.groups or (p.transposed and c.b.shape[0] != c.a.shape[1]):
         return None
     if min((*p.stride, *p.dilation), default=1) < 1:
         return None
@@ -168,7 +169,7 @@ def _transposed_parameters(c: Contract) -> Parameters | None:
     if not c.b.shape[1] or c.shape[1] % c.b.shape[1]:
         return None
     for k, e in enumerate(c.a_index[2:]):
-        s, spread = _stride_and_spread(e)
+        spread, s = undivided(e)
         size, n = c.b.shape[2 + k], c.a.shape[2 + k]
         d = -_coefficient(spread, r[1 + k]) if size > 1 else 1
         p = ix.parts(spread)[0]
@@ -180,12 +181,12 @@ def _transposed_parameters(c: Contract) -> Parameters | None:
     return Parameters(tuple(stride), tuple(padding), tuple(dilation), groups, True, tuple(extra))
 
 
-def _stride_and_spread(e: Index) -> tuple[int, Index]:
-    """`e` as `spread // stride`, undoing what simplification took out of the division."""
+def undivided(e: Index) -> tuple[Index, int]:
+    """(x, s) with `e = x // s`, undoing what simplification took out of the division."""
     constant, terms = ix.parts(e)
-    divisions = [a for _, a in terms if isinstance(a, ix.Div)]
-    if len(divisions) != 1:
-        return 1, e
-    s = divisions[0].divisor
-    rest = ix.add(ix.const(constant), *(ix.mul(a, f) for f, a in terms if a != divisions[0]))
-    return s, rest * s + divisions[0].x
+    divisions = [a for c, a in terms if isinstance(a, ix.Div) and c == 1]
+    if len(divisions) != 1 or not isinstance(divisions[0], ix.Div):
+        return e, 1
+    step = divisions[0].divisor
+    rest = ix.add(ix.const(constant), *(ix.mul(a, c) for c, a in terms if a != divisions[0]))
+    return rest * step + divisions[0].x, step

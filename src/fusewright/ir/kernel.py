@@ -314,6 +314,11 @@ class LibraryCall:
     covers: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
 
+    @property
+    def is_convolution(self) -> bool:
+        """Whether the result has its node's axes; a product's is memory seen with other axes."""
+        return "conv" in self.function
+
 
 LibraryArg: TypeAlias = "Strided | Arg | tuple[LibraryArg, ...]"
 Step = Kernel | LibraryCall

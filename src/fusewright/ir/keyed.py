@@ -7,7 +7,7 @@ children once, when it is built; two objects are equal when their digests are. T
 depend on the process, so it also gives a stable order. Nothing about tensors lives here.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
@@ -16,7 +16,7 @@ def _encode(value: Any) -> bytes:
     if isinstance(value, Keyed):
         return value.key
     if isinstance(value, tuple):
-        return b"(" + b",".join(_encode(v) for v in value) + b")"
+        return b"(" + b",".join(map(_encode, value)) + b")"
     return f"{type(value).__name__}:{value!r}".encode()
 
 
@@ -27,11 +27,10 @@ class Keyed:
     key: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        digest = blake2b(type(self).__name__.encode(), digest_size=16)
-        for f in fields(self):
-            if f.init:
-                digest.update(b";" + _encode(getattr(self, f.name)))
-        object.__setattr__(self, "key", digest.digest())
+        # `__match_args__` names the fields that the constructor takes.
+        held = (_encode(getattr(self, name)) for name in self.__match_args__)
+        content = b";".join((type(self).__name__.encode(), *held))
+        object.__setattr__(self, "key", blake2b(content, digest_size=16).digest())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Keyed) and self.key == other.key

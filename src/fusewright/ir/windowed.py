@@ -12,7 +12,13 @@ from math import prod
 
 from . import graph as g
 from . import index as ix
-from .convolution import convolution, recognise, transposed_convolution, transposed_extent
+from .convolution import (
+    convolution,
+    recognise,
+    transposed_convolution,
+    transposed_extent,
+    undivided,
+)
 from .index import Index, Var
 from .matmul import roles
 
@@ -24,9 +30,11 @@ WASTE = 1.5
 
 
 def as_library_form(c: g.Contract) -> g.Node | None:
-    """`c` as a view of a (batched) matrix product or a convolution; None if it is one or no such
-    form exists."""
-    if not c.size or not all(c.reduced) or roles(c) is not None or recognise(c) is not None:
+    """`c` as a (batched) matrix product or a convolution: itself if it is one, else a view of one;
+    None if no such form exists."""
+    if roles(c) is not None or recognise(c) is not None:
+        return c
+    if not c.size or not all(c.reduced):
         return None
     swapped = replace(
         c, a=c.b, b=c.a, a_index=c.b_index, b_index=c.a_index, a_valid=c.b_valid, b_valid=c.a_valid
@@ -119,7 +127,7 @@ def _axes_of(c: g.Contract) -> list[_Axis] | None:
     """The axes of a, or None where one is read at something else than windows have."""
     out = []
     for e, n in zip(c.a_index, c.a.shape, strict=True):
-        inner, division = _undivided(e)
+        inner, division = undivided(e)
         start, terms = ix.parts(inner)
         mine = [(f, v) for f, v in terms if v in c.axes and isinstance(v, Var)]
         summed = [(f, v) for f, v in terms if v in c.reduced_axes and isinstance(v, Var)]
@@ -134,17 +142,6 @@ def _axes_of(c: g.Contract) -> list[_Axis] | None:
             return None
         out.append(x)
     return out
-
-
-def _undivided(e: Index) -> tuple[Index, int]:
-    """(x, s) with `e = x // s`, undoing what simplification took out of the division."""
-    constant, terms = ix.parts(e)
-    divisions = [a for f, a in terms if isinstance(a, ix.Div) and f == 1]
-    if len(divisions) != 1 or not isinstance(divisions[0], ix.Div):
-        return e, 1
-    s = divisions[0].divisor
-    rest = ix.add(ix.const(constant), *(ix.mul(a, f) for f, a in terms if a != divisions[0]))
-    return rest * s + divisions[0].x, s
 
 
 def _variables_fit(c: g.Contract, axes: Sequence[_Axis]) -> bool:
@@ -211,7 +208,8 @@ def _written(
     outer = [v for v in c.axes if isinstance(v, Var) and v not in [x.i for x in axes]]
     x = _operand(c, axes, windows, batch, channels)
     taps = [w.axis.r for w in windows if w.axis.r is not None]
-    w = _weight(c, channels, outer, taps, reversed_, first="channels" if transposed else "outer")
+    groups = (channels, outer) if transposed else (outer, channels)
+    w = _weight(c, groups, taps, reversed_)
     if w.size > WASTE * c.b.size:
         return None  # windows of b laid out one by one
     whole = _convolution(x, w, windows, transposed)
@@ -251,21 +249,15 @@ def _operand(
 
 def _weight(
     c: g.Contract,
-    channels: Sequence[Var],
-    outer: Sequence[Var],
+    groups: tuple[Sequence[Var], Sequence[Var]],
     taps: Sequence[Var],
     reversed_: Sequence[Var],
-    first: str,
 ) -> g.Node:
-    """b as (outer, channels, *taps), or with channels first, its reversed variables turned back."""
-    groups = (outer, channels) if first == "outer" else (channels, outer)
-    shape = (*(_extent(v) for v in groups), *(t.extent for t in taps))
-    out = ix.axes(shape)
-    at = {**_split(out[0], groups[0]), **_split(out[1], groups[1])}
-    at |= dict(zip(taps, out[2:], strict=True))
-    at |= {v: ix.const(v.extent - 1) - at[v] for v in reversed_}
-    index = (ix.substitute(e, at) for e in c.b_index)
-    return g.view(c.b, shape, index, ix.substitute_conds(c.b_valid, at))
+    """b as (*groups, *taps), its reversed variables turned back."""
+    turned: dict[Index, Index] = {v: ix.const(v.extent - 1) - v for v in reversed_}
+    index = [ix.substitute(e, turned) for e in c.b_index]
+    valid = ix.substitute_conds(c.b_valid, turned)
+    return _laid_out(c.b, index, valid, (*groups, *((t,) for t in taps)))
 
 
 def _convolution(x: g.Node, w: g.Node, windows: Sequence[_Window], transposed: bool) -> g.Node:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from ..ir import graph as g
 from ..ir import index as ix
+from ..ir.convolution import undivided
 from ..ir.dtypes import DType
 from ..ir.graph import Node, Scalar, Shape
 from ..ir.index import Conds, Index, Var
@@ -275,17 +276,6 @@ def changes(nest: Nest) -> Iterable[Nest]:
             if not nest.used_elsewhere(v, f):
                 for e in f.index:
                     yield from _changed(nest, f, e, v)
-
-
-def undivided(e: Index) -> tuple[Index, int]:
-    """(x, s) with `e = x // s`, undoing what simplification took out of the division."""
-    constant, terms = ix.parts(e)
-    divisions = [a for c, a in terms if isinstance(a, ix.Div) and c == 1]
-    if len(divisions) != 1 or not isinstance(divisions[0], ix.Div):
-        return e, 1
-    step = divisions[0].divisor
-    rest = ix.add(ix.const(constant), *(ix.mul(a, c) for c, a in terms if a != divisions[0]))
-    return rest * step + divisions[0].x, step
 
 
 def _guarded(f: Factor) -> Factor:

@@ -10,10 +10,11 @@ from math import gcd
 
 from ..ir import graph as g
 from ..ir import index as ix
+from ..ir.convolution import undivided
 from ..ir.graph import Node
 from ..ir.index import Cond, Index, Var
 from .build import through_view
-from .nest import Factor, undivided
+from .nest import Factor
 
 
 @dataclass(frozen=True, slots=True)

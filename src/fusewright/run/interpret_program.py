@@ -144,7 +144,7 @@ def _run_call(call: LibraryCall, memory: Mapping[str, _Memory], device: torch.de
         raise IRError(f"{call.name}: {len(results)} results for {len(call.outs)} buffers")
     for name, value in zip(call.outs, results, strict=True):
         if name:
-            own_shape = call.extern or "conv" in call.function
+            own_shape = call.extern or call.is_convolution
             _keep_result(memory[name], value, own_shape=own_shape)
 
 

@@ -116,7 +116,7 @@ def reads_product(x: g.Node, arch: Arch) -> bool:
 def _is_taken(c: g.Contract, arch: Arch) -> bool:
     """The gate on the graph: its extents are those of a matrix product with these operands."""
     k = prod(c.reduced)
-    if arch.products is None or c.dtype != FLOAT32 or c.a_valid or c.b_valid or not k:
+    if arch.products is None or c.dtype != FLOAT32 or not k:
         return False
     found = roles(c)
     if found is None:  # a convolution, say: the library's

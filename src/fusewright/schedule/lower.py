@@ -108,23 +108,26 @@ class Lowering:
         return b.guarded(conds, self._at(node.x, inner), fill)
 
     def _concat(self, node: g.Concat, coords: Coords) -> b.Expr:
-        ends, start = [], 0
+        at, start = coords[node.axis], 0
+        met: list[tuple[g.Node, int]] = []
         for x in node.xs:
-            ends.append((x, start, start + x.shape[node.axis]))
-            start += x.shape[node.axis]
-        at = coords[node.axis]
-        out: b.Expr | None = None
-        for x, lo, hi in reversed(ends):
-            if lo == hi or at.hi < lo or at.lo >= hi:
-                continue
-            inner = (*coords[: node.axis], at - lo, *coords[node.axis + 1 :])
-            piece = self._at(x, inner)
-            out = (
-                piece if out is None else b.guarded(ix.conjunction((ix.less(at, hi),)), piece, out)
-            )
-        if out is None:
+            end = start + x.shape[node.axis]
+            if start < end and at.hi >= start and at.lo < end:
+                met.append((x, start))
+            start = end
+        if not met:
             raise g.IRError("concat of empty tensors has no value")
-        return out
+        return self._part(node, coords, met)
+
+    def _part(self, node: g.Concat, coords: Coords, parts: list[tuple[g.Node, int]]) -> b.Expr:
+        """One of `parts` with their starts, found by halving: long lists make no deep nest."""
+        at = coords[node.axis]
+        if len(parts) == 1:
+            x, start = parts[0]
+            return self._at(x, (*coords[: node.axis], at - start, *coords[node.axis + 1 :]))
+        half = len(parts) // 2
+        low, high = (self._part(node, coords, p) for p in (parts[:half], parts[half:]))
+        return b.guarded(ix.conjunction((ix.less(at, parts[half][1]),)), low, high)
 
     def _gather(self, node: g.Gather, coords: Coords) -> b.Expr:
         mapping = dict(zip(node.axes, coords, strict=True))

@@ -81,11 +81,11 @@ def _operands(call: LibraryCall) -> set[str]:
 def _solved(store: Store, rows: tuple[Var, ...], at: Index) -> dict[Index, Index] | None:
     """The kernel's rows where it stores element `at`, if its store enumerates memory densely."""
     out: dict[Index, Index] = {}
-    steps = [(ix.coefficient(store.offset, v), v) for v in rows]
+    steps = [(ix.coefficient(store.offset, v) or 0, v) for v in rows]
     if any(not c for c, _ in steps) or ix.parts(store.offset)[0]:
         return None
     expected = 1
-    for c, v in sorted(steps, key=lambda pair: pair[0] or 0):
+    for c, v in sorted(steps, key=lambda pair: pair[0]):
         if c != expected:
             return None
         out[v] = ix.mod(ix.div(at, c), v.extent)

@@ -139,7 +139,8 @@ def _stream_tile(
     threads = min(1024, _power_of_two_at_least(inner))
     sums = sum(f.kind == "sum" for f in phases[0].folds)
     held = items * -(-inner // threads) * (len(phases[0].folds) + sums)
-    # One accumulator per item: long float sums would lose accuracy that column_reduce keeps.
+    # An item has one accumulator and one total: longer float sums lose accuracy beside
+    # column_reduce, whose lanes are more.
     short = columns // items <= 2048 or not any(f.kind == "sum" for f in phases[0].folds)
     return Tile(threads, 1, items, 1, stages) if held <= 64 and short else None
 

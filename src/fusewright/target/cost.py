@@ -10,8 +10,6 @@ from math import prod
 
 from ..ir import graph as g
 from ..ir import index as ix
-from ..ir.convolution import recognise
-from ..ir.matmul import roles
 from ..ir.scalar import OPS
 from ..ir.windowed import as_library_form
 
@@ -172,7 +170,7 @@ def node_cost(node: g.Node) -> Cost:
 def _weight(node: g.Node) -> int:
     if not isinstance(node, g.Contract):
         return POINTWISE_WEIGHT
-    if roles(node) is None and recognise(node) is None and as_library_form(node) is None:
+    if as_library_form(node) is None:
         return NEST_WEIGHT
     return HALF_CONTRACT_WEIGHT if node.a.dtype.bits <= 16 else CONTRACT_WEIGHT
 
