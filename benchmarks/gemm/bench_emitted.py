@@ -6,7 +6,8 @@
 `write` makes problems and what plain `fusewright optimize` makes of them for cuda:sm_90a; it needs
 no GPU. `time` builds the files (in parallel), then interleaves them with eager, the L2 cache
 flushed before every call; the error is relative L2 against float64 on the first rows of the input,
-and a second run must give the same bits.
+and a second run must give the same bits. `shapes` in place of names: operands that are computed on the
+way, small grids with a long sum, few rows.
 """
 
 import argparse
@@ -45,6 +46,7 @@ class Problem:
     layer: bool = True
     batches: int = 0
     at_least: float = 1.0
+    other: str = ""  # y, if it is not uniform in (-1, 1)
 
 
 PROBLEMS = {
@@ -73,11 +75,44 @@ PROBLEMS = {
 }
 
 
+CODES = "torch.randint(-127, 128, ({}, {}), dtype=torch.int8)"
+SHAPES = {
+    "relu_smaller": Problem("self.linear(F.relu(x - 0.5))", 1024, 8192, 8192),
+    "gelu_smaller": Problem("self.linear(F.gelu(x))", 1024, 8192, 8192),
+    "affine_smaller": Problem(
+        "self.linear(x * self.linear.bias + self.linear.bias)", 2048, 2048, 2048
+    ),
+    "relu_streamed": Problem("self.linear(F.relu(x - 0.5))", 16384, 2048, 2048),
+    "affine_streamed": Problem(
+        "self.linear(x * self.linear.bias + self.linear.bias)", 16384, 2048, 2048
+    ),
+    "gelu_streamed": Problem("self.linear(F.gelu(x))", 16384, 2048, 2048),
+    "codes_smaller": Problem(
+        "x @ (y.to(x.dtype) * 0.01).t()", 8192, 4096, 4096, False, other=CODES.format(4096, 4096)
+    ),
+    "depth_8192_64x64": Problem("x @ y", 64, 8192, 64, False),
+    "depth_100000_128x128": Problem("x @ y", 128, 100000, 128, False),
+    "depth_65536_256x256": Problem("x @ y", 256, 65536, 256, False),
+    "depth_16384_512x512_gelu": Problem("F.gelu(self.linear(x))", 512, 16384, 512),
+    "rows_128_4096_gelu": Problem("F.gelu(self.linear(x))", 128, 4096, 4096),
+    "rows_32_8192": Problem("self.linear(x)", 32, 8192, 8192),
+    "rows_512_4096": Problem("self.linear(x)", 512, 4096, 4096),
+    "rows_8_8192": Problem("self.linear(x)", 8, 8192, 8192),
+    "rows_4_8192x32768": Problem("self.linear(x)", 4, 8192, 32768),
+    "rows_4_8192_across": Problem("x @ y", 4, 8192, 8192, False),
+    "rows_2_8192_gelu": Problem("F.gelu(self.linear(x))", 2, 8192, 8192),
+    "vector_8192": Problem("self.linear(x)", 1, 8192, 8192),
+    "vector_8192_across": Problem("x @ y", 1, 8192, 8192, False),
+    "vectors_64x2048": Problem("torch.bmm(x, y)", 2048, 2048, 1, False, 64),
+}
+EVERY = PROBLEMS | SHAPES
+
+
 def text_of(p: Problem) -> str:
     """The problem file."""
     lead = f"{p.batches}, " if p.batches else ""
     layer = f"        self.linear = nn.Linear({p.k}, {p.n})\n" if p.layer else ""
-    other = "" if p.layer else f", torch.rand({lead}{p.k}, {p.n}) * 2 - 1"
+    other = "" if p.layer else f", {p.other or f'torch.rand({lead}{p.k}, {p.n}) * 2 - 1'}"
     return (
         "import torch\nimport torch.nn as nn\nimport torch.nn.functional as F\n\n\n"
         "class Model(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
@@ -94,7 +129,7 @@ def write(folder: Path, names: list[str]) -> None:
 
     def one(name: str) -> None:
         source = folder / f"{name}.py"
-        source.write_text(text_of(PROBLEMS[name]), encoding="utf-8")
+        source.write_text(text_of(EVERY[name]), encoding="utf-8")
         command = [sys.executable, "-m", "fusewright", "optimize", str(source), "--no-check"]
         command += ["--target", "cuda:sm_90a", "-o", str(folder / f"{name}_fused.py")]
         subprocess.run(command, check=True, capture_output=True)
@@ -159,7 +194,7 @@ def errors(
 @torch.no_grad()
 def time_problem(folder: Path, name: str) -> dict[str, object]:
     """Times, errors and repeatability of one problem."""
-    p, module = PROBLEMS[name], module_of(folder / f"{name}_fused.py")
+    p, module = EVERY[name], module_of(folder / f"{name}_fused.py")
     torch.manual_seed(0)
     with torch.device("cuda"):
         model, new = module.Model(), module.ModelNew()
@@ -197,6 +232,7 @@ def main() -> int:
     parser.add_argument("--date", default="")
     options = parser.parse_args()
     names = options.names or list(PROBLEMS)
+    names = list(SHAPES) if names == ["shapes"] else names
     if options.what == "write":
         write(options.folder, names)
         return 0
