@@ -6,7 +6,7 @@
 `write` makes problems and what plain `fusewright optimize` makes of them for cuda:sm_90a; it needs
 no GPU. `time` builds the files (in parallel), then interleaves them with eager, the L2 cache
 flushed before every call; the error is relative L2 against float64 on the first rows of the input,
-and a second run must give the same bits. `shapes` in place of names: operands that are computed on the
+and a second run must give the same bits. `shapes` in place of names: operands computed on the
 way, small grids with a long sum, few rows.
 """
 

@@ -1,5 +1,7 @@
 """The scheduler: the same values as the graph, in the number of kernels one would write by hand."""
 
+import importlib
+
 import pytest
 import torch
 
@@ -370,3 +372,22 @@ def test_convolutions_that_are_returned_or_normalised_keep_their_layout():
     assert _layouts_of_calls(graph_of(y, g.unary("tanh", y)))[0] is False
     assert _layouts_of_calls(graph_of(normalised(y, (2, 3))))[0] is False
     assert _layouts_of_calls(graph_of(g.unary("tanh", _convolved(groups=2))))[0] is False
+
+
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("rows", [2, 4])
+def test_few_rows_read_a_large_matrix_once(rows, across, monkeypatch):
+    module = importlib.import_module("fusewright.schedule.prepare")
+    monkeypatch.setattr(module, "LARGE_MATRIX", 64)
+    a, b = tensor("a", rows, 40), tensor("b", *((40, 36) if across else (36, 40)), role="param")
+    product = matmul(a, b if across else g.permute(b, (1, 0)))
+    graph = graph_of(g.unary("tanh", product))
+    program = schedule(graph, Context(), arch("cuda:sm_90a"))
+    check_program(program)
+    first, *rest = [s for s in program.steps if isinstance(s, Kernel)]
+    assert sum(len(p.folds) for p in first.phases) == rows and "b" in first.reads
+    assert not any("b" in k.reads for k in rest)
+    inputs = {s.name: torch.randn(s.node.shape) for s in graph.inputs}
+    (expected,) = interpret_graph(graph, inputs).outputs
+    (got,) = interpret_program(program, inputs).outputs
+    torch.testing.assert_close(got, expected)

@@ -195,8 +195,8 @@ class Reduction:
         here = self._fetch_fixed(phase, split, env, here)
         fetches = plan_fetches(phase.bodies, split.axis, here)
         items = 1 if unroll else self._items(phase, split, fetches)
-        many = items * _fold_cost(phase, split) > ACCUMULATOR_REGISTERS
-        accs = registers(phase, 1 if many else items, split.axis.width, env)
+        shared = items > 1 and self._shares(phase, split)
+        accs = registers(phase, 1 if shared else items, split.axis.width, env)
         for acc in accs:
             declare(acc, self.out)
         if unroll:
@@ -216,8 +216,13 @@ class Reduction:
         one = Split(split.axis, split.step, split.step, split.scale)
         cost = _fetch_cost(fetches, one)
         free = free_registers(self.grid.threads)
-        free -= min(_fold_cost(phase, split) * self.grid.items, ACCUMULATOR_REGISTERS)
+        accumulators = 1 if self._shares(phase, split) else self.grid.items
+        free -= _fold_cost(phase, split) * accumulators
         return max(1, min(self.grid.items, free // max(cost, 1)))
+
+    def _shares(self, phase: Phase, split: Split) -> bool:
+        """Whether the items of a chunk share an accumulator of each fold: there are many folds."""
+        return _fold_cost(phase, split) * self.grid.items > ACCUMULATOR_REGISTERS
 
     def _fold(self, accs: Sequence[Registers], env: Env) -> Mapping[str, Text]:
         g = self.grid

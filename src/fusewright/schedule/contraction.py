@@ -76,8 +76,7 @@ def use_skeletons(program: Program, arch: Arch, options: Options) -> Program:
     why_not: list[WhyNot] = []
     for call in [s for s in program.steps if isinstance(s, LibraryCall)]:
         for product in _products(call, program, arch, options):
-            product, refused = _with_prologues(product, program, arch)
-            why_not += refused
+            product, told = _with_prologues(product, program, arch)
             hosted = _hosted(program, product, _element(product), arch)
             if (reason := refusal(product, hosted, arch)) is None:
                 if product.scheme == "split":
@@ -85,6 +84,7 @@ def use_skeletons(program: Program, arch: Arch, options: Options) -> Program:
                     product = replace(product, slices=taken.slices)
                     why_not.append(WhyNot(f"library call for {call.covers[0]}", taken.text))
                 program = _replaced(program, product, hosted, arch)
+                why_not += told
                 break
             why_not.append(WhyNot(f"{call.covers[0]} {_MEANS[product.scheme]}", reason))
     return replace(program, why_not=(*program.why_not, *why_not))

@@ -12,6 +12,7 @@ from ..ir import graph as g
 from ..ir import index as ix
 from ..ir.dtypes import compute_type
 from ..ir.graph import Scalar
+from ..ir.matmul import roles
 from ..ir.scalar import identity
 from ..ir.windowed import as_library_form
 from ..target.arch import Arch
@@ -19,8 +20,12 @@ from .gate import reads_product
 from .moments import chunked_rows, in_chunks, is_chunked
 from .split_scan import split_scan
 
-# A contraction whose points number at most this many times its largest tensor is memory-bound.
+# A contraction whose points number at most this many times its result is memory-bound; one whose
+# points are no more than an operand's elements, too.
 REUSE_LIMIT = 2
+# Rows beside which a GPU reads a matrix once, each row with a sum of its own; bytes of such rows
+# that its first cache holds; bytes of a matrix that is worth it.
+FEW_ROWS, CACHED_ROWS, LARGE_MATRIX = 8, 160 << 10, 16 << 20
 # Results, and multiply-adds, up to which a GPU's library takes longer than a reduction if the sum
 # is this long: few tiles, each of which walks all of it (16 x 128 over 576: 50 us on an H100).
 SMALL_RESULT, SMALL_PRODUCT, LONG_SUM = 1 << 12, 1 << 21, 256
@@ -43,6 +48,8 @@ def prepare(graph: g.Graph, arch: Arch) -> g.Graph:
         node = given.with_operands(operands) if operands else given
         if isinstance(node, g.Reduce | g.Contract) and (folded := _empty(node)) is not None:
             return folded
+        if isinstance(node, g.Contract) and (apart := rows_apart(node, arch)) is not None:
+            return apart
         if isinstance(node, g.Contract) and (is_memory_bound(node) or is_small(node, arch)):
             node = as_reduction(node)
             if isinstance(node, g.Cast) and isinstance(node.x, g.Reduce):
@@ -74,7 +81,33 @@ def _empty(node: g.Reduce | g.Contract) -> g.Node | None:
 def is_memory_bound(c: g.Contract) -> bool:
     """Whether no operand element is used more than a few times."""
     points = c.size * prod(c.reduced)
-    return points <= REUSE_LIMIT * max(c.a.size, c.b.size, c.size)
+    return points <= max(REUSE_LIMIT * c.size, c.a.size, c.b.size)
+
+
+def rows_apart(c: g.Contract, arch: Arch) -> g.Node | None:
+    """A product of a large matrix with few rows as sums side by side, which one kernel computes
+    while it reads the matrix once; None where a matrix product is as good."""
+    found = roles(c)
+    if arch.kind != "cuda" or found is None or found.batch:
+        return None
+    rows, x = min(((found.m, c.a), (found.n, c.b)), key=lambda p: prod(v.hi + 1 for v in p[0]))
+    count = prod(v.hi + 1 for v in rows)
+    matrix = c.b if x is c.a else c.a
+    if len(rows) != 1 or not 2 <= count <= FEW_ROWS or matrix.nbytes < LARGE_MATRIX:
+        return None
+    if x.nbytes > CACHED_ROWS:
+        return None
+    (row,) = rows
+    axis = c.axes.index(row)
+    return g.concat([as_reduction(_at(c, axis, at)) for at in range(count)], axis)
+
+
+def _at(c: g.Contract, axis: int, at: int) -> g.Contract:
+    """The contraction at one place of an axis of its result, which stays with extent 1."""
+    shape = (*c.shape[:axis], 1, *c.shape[axis + 1 :])
+    mapping = {c.axes[axis]: ix.const(at)}
+    a, b = (tuple(ix.substitute(e, mapping) for e in i) for i in (c.a_index, c.b_index))
+    return g.contract(c.a, c.b, shape, c.reduced, a, b)
 
 
 def is_small(c: g.Contract, arch: Arch) -> bool:
