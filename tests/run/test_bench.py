@@ -114,6 +114,33 @@ def test_state_random_masks_and_written_inputs_are_no_reason_for_suspicion(tmp_p
     assert report.findings == ()
 
 
+CENTRED = """
+import torch
+
+
+class Model(torch.nn.Module):
+    def forward(self, x):
+        return (x - x.mean()).mean(1)
+
+
+def get_inputs():
+    return [torch.rand(1, 4096)]
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [("(x - x.mean()).flip(1).mean(1)", set()), ("x.sum(1)", {"wrong-result"})],
+)
+def test_a_result_that_is_rounding_errors_is_told_from_a_wrong_one(
+    tmp_path: Path, answer: str, outcome: set[str]
+):
+    candidate = CENTRED.replace("(x - x.mean()).mean(1)", answer) + "\nModelNew = Model\n"
+    report = measure(tmp_path, candidate, reference=CENTRED)
+    assert names(report) == outcome
+    assert ("undetermined" in {f.name for f in report.findings}) == (not outcome)
+
+
 def draw(seed: int) -> list[torch.Tensor]:
     return [torch.full((4,), float(seed))]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_map
 
 from fusewright.run.bench_machine import precision_flags
 
@@ -20,6 +20,9 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-3, torch.float16: 1e-2, torc
 # Above this a float32 result is worth a warning: no float32 computation differs by so much.
 FLOAT32_CLASS = 2e-5
 CHUNK = 1 << 24
+UP_SHARE = 0.5
+# A difference of so many times what a unit in the last place of the inputs makes is rounding.
+ROUNDINGS = 16.0
 WATCHED = (
     (time, "perf_counter"),
     (time, "perf_counter_ns"),
@@ -147,6 +150,19 @@ def blueprint(tree: Any) -> list[tuple[torch.Size, torch.dtype, torch.device]]:
     """Shapes, dtypes and devices of the tensors in a result: what `poison` allocates."""
     leaves = [x for x in tree_flatten(tree)[0] if isinstance(x, torch.Tensor)]
     return [(x.shape, x.dtype, x.device) for x in leaves]
+
+
+def nudged(tree: Any) -> Any:
+    """The tree with every float scaled by one unit in the last place, up or down by chance."""
+
+    def nudge(value: Any) -> Any:
+        if not (isinstance(value, torch.Tensor) and value.is_floating_point()):
+            return value
+        eps = torch.finfo(value.dtype).eps
+        up = torch.rand(value.shape, device=value.device) < UP_SHARE
+        return up.to(value.dtype).mul_(2 * eps).add_(1 - eps).mul_(value)
+
+    return tree_map(nudge, tree)
 
 
 def poison(plan: Sequence[tuple[torch.Size, torch.dtype, torch.device]]) -> None:
