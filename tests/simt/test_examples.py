@@ -19,7 +19,7 @@ ANCHORS = {
     "row_scan": "gather_scan_sort",
 }
 # What no example has at small scale: planes for all multiprocessors with rows of odd length,
-# running sums of columns, rows that fit no block, and loads across the stores.
+# running sums of columns, rows that fit no block, loads across the stores, overlapping windows.
 OTHERS = {
     "transpose": """
 class Model(nn.Module):
@@ -30,6 +30,11 @@ def get_inputs(): return [torch.randn(3, 37, 5, 70), torch.randn(3, 5, 70, 37)]
 class Model(nn.Module):
     def forward(self, x): return x.sum(1) * 0.5, x.amax(1)
 def get_inputs(): return [torch.randn(120, 40, 129)]
+""",
+    "window": """
+class Model(nn.Module):
+    def forward(self, x): return F.max_pool2d(F.relu(x) + 1, (3, 4), 1, 1) * 2
+def get_inputs(): return [torch.randn(2, 3, 37, 128)]
 """,
     "row_cluster": """
 class Model(nn.Module):

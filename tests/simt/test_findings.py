@@ -37,6 +37,7 @@ class Model(nn.Module):
 def get_inputs(): return [torch.randn(37, 27)]
 """,
     "planes": OTHERS["column_stream"],
+    "windows": OTHERS["window"],
 }
 SYNC = r"__syncthreads\(\);"
 HALF_A_BLOCK = "if (threadIdx.x < 32) __syncthreads();"
@@ -45,6 +46,7 @@ AHEAD, ONE_LESS = r"chunk \+ STAGES < count", "chunk + STAGES + 1 < count"
 # What lies past the last row is the next tensor, where the allocator put it there.
 BEYOND = "out of bounds|race|nobody wrote"
 SHUFFLE = r"__shfl_xor_sync\(0xffffffffu"
+NEXT_ROW = r"(row_first \+ 2;.*?_at) < 38\b"
 # name: (subject, pattern, replacement, what must be said)
 MUTANTS = {
     "barrier removed": ("rows", SYNC, "", "race|nobody wrote"),
@@ -62,6 +64,10 @@ MUTANTS = {
     "half a warp in the mask": ("rows", SHUFFLE, "__shfl_xor_sync(0xffffu", "leaves out"),
     "copies not waited for": ("planes", r"while \(!done\)", "while (false)", "copy is writing"),
     "copies over what is read": ("planes", RELEASE, r"\1", "race"),
+    "barrier of a window removed": ("windows", SYNC, "", "race|nobody wrote"),
+    "one buffer for all steps": ("windows", r"step % 2", "0", "race"),
+    "edges not filled": ("windows", r"edge < \d+", "edge < 0", "nobody wrote"),
+    "a row of places too many": ("windows", NEXT_ROW, r"\1 < 39", "out of bounds|race"),
     "a copy too few": ("planes", AHEAD, ONE_LESS, "divergence"),
 }
 

@@ -17,6 +17,7 @@ from .cuda_loops import MAX_GRID, Launch, elementwise
 from .cuda_reduce import column_reduce, row_reduce
 from .cuda_stream import column_stream
 from .cuda_transpose import transpose
+from .cuda_window import window
 
 # A block gets more shared memory than this only after its kernel asked for it.
 STATIC_SHARED_BYTES = 48 << 10
@@ -66,6 +67,8 @@ def cuda_kernel(kernel: Kernel, buffers: Buffers) -> KernelText:
             grid = row_cluster(kernel, env, body)
         case "column_stream":
             grid = column_stream(kernel, env, body)
+        case "window":
+            grid = window(kernel, env, body)
         case _:
             raise IRError(f"{kernel.name}: {kernel.anchor} is not printed here")
     if grid.blocks > MAX_GRID:

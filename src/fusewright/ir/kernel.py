@@ -144,6 +144,7 @@ AnchorName = Literal[
     "row_cluster",
     "column_reduce",
     "column_stream",
+    "window",
     "row_scan",
     "column_scan",
     "contraction",
@@ -166,9 +167,10 @@ class Tile:
     share a row, whose kept values are in shared memory. elementwise: neighbouring blocks take the
     same place of `lanes` outermost rows. column_stream: `items` columns per chunk of shared memory,
     `stages` chunks in flight. transpose: a tile has `lanes` points along the axis that its loads
-    walk, `threads * items` in all. Scans: with two `stages` the next chunk is fetched while one is
-    scanned. contraction: `lanes` slices of what is summed over, of a cluster each; by fma: a thread
-    has `items` rows and `lanes` columns.
+    walk, `threads * items` in all. window: `lanes` threads share a row, `items` rows of results are
+    computed per step, `stages` steps by a block. Scans: with two `stages` the next chunk is fetched
+    while one is scanned. contraction: `lanes` slices of what is summed over, of a cluster each; by
+    fma: a thread has `items` rows and `lanes` columns.
     """
 
     threads: int = 256

@@ -25,6 +25,8 @@ from .rule import Env, Rule
 from .samples import Draw
 
 SELECTING = ("max", "min", "any", "all")
+# Products within products whose factors are looked at: a shared product could have very many.
+PRODUCT_DEPTH = 3
 
 
 def kept_axes(node: g.Reduce) -> list[int]:
@@ -267,17 +269,28 @@ def _scale_out(node: Node, env: Env) -> Node | None:
         return None
     if isinstance(x, g.Unary) and x.op == "neg":
         return g.unary("neg", g.reduce("sum", x.x, node.axes_reduced))
-    if not isinstance(x, g.Binary) or x.op not in ("mul", "div"):
-        return None
-    for big, factor in ((x.a, x.b), (x.b, x.a)) if x.op == "mul" else ((x.a, x.b),):
+    factors = _factors(x)
+    for n, (op, factor) in reversed(list(enumerate(factors))):
         depends = dependent_axes(factor)
         free = [a for a in node.axes_reduced if a not in depends]
-        if prod(x.shape[a] for a in free) < 2:
+        others = factors[:n] + factors[n + 1 :]
+        if prod(x.shape[a] for a in free) < 2 or not others or others[0][0] == "div":
             continue
+        big = others[0][1]
+        for how, other in others[1:]:
+            big = g.binary(how, big, other)
         rest = [a - sum(f < a for f in free) for a in node.axes_reduced if a not in free]
         inner = g.reduce("sum", big, free)
-        return g.reduce("sum", g.binary(x.op, inner, drop_axes(factor, free)), rest)
+        return g.reduce("sum", g.binary(op, inner, drop_axes(factor, free)), rest)
     return None
+
+
+def _factors(x: Node, depth: int = PRODUCT_DEPTH) -> list[tuple[str, Node]]:
+    """`x` as a product, factors ("mul") and divisors ("div") in order; the first is a factor."""
+    if not depth or not isinstance(x, g.Binary) or x.op not in ("mul", "div"):
+        return [("mul", x)]
+    second = _factors(x.b, depth - 1) if x.op == "mul" else [("div", x.b)]
+    return [*_factors(x.a, depth - 1), *second]
 
 
 def _scaled_sum(draw: Draw) -> Node:
@@ -289,6 +302,8 @@ def _scaled_sum(draw: Draw) -> Node:
     inside = draw.pick((g.binary("mul", x, factor), g.binary("mul", factor, x), g.unary("neg", x)))
     if draw.chance():
         inside = g.binary("div", x, draw.like(draw.number(), x))
+    if draw.chance():
+        inside = g.binary("mul", g.binary("mul", x, factor), draw.tensor(shape))
     return g.reduce("sum", inside, draw.pick(inner))
 
 
@@ -388,7 +403,7 @@ RULES = (
     ),
     Rule(
         "scale-out-of-sum",
-        "Σ c·x = c·Σ x; Σ x/c = (Σ x)/c; Σ −x = −Σ x",
+        "Σ c·x = c·Σ x; Σ x/c = (Σ x)/c; Σ x/c·y = (Σ x·y)/c; Σ −x = −Σ x",
         "finite",
         _R,
         _scale_out,

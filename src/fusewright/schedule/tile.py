@@ -4,6 +4,7 @@ The choice is analytic, from the nest and the table of the target; nothing is ti
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import gcd, prod
 
 from ..ir import body as b
@@ -19,6 +20,7 @@ from ..ir.kernel import (
     streamed_load,
     transposition,
 )
+from ..ir.sliding import COLUMNS, Layout, sliding
 from ..target.arch import Arch
 
 # Shared memory of one chunk of a stream: three of them fit a multiprocessor.
@@ -46,6 +48,18 @@ REUSED_BYTES = 8 << 20
 SHARED_OVERHEAD = 4 << 10
 # Points of a transposed tile: eight loads in flight for each of 256 threads.
 TURNED_POINTS = 2048
+
+# Loads of an element that the first cache serves at memory's rate. Threads of a row of places and
+# of a block of windows; bytes that a thread of it has in flight (half as many where it loads
+# ahead); blocks per multiprocessor; a thread's 32-bit values, and a block's shared memory, up to
+# which enough blocks are resident.
+CACHED_LOADS = 4
+WINDOW_LANES = 256
+WINDOW_THREADS = 128
+WINDOW_FETCH = 32
+WINDOW_WAVES = 32
+WINDOW_REGISTERS = 96
+WINDOW_SHARED = 24 << 10
 
 # Threads that read neighbouring rows together.
 WARP = 32
@@ -80,7 +94,10 @@ def choose_anchor(
         turned = arch.kind == "cuda" and transposition(rows, phases) is not None
         return "transpose" if turned else "elementwise"
     if arch.kind == "cuda" and _slides(rows, phases):
-        return "column_reduce" if rows[-1].extent >= WARP else "row_reduce"
+        if rows[-1].extent < WARP:
+            return "row_reduce"
+        shared = _window_tile(rows, phases, buffers, arch) is not None
+        return "window" if shared else "column_reduce"
     along_cols = along_rows = 0
     for p in phases:
         if not p.cols:
@@ -113,6 +130,42 @@ def _slides(rows: tuple[Var, ...], phases: tuple[Phase, ...]) -> bool:
         for v in (rows[-1], p.cols[-1])
     ]
     return bool(steps) and all(s is not None and 0 < s <= LARGEST_STRIDE for s in steps)
+
+
+def _window_tile(
+    rows: tuple[Var, ...], phases: tuple[Phase, ...], buffers: Mapping[str, Buffer], arch: Arch
+) -> Tile | None:
+    """The tile of overlapping windows: a row of places per block or a part of it, enough loads in
+    flight, and as many rows of windows as leave blocks for the whole target."""
+    found = sliding(rows, phases)
+    if found is None or not found.loads:
+        return None
+    points = prod(v.extent for v in (*rows, *phases[0].cols))
+    if points < CACHED_LOADS * max(buffers[e.buffer].size for e in found.loads):
+        return None
+    vector = vector_width(found.at, tuple((e.buffer, e.offset) for e in found.loads), buffers, arch)
+    down, across = found.down, found.across.row.extent
+    fetched = max(vector, COLUMNS) * sum(e.dtype.bytes for e in found.loads)
+    if down is None:
+        high, items = 1, -(-WINDOW_FETCH // fetched)
+    else:
+        high = down.row.extent
+        items = min(high, -(-WINDOW_FETCH // (2 * fetched * down.stride)))
+    columns = max(vector, COLUMNS) * (items if down is None else 1)
+    lanes = min(WINDOW_LANES, -(-found.at.extent // columns))
+    groups = max(1, WINDOW_THREADS // lanes)
+    tile = Tile(groups * lanes, vector, items, lanes)
+    layout = Layout(found, tile)
+    if not layout.whole and 2 * layout.outputs * found.across.stride < layout.columns:
+        return None
+    outer = prod(v.extent for v in rows) // (high * across)
+    blocks = -(-outer // groups) * layout.tiles
+    steps = -(-high // layout.rows)
+    while steps > 4 and blocks * -(-high // (layout.rows * steps)) < WINDOW_WAVES * arch.units:
+        steps = -(-steps // 2)
+    layout = Layout(found, replace(tile, stages=steps))
+    fits = layout.shared_bytes <= WINDOW_SHARED and layout.registers <= WINDOW_REGISTERS
+    return layout.tile if fits else None
 
 
 def _stream_tile(
@@ -192,6 +245,8 @@ def choose_tile(
     if anchor == "transpose" and (turned := transposition(rows, phases)) is not None:
         return _transpose(turned)
     if anchor == "column_stream" and (tile := _stream_tile(rows, phases, buffers, arch)):
+        return tile
+    if anchor == "window" and (tile := _window_tile(rows, phases, buffers, arch)):
         return tile
     if anchor == "row_scan":
         return _row_scan(rows, phases, buffers, arch)
