@@ -1,13 +1,13 @@
-"""Times emitted files with float32 products against eager, and checks them against float64.
+"""Times emitted files with products against eager, and checks them against float64.
 
     python benchmarks/gemm/bench_emitted.py write out/gemm
     python benchmarks/gemm/bench_emitted.py time out/gemm --json out/gemm_emitted.json
 
 `write` makes problems and what plain `fusewright optimize` makes of them for cuda:sm_90a; it needs
-no GPU. `time` builds the files (in parallel), then interleaves them with eager, the L2 cache
-flushed before every call; the error is relative L2 against float64 on the first rows of the input,
-and a second run must give the same bits. `shapes` in place of names: operands computed on the
-way, small grids with a long sum, few rows.
+no GPU. `time` builds the files (in parallel), then interleaves them with eager (16-bit types: and
+with the library's product alone), the L2 cache flushed before every call; the error is relative L2
+against float64 on the first rows of the input, and a second run must give the same bits. `shapes`
+in place of names: operands computed on the way, small grids with a long sum, few rows.
 """
 
 import argparse
@@ -47,6 +47,7 @@ class Problem:
     batches: int = 0
     at_least: float = 1.0
     other: str = ""  # y, if it is not uniform in (-1, 1)
+    dtype: str = "float32"
 
 
 PROBLEMS = {
@@ -67,10 +68,19 @@ PROBLEMS = {
     "softmax_row": Problem("torch.softmax(self.linear(x), dim=1)", 1024, 8192, 8192),
     "layer_norm_row": Problem("F.layer_norm(self.linear(x), (8192,))", 1024, 8192, 8192),
     "argmax_row": Problem("torch.argmax(self.linear(x), dim=1)", 1024, 8192, 8192),
-    "sum_and_max_row": Problem(
-        "(h := self.linear(x)).sum(dim=1), h.amax(dim=1)", 1024, 8192, 8192
-    ),
+    "sum_and_max_row": Problem("(h := self.linear(x)).sum(dim=1), h.amax(dim=1)", 1024, 8192, 8192),
     "logsumexp_column": Problem("torch.logsumexp(self.linear(x), dim=0)", 4096, 4096, 4096),
+    "small_k_32": Problem("x @ y", 32768, 32, 32768, False),
+    "small_k_128": Problem("x @ y", 32768, 128, 32768, False),
+    "small_k_ragged": Problem("torch.relu(self.linear(x))", 30001, 50, 20003),
+    **{
+        f"{dtype}_{name}_bias_gelu": Problem("F.gelu(self.linear(x))", m, k, n, dtype=dtype)
+        for name, m, k, n in (("4096", 4096, 4096, 4096), ("ragged", 4000, 4040, 4072))
+        for dtype in ("bfloat16", "float16")
+    },
+    "bfloat16_8192_bias_gelu": Problem(
+        "F.gelu(self.linear(x))", 8192, 8192, 8192, dtype="bfloat16"
+    ),
     "scalar_loss": Problem("(self.linear(x) - 0.5).square().mean()", 4096, 4096, 4096),
 }
 
@@ -111,14 +121,15 @@ EVERY = PROBLEMS | SHAPES
 def text_of(p: Problem) -> str:
     """The problem file."""
     lead = f"{p.batches}, " if p.batches else ""
-    layer = f"        self.linear = nn.Linear({p.k}, {p.n})\n" if p.layer else ""
-    other = "" if p.layer else f", {p.other or f'torch.rand({lead}{p.k}, {p.n}) * 2 - 1'}"
+    of_type = "" if p.dtype == "float32" else f", dtype=torch.{p.dtype}"
+    layer = f"        self.linear = nn.Linear({p.k}, {p.n}{of_type})\n" if p.layer else ""
+    other = "" if p.layer else f", {p.other or f'torch.rand({lead}{p.k}, {p.n}{of_type}) * 2 - 1'}"
     return (
         "import torch\nimport torch.nn as nn\nimport torch.nn.functional as F\n\n\n"
         "class Model(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
         f"{layer}\n    def forward(self, x{'' if p.layer else ', y'}):\n"
         f"        return {p.expression}\n\n\n"
-        f"def get_inputs():\n    return [torch.rand({lead}{p.m}, {p.k}){other}]\n\n\n"
+        f"def get_inputs():\n    return [torch.rand({lead}{p.m}, {p.k}{of_type}){other}]\n\n\n"
         "def get_init_inputs():\n    return []\n"
     )
 
@@ -202,6 +213,8 @@ def time_problem(folder: Path, name: str) -> dict[str, object]:
     new.load_state_dict(model.state_dict())
     subjects = {"eager": lambda: model(*inputs), "emitted": lambda: new(*inputs)}
     outs = {s: tensors(call()) for s, call in subjects.items()}
+    if p.dtype != "float32":
+        subjects["product"] = lambda: inputs[0] @ model.linear.weight.mT
     again = tensors(subjects["emitted"]())
     same = all(torch.equal(a, b) for a, b in zip(outs["emitted"], again, strict=True))
     found = errors(model, inputs, outs, p)
@@ -212,12 +225,14 @@ def time_problem(folder: Path, name: str) -> dict[str, object]:
     result = {
         "name": name, "m": p.m, "k": p.k, "n": p.n, "batches": p.batches, "ms": ms,
         "min_ms": {s: min(t) for s, t in times.items()}, "speedup": ms["eager"] / ms["emitted"],
+        "dtype": p.dtype,
         "at_least": p.at_least, "error": found, "accepted": accepted, "same_bits": same,
     }  # fmt: skip
     print(
         f"{name:32} eager {ms['eager']:.3f} emitted {ms['emitted']:.3f} "
-        f"({ms['eager'] / ms['emitted']:.2f}x, wanted {p.at_least}) error {found['eager']:.1e} "
-        f"{found['emitted']:.1e} {'ok' if accepted and same else 'BAD'}",
+        f"({ms['eager'] / ms['emitted']:.2f}x, wanted {p.at_least}) product alone "
+        f"{ms.get('product', 0):.3f} error {found['eager']:.1e} {found['emitted']:.1e} "
+        f"{'ok' if accepted and same else 'BAD'}",
         flush=True,
     )
     return result

@@ -6,10 +6,11 @@ namespace {
 using gemm90::Matrix;
 using gemm90::Problem;
 
-// Operands as they lie in memory, K whole.
+// Operands as they lie in memory, K whole, extents known when they run.
 struct Direct {
-    static constexpr int kSlices = 1;
-    static constexpr bool kMapsStream = false, kMapsPlanes = false;
+    static constexpr int kSlices = 1, kDepth = 0, kRun = 1;
+    static constexpr bool kMapsStream = false, kMapsPlanes = false, kWhole = false;
+    static constexpr gemm90::Division kDivision = gemm90::Division::kAny;
 };
 
 struct NoFold : Direct {

@@ -31,6 +31,7 @@ HEADER = """
 #include <cmath>
 #include <cstring>
 #define __device__
+namespace gemm90 { enum class Division { kBlockRows, kWarpRows, kStrips }; }
 #define __forceinline__ inline
 static int __float_as_int(float x) { int i; std::memcpy(&i, &x, 4); return i; }
 static float __int_as_float(int i) { float x; std::memcpy(&x, &i, 4); return x; }

@@ -20,7 +20,10 @@ struct Hole {
     static constexpr bool kSwapped = SWAPPED;
     static constexpr int kPartialWords = WORDS;
     static constexpr bool kFoldsOverN = true;
-    static constexpr int kSlices = SLICES;
+    static constexpr int kSlices = SLICES, kDepth = DEPTH, kRun = DEPTH ? 4 : 1;
+    static constexpr bool kWhole = DEPTH > 0;
+    static constexpr gemm90::Division kDivision =
+        DEPTH ? gemm90::Division::kStrips : gemm90::Division::kAny;
     static constexpr bool kMapsStream = SLICES > 1, kMapsPlanes = SLICES > 1, kWholeStream = false;
     const float* scale;
     const float* bias;
@@ -30,6 +33,9 @@ struct Hole {
         const float g = acc + __ldg(bias + n);
         if (WORDS == 0) out[m * pitch + n] = g / (1.0f + expf(-g));
         if (WORDS == 1) p[0] = fmaxf(p[0], g);
+    }
+    __device__ void apply(int b, int m, int n, const float (&acc)[4], float* p) const {
+        for (int v = 0; v < 4; ++v) apply(b, m, n + v, acc[v], p);
     }
     __device__ void element(int batch, int m, int n, float acc, float* p) const {
         p[0] = -INFINITY;
@@ -64,18 +70,22 @@ def test_index_arithmetic_and_splits_on_the_cpu(tmp_path: Path, check: str) -> N
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
 @pytest.mark.parametrize(
-    ("swapped", "words", "slices"),
-    [(True, 0, 1), (False, 0, 1), (True, 1, 1), (False, 1, 1), (True, 0, 4), (False, 1, 3)],
+    ("swapped", "words", "slices", "depth"),
+    [
+        *((s, w, 1, 0) for s in (True, False) for w in (0, 1)),
+        *((True, 0, 4, 0), (False, 1, 3, 8192), (True, 0, 1, 64), (False, 0, 1, 128)),
+    ],
 )
 def test_assembles_without_spills_or_serialisation(
-    tmp_path: Path, swapped: bool, words: int, slices: int
+    tmp_path: Path, swapped: bool, words: int, slices: int, depth: int
 ) -> None:
     """Every kernel of the unit: no stack, no spill, no C75xx remark, within 227 KB. More than one
-    slice of K goes with computed operands here."""
+    slice of K goes with computed operands here; depth 0 has kernels for all depths."""
     source = tmp_path / "unit.cu"
     source.write_text(UNIT)
     macros = (f"-DSWAPPED={int(swapped)}", f"-DWORDS={words}", f"-DSLICES={slices}")
-    _assemble(source, tmp_path, 6, *macros)
+    kernels = 6 if depth else 10
+    _assemble(source, tmp_path, kernels, *macros, f"-DDEPTH={depth}")
 
 
 @pytest.mark.slow

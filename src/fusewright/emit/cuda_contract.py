@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fusewright.errors import IRError
 from fusewright.ir import index as ix
-from fusewright.ir.body import Dot, Expr, Lit, Load, Ref, loads, rebuild, walk
+from fusewright.ir.body import Dot, Expr, Load, loads, walk
 from fusewright.ir.dtypes import FLOAT32, DType
 from fusewright.ir.index import Index, Var
 from fusewright.ir.kernel import Kernel, Store
@@ -31,16 +31,18 @@ from .common import (
 )
 from .cstyle import Env, evaluate
 from .ctext import Text, Writer, c_type
+from .cuda_runs import ACCUMULATOR, ONE, apply_runs, element_words, without_dot
 
 SKELETONS = Path(__file__).parent / "skeletons"
 ROOT = "gemm_sm90_launch.cuh"
-ACCUMULATOR = "acc"
 _LOCAL_INCLUDE = re.compile(r'^#include "(.*)"\n', re.M)
 _ONCE = "#pragma once\n"
 _SYSTEM_INCLUDE = re.compile(r"^#include <.*>\n", re.M)
 _HOLE_NAMES = (ACCUMULATOR, "p", "q", "Value", "Tile", "hole", "problem", "index", "row", "k", "x")
-# skeletons/gemm_sm90_config.cuh: streamed rows of a tile, depth of a chunk.
-STREAM_ROWS, CHUNK = 256, 64
+# skeletons/gemm_sm90_config.cuh: streamed rows and columns of a tile, depth of a chunk;
+# gemm_sm90_short.cuh: the depth that has a kernel of its own, how many words its hole takes.
+STREAM_ROWS, PLANE_ROWS, CHUNK = 256, 128, 64
+SHORT_DEPTH, MOST_RUN = 2 * CHUNK, 4
 _COMBINE = {
     "sum": "p[{0}] += q[{0}];",
     "prod": "p[{0}] *= q[{0}];",
@@ -166,6 +168,8 @@ def contraction(kernel: Kernel, buffers: Buffers) -> ContractionText:
             out.line(f"{const}{c_type(buffers[b].dtype, 'cuda')}* {env.pointers[b]};")
         _operands(parts, env, out)
         _apply(kernel, partials, env, out)
+        if (run := _run(kernel, parts)) > 1:
+            apply_runs(kernel, run, partials, env, out)
         fold_functions(kernel, partials, env, out)
     out.lines[-1] = "};"
     host = _host(kernel, parts, members, buffers, env)
@@ -205,10 +209,6 @@ def _operands(parts: _Matrices, env: Env, out: Writer) -> None:
             out.line(f"return {evaluate([x.value], inner, out)[0].code};")
 
 
-def without_dot(e: Expr) -> Expr:
-    return rebuild(e, lambda x: Ref(x.dtype, ACCUMULATOR) if isinstance(x, Dot) else None, {})
-
-
 def kernel_partials(kernel: Kernel) -> tuple[Partial, ...]:
     found = partials_of(kernel.phases)
     if found is None:
@@ -225,8 +225,32 @@ def _constants(kernel: Kernel, parts: _Matrices, partials: Sequence[Partial], ou
     stream, planes = parts.streamed, parts.planes
     out.line(f"static constexpr bool kMapsStream = {str(not stream.is_direct).lower()};")
     out.line(f"static constexpr bool kMapsPlanes = {str(not planes.is_direct).lower()};")
-    whole = stream.rows % STREAM_ROWS == 0 and parts.dot.k.extent % CHUNK == 0
+    depth, rows_fit = parts.dot.k.extent, stream.rows % STREAM_ROWS == 0
+    whole = rows_fit and depth % CHUNK == 0
     out.line(f"static constexpr bool kWholeStream = {str(whole).lower()};")
+    out.line(f"static constexpr int kDepth = {depth};")
+    division = _division(planes, parts.batch)
+    out.line(f"static constexpr gemm90::Division kDivision = gemm90::Division::{division};")
+    whole = rows_fit and planes.rows % PLANE_ROWS == 0
+    out.line(f"static constexpr bool kWhole = {str(whole).lower()};")
+    out.line(f"static constexpr int kRun = {_run(kernel, parts)};")
+    out.line("using Value = float;")
+
+
+def _run(kernel: Kernel, parts: _Matrices) -> int:
+    """Neighbouring elements that the kernel for a small depth hands over at once."""
+    short = parts.dot.k.extent <= SHORT_DEPTH and kernel.tile.lanes == 1
+    columns = parts.n.hi + 1
+    return min(MOST_RUN, columns & -columns) if short and not kernel_partials(kernel) else 1
+
+
+def _division(planes: _Operand, batch: Index) -> str:
+    """How the split of the planes divides them: `division_of` of gemm_sm90_launch.cuh."""
+    if ix.coefficient(planes.base.offset, planes.k) != 1:
+        return "kStrips"
+    batched = isinstance(batch, Var) and ix.coefficient(planes.base.offset, batch)
+    rows = planes.rows * (batch.hi + 1 if batched else 1)
+    return "kWarpRows" if planes.k.extent <= 2048 and rows >= 1024 else "kBlockRows"
 
 
 def _apply(kernel: Kernel, partials: Sequence[Partial], env: Env, out: Writer) -> None:
@@ -249,19 +273,6 @@ def _apply(kernel: Kernel, partials: Sequence[Partial], env: Env, out: Writer) -
         pairs = zip(partials, folded[::2], folded[1::2], strict=True)
         words = [w for p, value, weight in pairs for w in element_words(p, value, weight, env)]
         out.extend([f"p[{k}] = {w};" for k, w in enumerate(words)])
-
-
-ONE = Lit(FLOAT32, 1.0)
-
-
-def element_words(p: Partial, value: Text, weight: Text, env: Env) -> list[str]:
-    """The partial of a single element."""
-    if p.form == "best":
-        assert p.fold.position is not None
-        return [value.code, f"__int_as_float({env.index.text(p.fold.position).code})"]
-    if p.form == "exponentials":
-        return [value.code, weight.code]
-    return ["1.0f", value.code, "0.0f"] if p.form == "squares" else [value.code]
 
 
 def _identity(p: Partial) -> list[str]:
@@ -363,9 +374,8 @@ def _host(
     out.line(f"    {planes},  // planes: {columns} rows, split once per call")
     out.line(f"    {rows}, {columns}, {k.extent}, {batch}}};")
     space = env.pointers[kernel.workspace]
-    out.line(
-        f"return gemm90::run_major<{str(k_major).lower()}>(problem, hole, {space}, false, stream);"
-    )
+    major = str(k_major).lower()
+    out.line(f"return gemm90::run_major<{major}>(problem, hole, {space}, false, stream);")
     out.depth = 0
     out.line("}")
     return out.text

@@ -5,7 +5,6 @@ they share with the split product (names inside a hole, the merging of folds) is
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from fusewright.ir.body import Dot, walk
 from fusewright.ir.dtypes import BFLOAT16, DType
@@ -16,19 +15,9 @@ from fusewright.ir.onepass import Partial
 
 from .common import Buffers, buffer_order, function_name, header, signature
 from .cstyle import Env
-from .ctext import Text, Writer, c_type
-from .cuda_access import VectorAxis, loaded, plan_fetches, write_fetches, write_lanes
-from .cuda_contract import (
-    ACCUMULATOR,
-    ONE,
-    ContractionText,
-    element_words,
-    fold_functions,
-    hole_env,
-    kernel_partials,
-    members_of,
-    without_dot,
-)
+from .ctext import Writer, c_type
+from .cuda_contract import ContractionText, fold_functions, hole_env, kernel_partials, members_of
+from .cuda_runs import apply_runs
 
 ROOT = "native_sm90_launch.cuh"
 FMA_ROOT = "gemm_fma.cuh"
@@ -71,7 +60,7 @@ def _hole(kernel: Kernel, run: int, env: Env, buffers: Buffers) -> str:
         for b in members_of(kernel):
             const = "" if b in kernel.writes else "const "
             out.line(f"{const}{c_type(buffers[b].dtype, 'cuda')}* {env.pointers[b]};")
-        _apply(kernel, run, partials, env, out)
+        apply_runs(kernel, run, partials, env, out)
         fold_functions(kernel, partials, env, out)
     out.lines[-1] = "};"
     return out.text
@@ -87,35 +76,6 @@ def _constants(kernel: Kernel, run: int, partials: Sequence[Partial], out: Write
     out.line(f"static constexpr int kRun = {run};")
     out.line(f"static constexpr int kPartialWords = {sum(p.words for p in partials)};")
     out.line(f"static constexpr bool kFoldsOverN = {str(over_n).lower()};")
-
-
-def _apply(kernel: Kernel, run: int, partials: Sequence[Partial], env: Env, out: Writer) -> None:
-    """`apply`: what happens to a run of columns of one row of the product."""
-    first = kernel.phases[0]
-    columns = [v for v in (*kernel.rows, *first.cols) if v.name == "n"]
-    axis = VectorAxis(columns[0] if columns else None, run)
-    stores = [replace(s, body=without_dot(s.body)) for s in first.stores]
-    bodies = [without_dot(e) for p in partials for e in (p.value, p.weight or ONE)]
-    words = sum(p.words for p in partials)
-    over_m = words and "m" in {v.name for v in first.cols}
-    lane = "v" if run > 1 else "0"
-    env = env.with_refs({ACCUMULATOR: Text(f"acc[{lane}]")})
-
-    def fold(values: Sequence[Text], lane_env: Env) -> None:
-        if not partials:
-            return
-        pairs = zip(partials, values[::2], values[1::2], strict=True)
-        elements = [w for p, v, weight in pairs for w in element_words(p, v, weight, lane_env)]
-        out.line(f"const float q[{words}] = {{{', '.join(elements)}}};")
-        target = "p" if not over_m or run == 1 else f"p + v * {words}"
-        out.line(f"partial_merge({target}, q);")
-
-    out.line("")
-    values = f"const Value (&acc)[{run}], float* p"
-    with out.block(f"__device__ void apply(int batch, int m, int n, {values}) const"):
-        fetches = plan_fetches([*bodies, *(s.body for s in stores)], axis, env)
-        write_fetches(fetches, axis, "", env, out, declare=True)
-        write_lanes(bodies, fold, stores, axis, env.with_loaded(loaded(fetches, "")), out)
 
 
 # ------------------------------------------------------------------------------------------- host

@@ -1,5 +1,6 @@
 // Runs the index arithmetic of the Hopper matrix product on the CPU; prints what is wrong, exits 1.
 #include "gemm_sm90.cuh"
+#include "gemm_sm90_short.cuh"
 
 #include <stdio.h>
 #include <set>
@@ -24,10 +25,9 @@ static void put(uint32_t at, float v) { memcpy(sm90::shared + at, &v, 4); }
 static void fill_stage(bool major_k) {
     for (int row = 0; row < 128; ++row)
         for (int k = 0; k < 64; ++k) {
-            const int box = major_k ? k / 32 : row / 32, line = major_k ? row : k;
-            const int inner = major_k ? k % 32 : row % 32;
-            const uint32_t box_bytes = major_k ? 128 * 128 : 64 * 128;
-            put(box * box_bytes + line * 128 + (((inner / 4) ^ (line % 8)) * 16) + inner % 4 * 4,
+            const int box = major_k ? row / 64 * 2 + k / 32 : row / 32;
+            const int line = major_k ? row % 64 : k, inner = major_k ? k % 32 : row % 32;
+            put(box * 64 * 128 + line * 128 + (((inner / 4) ^ (line % 8)) * 16) + inner % 4 * 4,
                 value_at(row, k));
         }
 }
@@ -120,6 +120,74 @@ static void check_splits() {
     expect(hi == 0xff807f80u && mid == 0 && lo == 0, "infinity has no lower terms");
 }
 
+// A hole that notes what it is given.
+template <bool kSwap, int kLength>
+struct Noting {
+    static constexpr bool kSwapped = kSwap;
+    static constexpr int kRun = kLength;
+    std::multiset<std::tuple<int, int, float>>* seen;
+    void apply(int, int m, int n, float v, float*) const { seen->insert({m, n, v}); }
+    template <int kCount>
+    void apply(int b, int m, int n, const float (&v)[kCount], float*) const {
+        for (int i = 0; i < kCount; ++i) apply(b, m, n + i, v[i], nullptr);
+    }
+};
+
+// The way of a tile's results through a slab: each valid one once, no bank serves two words.
+template <bool kMajorK, bool kSwap, int kRun>
+static void check_slab(int rows, int columns) {
+    using Out = gemm90::Slab<kSwap>;
+    gemm90::Args a = {};
+    a.rows = rows, a.columns = columns;
+    for (int warp = 0; warp < 4; ++warp) {
+        std::vector<std::vector<uint32_t>> access;
+        for (int lane = 0; lane < 32; ++lane) {
+            const int row = warp * 16 + gemm90::fragment_row<kMajorK>(lane >> 2), pair = 2 * (lane & 3);
+            float value[32];
+            for (int i = 0; i < 32; ++i)
+                value[i] = value_at(row + 8 * (i >> 1 & 1), pair + 8 * (i >> 2) + (i & 1));
+            sm90::touches = 0;
+            Out::put(0, row, pair, value);
+            access.resize(sm90::touches);
+            for (int i = 0; i < sm90::touches; ++i) access[i].push_back(sm90::touched[i]);
+        }
+        for (const auto& at : access)
+            for (int l = 0; l < 32; l += kSwap ? 32 : 16)
+                expect(conflict(at, l, kSwap ? 32 : 16, kSwap ? 1 : 2) == 1, "bank conflict, slab", l);
+    }
+    std::multiset<std::tuple<int, int, float>> seen, wanted;
+    for (int warp = 0; warp < 4; ++warp) {
+        std::vector<std::vector<uint32_t>> access;
+        for (int lane = 0; lane < 32; ++lane) {
+            sm90::touches = 0;
+            Out::template store<true>(a, Noting<kSwap, kRun>{&seen}, 0, {}, warp, lane);
+            access.resize(sm90::touches);
+            for (int i = 0; i < sm90::touches; ++i) access[i].push_back(sm90::touched[i]);
+        }
+        for (const auto& at : access)
+            if (rows >= 64 && columns >= 64)
+                for (int l = 0; l < 32; l += 32 / kRun)
+                    expect(conflict(at, l, 32 / kRun, kRun) == 1, "bank conflict, slab rows", kRun);
+    }
+    for (int i = 0; i < std::min(rows, 64); ++i)
+        for (int j = 0; j < std::min(columns, 64); ++j)
+            wanted.insert({kSwap ? j : i, kSwap ? i : j, value_at(i, j)});
+    expect(seen == wanted, "results by way of a slab", kMajorK, kSwap);
+}
+
+// The tiles of all blocks: each once.
+static void check_walk(int panels, int columns, int run) {
+    gemm90::Args a = {};
+    a.batches = 1, a.row_blocks = panels, a.column_tiles = columns;
+    std::multiset<std::pair<int, int>> seen;
+    for (blockIdx.x = 0; blockIdx.x * run < panels * columns; ++blockIdx.x)
+        for (gemm90::Walk w(a, run); w.live(); w.next(a)) seen.insert({w.panel, w.column});
+    blockIdx.x = 0;
+    bool once = int(seen.size()) == panels * columns;
+    for (int t = 0; t < panels * columns; ++t) once = once && seen.count({t / columns, t % columns}) == 1;
+    expect(once, "every tile of a short product once", columns, run);
+}
+
 int main() {
     check_rows();
     check_reader<true>();
@@ -127,6 +195,12 @@ int main() {
     for (int batches : {1, 3})
         for (int rows : {1, 4, 7})
             for (int columns : {1, 7, 8, 9, 16, 21}) check_raster(batches, rows, columns);
+    for (int rows : {64, 100, 20}) {
+        check_slab<true, true, 4>(rows, 64), check_slab<true, false, 1>(rows, 39);
+        check_slab<false, true, 1>(rows, 5), check_slab<false, false, 2>(rows, 64);
+        check_slab<false, true, 2>(rows, 7), check_slab<true, false, 4>(rows, 64);
+    }
+    for (int run : {1, 3, 7}) check_walk(4, 10, run), check_walk(1, 7, run), check_walk(1, 1, run);
     check_splits();
     printf("%d failures\n", failures);
     return failures != 0;

@@ -28,6 +28,7 @@ struct CUtensorMap { int unused; };
 static Dim threadIdx, blockIdx, gridDim;
 inline float __uint_as_float(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
 inline uint32_t __float_as_uint(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
+inline int __float_as_int(float f) { return int(__float_as_uint(f)); }
 inline float __int_as_float(int i) { return __uint_as_float(uint32_t(i)); }
 template <class T> T __shfl_xor_sync(unsigned, T v, int) { return v; }
 template <class T> T __shfl_sync(unsigned, T v, int) { return v; }
@@ -40,6 +41,10 @@ extern uint8_t shared[1 << 16];
 extern uint32_t touched[64];  // addresses of the accesses of one lane, for the bank check
 extern int touches;
 
+inline void store_shared(uint32_t at, float x) {
+    touched[touches++] = at;
+    memcpy(shared + at, &x, 4);
+}
 inline void store_shared2(uint32_t at, float x, float y) {
     touched[touches++] = at;
     memcpy(shared + at, &x, 4), memcpy(shared + at + 4, &y, 4);
@@ -65,6 +70,11 @@ inline float load_shared(uint32_t at) {
     float v;
     memcpy(&v, shared + at, 4);
     return v;
+}
+template <int n>
+inline void load_shared_run(uint32_t at, float (&v)[n]) {
+    touched[touches++] = at;
+    memcpy(v, shared + at, 4 * n);
 }
 inline float4 load_shared4(uint32_t at) {
     touched[touches++] = at;
@@ -102,6 +112,7 @@ inline void barrier_arrive_at(uint32_t, uint32_t) {}
 inline void barrier_wait(uint32_t, uint32_t) {}
 inline uint32_t cluster_rank() { return 0; }
 inline void cluster_sync() {}
+inline void group_sync(uint32_t) {}
 inline void prefetch_map(const CUtensorMap*) {}
 inline void prefetch(const void*) {}
 inline void copy_box(uint32_t, const CUtensorMap*, int, int, int, uint32_t) {}
@@ -113,11 +124,12 @@ inline void mma_fence() {}
 inline void mma_commit() {}
 template <int> void mma_wait() {}
 template <int n> void pin(float (&)[n]) {}
+inline void forget(uint32_t&) {}
 inline uint64_t transposed_descriptor(uint32_t a) { return a >> 4; }
 template <bool, bool, int n> void mma_shared_f16(float (&)[n], uint64_t, uint64_t, int) {}
 template <bool, bool, int n> void mma_shared_bf16(float (&)[n], uint64_t, uint64_t, int) {}
 template <int n> void mma_shared_tf32(float (&)[n], uint64_t, uint64_t, int) {}
-template <bool> void mma_f16(float (&)[64], const uint32_t*, uint64_t) {}
+template <bool, int n> void mma_f16(float (&)[n], const uint32_t*, uint64_t) {}
 template <bool> void mma_bf16(float (&)[64], const uint32_t*, uint64_t) {}
 
 }  // namespace sm90

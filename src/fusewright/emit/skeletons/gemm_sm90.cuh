@@ -17,7 +17,7 @@
 // Guard. Terms below 2^-24 (scaled) vanish in fp16. S[i, k] is thus known to within 2^-25 at worst, and
 // the split of P has measured what it lost, so D[i, j] is known to within 2^-25 * bound[j] with
 // bound[j] = sum_k |P[j, k]| + 2^41 * (sum_k of what P[j, k] lost), as |S| < 2^16. Each warp compares
-// the sum of squares of this bound over its 16 x 128 results, in true units, with the sum of squares
+// the sum of squares of this bound over its 16 rows of a tile, in true units, with the sum of squares
 // of the results; if the first is not below 2^-46 of the second, or anything is not finite, it raises
 // `flag`: what the fp16 range costs is below 2^-23 in relative L2. The Safe product and its
 // split are always launched behind the Fast one and return at once while the flag is down: no host
@@ -34,6 +34,18 @@ namespace gemm90 {
 
 // ------------------------------------------------------------------------------------- producers
 
+// Chunk `c` of `kGroups` * 64 rows of S from `row` on.
+template <bool kMajorK, int kGroups>
+SM90_INLINE void copy_stream(uint32_t target, const CUtensorMap* map, int row, int c, int batch,
+                             uint32_t barrier) {
+#pragma unroll 1
+    for (int b = 0; b < 2 * kGroups; ++b) {
+        const int x = kMajorK ? c * kChunk + 32 * (b & 1) : row + 32 * b;
+        const int y = kMajorK ? row + 64 * (b >> 1) : c * kChunk;
+        sm90::copy_box(target + b * (kGroupBytes / 2), map, x, y, batch, barrier);
+    }
+}
+
 template <class Scheme, bool kMajorK, int kSlices>
 SM90_INLINE void produce_stream(const CUtensorMap* map, const Args& a, uint32_t base, int rank,
                                 int first, int step, int tiles) {
@@ -47,17 +59,7 @@ SM90_INLINE void produce_stream(const CUtensorMap* map, const Args& a, uint32_t 
             const uint32_t barrier = base + Smem::kStreamFull + 8 * ring.stage;
             sm90::barrier_wait(base + Smem::kStreamEmpty + 8 * ring.stage, ring.parity ^ 1);
             sm90::barrier_expect(barrier, kStreamBytes);
-            if constexpr (kMajorK) {
-#pragma unroll 1
-                for (int b = 0; b < 2; ++b)
-                    sm90::copy_box(target + b * (kStreamBytes / 2), map, c * kChunk + 32 * b, at.row,
-                                   batch, barrier);
-            } else {
-#pragma unroll 1
-                for (int b = 0; b < 4; ++b)
-                    sm90::copy_box(target + b * (kStreamBytes / 4), map, at.row + 32 * b, c * kChunk,
-                                   batch, barrier);
-            }
+            copy_stream<kMajorK, kRows / 64>(target, map, at.row, c, batch, barrier);
         }
     }
 }
@@ -134,8 +136,7 @@ template <class Scheme, bool kMajorK, class Epilogue>
 SM90_INLINE void finish(const Args& a, const Epilogue& hole, const Place& at,
                         const Rows<Scheme, kMajorK>& rows, int lane, float (&sum)[64]) {
     const int pair = 2 * (lane & 3);
-    const ColumnStats stat(stats_of(a, at) + pair);
-    unscale<Scheme::kPlanes == 2>(sum, stat, rows.shift, rows.relevant, a.flag);
+    unscale<Scheme::kPlanes == 2>(sum, stats_of(a, at) + pair, rows.shift, rows.relevant, a.flag);
     Finish<Epilogue>::template run<Scheme::kPlanes == 2>(a, hole, at.batch, rows.row, rows.first,
                                                          at.column + pair, lane, sum);
 }
@@ -155,7 +156,7 @@ SM90_INLINE void consume(const Args& a, const Epilogue& hole, Me& me, int group,
 #pragma unroll
         for (int i = 0; i < 64; ++i) sum[i] = 0.0f;
         me.map.start(at, rows.row);
-        multiply(me, at.chunks, scale, sum);
+        multiply<Epilogue>(me, at.chunks, scale, sum);
         if constexpr (kSlices == 1) {
             finish(a, hole, at, rows, me.lane, sum);
         } else if (rows.first < a.rows) {

@@ -11,12 +11,14 @@ constexpr int kColumns = 128;     // of P per cluster
 constexpr int kCluster = 2;
 constexpr int kThreads = 384;
 constexpr int kRaster = 8;        // column tiles that run side by side, for the L2 cache
-constexpr int kStreamBytes = kRows * kChunk * 4;
+constexpr int kGroupBytes = 64 * kChunk * 4;  // of S: two boxes of 128-byte lines, 64 each
+constexpr int kStreamBytes = kRows / 64 * kGroupBytes;
 constexpr int kPlaneBytes = kColumns * kChunk * 2;
 constexpr int kFoldRows = 16;     // streamed rows that share one entry of the partial buffer
 constexpr int kStreamTarget = 10; // a streamed row's sampled maximum is scaled to [2^10, 2^11)
 constexpr int kPlaneTarget = 14;  // a planes row's maximum to [2^14, 2^15)
 constexpr int kZeroRow = -1000;   // exponent of a streamed row without a nonzero finite element
+constexpr int kNoColumn = -400;   // exponent of a column beyond the last, in the padding
 
 // kShortChunks: up to this depth partial sums are promoted every 32 of K, beyond it every 64.
 struct Fast {
@@ -38,6 +40,10 @@ struct PlaneStat {
     int exponent;
     float bound;  // see the guard above
 };
+
+// How blocks of `prepare_kernel` divide P: a row per block, a row per warp, or strips of 32 rows that
+// are contiguous across rows. kAny: found when it runs.
+enum class Division { kBlockRows, kWarpRows, kStrips, kAny };
 
 struct Args {
     int rows, columns, depth, chunks, batches;
@@ -69,6 +75,13 @@ struct Layout {
     static constexpr int kBytes = kBarriersAt + kBarriers * 8 + 1024;  // 1024: alignment of the base
     static_assert(kBytes <= 232448, "a block has 227 KB of shared memory");
 };
+
+// Whether partial sums of so many chunks are promoted every 32 of K; at compile time, if the hole knows.
+template <class Scheme, class Hole>
+SM90_INLINE bool is_short(int chunks) {
+    constexpr int kOfSlice = (Hole::kDepth + kChunk * Hole::kSlices - 1) / (kChunk * Hole::kSlices);
+    return (Hole::kDepth > 0 ? kOfSlice : chunks) <= Scheme::kShortChunks;
+}
 
 template <int kStages>
 using Ring = tiles::Ring<kStages>;

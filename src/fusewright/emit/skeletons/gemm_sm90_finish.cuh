@@ -19,6 +19,20 @@ struct ColumnStats {
             exponent[2 * q + 1] = v.z, bound[2 * q + 1] = __int_as_float(v.w);
         }
     }
+
+    SM90_INLINE int top() const {
+        int e = exponent[0];
+#pragma unroll
+        for (int j = 1; j < 32; ++j) e = max(e, exponent[j]);
+        return e;
+    }
+
+    SM90_INLINE int bottom() const {
+        int e = exponent[0];
+#pragma unroll
+        for (int j = 1; j < 32; ++j) e = min(e, exponent[j]);
+        return e;
+    }
 };
 
 template <class T, class Combine>
@@ -38,7 +52,7 @@ struct Plus {
     SM90_INLINE float operator()(float a, float b) const { return a + b; }
 };
 
-// What a warp's 16 x 128 results say about their own accuracy (see the top of the file): the sums of
+// What a warp's 16 rows of a tile say about their own accuracy (see the top of the file): the sums of
 // squares of the thread's results and of their bounds, columns weighted by their true scales relative
 // to the largest of the tile.
 struct Evidence {
@@ -71,52 +85,56 @@ struct Evidence {
     }
 };
 
-// Brings results to their true scale and, with kGuard, judges them. Where the tile's scales are close
-// to one another, which is the rule, three operations per result do both; the general way is exact
-// for any scales.
-template <bool kGuard>
-SM90_INLINE void unscale(float (&sum)[64], const ColumnStats& stat, const int (&shift)[2],
-                         const bool (&relevant)[2], int* flag) {
-    int top = stat.exponent[0], bottom = stat.exponent[0];
-#pragma unroll
-    for (int j = 1; j < 32; ++j) {
-        top = max(top, stat.exponent[j]);
-        bottom = min(bottom, stat.exponent[j]);
-    }
-    top = combine_warp(top, Larger());
+// Brings results to their true scale and, with kGuard, judges them; exact for any scales. `stats`: of
+// the thread's first column; `top`: the largest exponent of the warp's columns.
+template <bool kGuard, int kSums>
+SM90_INLINE void unscale_apart(float (&sum)[kSums], const PlaneStat* stats, int top,
+                               const int (&shift)[2], const bool (&relevant)[2], int* flag) {
     Evidence seen = {0.0f, {0.0f, 0.0f}};
-    bool close = top - bottom <= 60;
+#pragma unroll
+    for (int i = 0; i < kSums; i += 2) {
+        const PlaneStat stat = stats[8 * (i >> 2) + (i >> 1 & 1)];
+        const float weight = sm90::power_of_two(max(stat.exponent - top, -126));
+        if (kGuard) seen.add_column(stat.bound, weight);
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+            float& result = sum[(i & ~3) + 2 * r + (i >> 1 & 1)];
+            const float value = result * weight;
+            if (kGuard) seen.size[r] += value * value;
+            result = sm90::scale_by(result, stat.exponent - shift[r]);
+        }
+    }
+    if (kGuard) seen.judge(shift, relevant, flag);
+}
+
+// The same. Where the tile's scales are close to one another, which is the rule, three operations per
+// result do both.
+template <bool kGuard>
+SM90_INLINE void unscale(float (&sum)[64], const PlaneStat* stats, const int (&shift)[2],
+                         const bool (&relevant)[2], int* flag) {
+    const ColumnStats stat(stats);
+    const int top = combine_warp(stat.top(), Larger());
+    bool close = top - stat.bottom() <= 60;
 #pragma unroll
     for (int r = 0; r < 2; ++r) close = close && (!relevant[r] || abs(top - shift[r]) <= 120);
-    if (__all_sync(0xffffffffu, close)) {
-        float back[2];
+    if (!__all_sync(0xffffffffu, close)) {
+        unscale_apart<kGuard>(sum, stats, top, shift, relevant, flag);
+        return;
+    }
+    Evidence seen = {0.0f, {0.0f, 0.0f}};
+    float back[2];
 #pragma unroll
-        for (int r = 0; r < 2; ++r)
-            back[r] = sm90::power_of_two(min(max(top - shift[r], -120), 120));
+    for (int r = 0; r < 2; ++r) back[r] = sm90::power_of_two(min(max(top - shift[r], -120), 120));
 #pragma unroll
-        for (int j = 0; j < 32; ++j) {
-            const float weight = sm90::power_of_two(stat.exponent[j] - top);
-            if (kGuard) seen.add_column(stat.bound[j], weight);
+    for (int j = 0; j < 32; ++j) {
+        const float weight = sm90::power_of_two(stat.exponent[j] - top);
+        if (kGuard) seen.add_column(stat.bound[j], weight);
 #pragma unroll
-            for (int r = 0; r < 2; ++r) {
-                float& result = sum[4 * (j >> 1) + 2 * r + (j & 1)];
-                const float value = result * weight;
-                if (kGuard) seen.size[r] += value * value;
-                result = value * back[r];
-            }
-        }
-    } else {
-#pragma unroll
-        for (int j = 0; j < 32; ++j) {
-            const float weight = sm90::power_of_two(max(stat.exponent[j] - top, -126));
-            if (kGuard) seen.add_column(stat.bound[j], weight);
-#pragma unroll
-            for (int r = 0; r < 2; ++r) {
-                float& result = sum[4 * (j >> 1) + 2 * r + (j & 1)];
-                const float value = result * weight;
-                if (kGuard) seen.size[r] += value * value;
-                result = sm90::scale_by(result, stat.exponent[j] - shift[r]);
-            }
+        for (int r = 0; r < 2; ++r) {
+            float& result = sum[4 * (j >> 1) + 2 * r + (j & 1)];
+            const float value = result * weight;
+            if (kGuard) seen.size[r] += value * value;
+            result = value * back[r];
         }
     }
     if (kGuard) seen.judge(shift, relevant, flag);
@@ -135,7 +153,12 @@ SM90_INLINE void unscale(float (&sum)[64], const ColumnStats& stat, const int (&
 //   __device__ float stream(int batch, int row, int k, float x) const;   // S[row, k] of what is there
 //   __device__ float planes(int batch, int row, int k) const;            // P[row, k]
 //   static constexpr bool kWholeStream;   // rows and K of S are multiples of 256 and 64
+//   static constexpr int kDepth;          // K; 0: not known when this is compiled
+//   static constexpr Division kDivision;  // see prepare_kernel
+//   static constexpr bool kWhole;         // rows of D are multiples of 256, columns of 128
+//   static constexpr int kRun;            // of neighbouring n that `apply` also takes (short_kernel): 1, 2, 4
 //   __device__ void apply(int batch, int m, int n, float acc, float* p) const;   // stores; adds to p
+//   __device__ void apply(int batch, int m, int n, const float (&acc)[kRun], float* p) const;  // kRun > 1
 //   __device__ void element(int batch, int m, int n, float acc, float* p) const;   // with a fold:
 //                                                        stores; sets p to what apply would add
 //   __device__ static void partial_identity(float* p);
@@ -175,7 +198,9 @@ struct Finish {
     SM90_INLINE static void run(const Args& a, const Epilogue& hole, int batch, const int (&rows)[2],
                                 int first_row, int column, int lane, const float (&value)[64]) {
         const bool inside = (first_row | 15) < a.rows && (column | (kColumns - 1)) < a.columns;
-        if (kWhole && __all_sync(0xffffffffu, inside)) {
+        if constexpr (Epilogue::kWhole) {
+            visit<false>(a, hole, batch, rows, first_row, column, lane, value);
+        } else if (kWhole && __all_sync(0xffffffffu, inside)) {
             visit<false>(a, hole, batch, rows, first_row, column, lane, value);
         } else {
             visit<true>(a, hole, batch, rows, first_row, column, lane, value);

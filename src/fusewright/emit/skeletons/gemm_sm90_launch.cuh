@@ -91,49 +91,106 @@ inline Plan plan_of(const Problem& p) {
     return q;
 }
 
+inline cudaError_t stream_map_of(PFN_cuTensorMapEncodeTiled_v12000 encode, CUtensorMap* map,
+                                 const Problem& p, const Plan& q, const Matrix& stream) {
+    const bool along_k = stream.k_stride == 1;
+    const int64_t pitch = (along_k ? stream.row_stride : stream.k_stride) * 4;
+    const int64_t outer = along_k ? p.rows : p.depth;
+    return sm90::make_map(encode, map, stream.data, CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 32,
+                          along_k ? p.depth : p.rows, outer, q.stream_batches, pitch,
+                          q.stream_batches > 1 ? stream.batch * 4 : pitch * outer, 64);
+}
+
+inline cudaError_t plane_map_of(PFN_cuTensorMapEncodeTiled_v12000 encode, CUtensorMap* map,
+                                const Problem& p, const Plan& q, const uint16_t* planes, int count) {
+    return sm90::make_map(encode, map, planes, CU_TENSOR_MAP_DATA_TYPE_UINT16, 64, q.padded_depth,
+                          p.columns, int64_t(q.plane_batches) * count, int64_t(q.padded_depth) * 2,
+                          int64_t(q.padded_depth) * 2 * p.columns, 64);
+}
+
+// The product by `gemm_kernel`.
 template <class Scheme, bool kMajorK, class Epilogue>
-inline cudaError_t launch_product(PFN_cuTensorMapEncodeTiled_v12000 encode, const Problem& p,
-                                  const Plan& q, const Matrix& stream, const Args& args,
-                                  const uint16_t* planes, const Epilogue& hole, int grid,
-                                  cudaStream_t queue) {
-    CUtensorMap stream_map, plane_map;
-    const int64_t pitch = (kMajorK ? stream.row_stride : stream.k_stride) * 4;
-    const int64_t outer = kMajorK ? p.rows : p.depth;
-    cudaError_t status = sm90::make_map(encode, &stream_map, stream.data,
-                                        CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 32,
-                                        kMajorK ? p.depth : p.rows, outer, q.stream_batches, pitch,
-                                        q.stream_batches > 1 ? stream.batch * 4 : pitch * outer,
-                                        kMajorK ? kRows : kChunk);
-    if (status != cudaSuccess) return status;
-    status = sm90::make_map(encode, &plane_map, planes, CU_TENSOR_MAP_DATA_TYPE_UINT16, 64,
-                            q.padded_depth, p.columns, int64_t(q.plane_batches) * Scheme::kPlanes,
-                            int64_t(q.padded_depth) * 2, int64_t(q.padded_depth) * 2 * p.columns,
-                            kColumns / kCluster);
-    if (status != cudaSuccess) return status;
+inline cudaError_t launch_product(const Plan& q, const CUtensorMap& stream_map,
+                                  const CUtensorMap& plane_map, const Args& args, const Epilogue& hole,
+                                  int units, cudaStream_t queue) {
+    const int64_t work = q.tiles * Epilogue::kSlices;
+    const int grid = int(min(work, int64_t(units / kCluster))) * kCluster;
     const auto kernel = gemm_kernel<Scheme, kMajorK, Epilogue>;
-    status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  Layout<Scheme>::kBytes);
+    constexpr int kBytes = Layout<Scheme>::kBytes;
+    const cudaError_t status =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
     if (status != cudaSuccess) return status;
-    kernel<<<grid, kThreads, Layout<Scheme>::kBytes, queue>>>(stream_map, plane_map, args, hole);
+    kernel<<<grid, kThreads, kBytes, queue>>>(stream_map, plane_map, args, hole);
     if constexpr (Epilogue::kSlices > 1)
         slices_kernel<Scheme, kMajorK><<<unsigned(q.tiles * kUnits), 128, 0, queue>>>(args, hole);
     return cudaGetLastError();
 }
 
+// The fp16 product of a depth of kChunks.
+template <int kChunks, bool kMajorK, class Epilogue>
+inline cudaError_t launch_short(const CUtensorMap& stream_map, const CUtensorMap& plane_map, Args args,
+                                const Epilogue& hole, int units, cudaStream_t queue) {
+    using Smem = Short<kChunks>;
+    args.row_blocks = (args.rows + Smem::kPanelRows - 1) / Smem::kPanelRows;
+    args.column_tiles = (args.columns + Smem::kTile - 1) / Smem::kTile;
+    const int64_t tiles = int64_t(args.batches) * args.row_blocks * args.column_tiles;
+    const int run = int((tiles + units - 1) / units);
+    const auto kernel = short_kernel<kMajorK, kChunks, Epilogue>;
+    const cudaError_t status =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Smem::kBytes);
+    if (status != cudaSuccess) return status;
+    kernel<<<unsigned((tiles + run - 1) / run), Smem::kThreads, Smem::kBytes, queue>>>(
+        stream_map, plane_map, args, hole, run);
+    return cudaGetLastError();
+}
+
+// The fp16 product by the kernel for its depth: only that one is compiled if the hole knows the depth.
+template <bool kMajorK, class Epilogue>
+inline cudaError_t launch_fast(const Plan& q, const CUtensorMap& stream_map,
+                               const CUtensorMap& plane_map, const Args& args, const Epilogue& hole,
+                               int units, cudaStream_t queue) {
+    constexpr int kDepth = Epilogue::kDepth;
+    if constexpr (Epilogue::kPartialWords == 0 && Epilogue::kSlices == 1) {
+        if constexpr (kDepth <= kChunk)
+            if (kDepth > 0 || args.depth <= kChunk)
+                return launch_short<1, kMajorK>(stream_map, plane_map, args, hole, units, queue);
+        if constexpr (kDepth == 0 || (kDepth > kChunk && kDepth <= 2 * kChunk))
+            if (kDepth > 0 || args.depth <= 2 * kChunk)
+                return launch_short<2, kMajorK>(stream_map, plane_map, args, hole, units, queue);
+    }
+    constexpr bool kNever = Epilogue::kPartialWords == 0 && Epilogue::kSlices == 1 && kDepth > 0 &&
+                            kDepth <= 2 * kChunk;
+    if constexpr (!kNever)
+        return launch_product<Fast, kMajorK>(q, stream_map, plane_map, args, hole, units, queue);
+}
+
+inline Division division_of(const Prepare& a) {
+    if (a.planes_source.k_stride != 1) return Division::kStrips;
+    const bool many = int64_t(a.columns) * a.plane_batches >= 1024;  // enough to fill the device
+    return a.depth <= 2048 && many ? Division::kWarpRows : Division::kBlockRows;
+}
+
 template <int kPlanes, class Hole>
 inline cudaError_t launch_prepare(const Prepare& a, const Hole& hole, cudaStream_t queue) {
-    const bool along_k = a.planes_source.k_stride == 1;
-    const bool warps = a.depth <= 2048 && int64_t(a.columns) * a.plane_batches >= 1024;  // enough rows to fill the device
-    const int threads = along_k && !warps && a.depth > 4096 ? 1024 : 256;
-    const int rows_per_block = !along_k ? 32 : warps ? threads / 32 : 1;
+    constexpr Division kKnown = Hole::kDivision;
+    const Division division = kKnown == Division::kAny ? division_of(a) : kKnown;
+    const int threads = division == Division::kBlockRows && a.depth > 4096 ? 1024 : 256;
+    const int rows_per_block = division == Division::kStrips     ? 32
+                               : division == Division::kWarpRows ? threads / 32
+                                                                 : 1;
     const int split = a.plane_batches * (a.padded_columns / rows_per_block);
     const int64_t per_row = a.stream_source.k_stride == 1 ? 32 : 1;
     const int64_t samples = int64_t(a.rows) * a.stream_batches * per_row;
     const int blocks = split + (kPlanes == 2 ? int((samples + threads - 1) / threads) : 0);
-    const auto kernel = !along_k ? prepare_kernel<kPlanes, Division::kStrips, Hole>
-                        : warps  ? prepare_kernel<kPlanes, Division::kWarpRows, Hole>
-                                 : prepare_kernel<kPlanes, Division::kBlockRows, Hole>;
-    kernel<<<blocks, threads, 0, queue>>>(a, hole, split);
+    if constexpr (kKnown != Division::kAny) {
+        prepare_kernel<kPlanes, kKnown, Hole><<<blocks, threads, 0, queue>>>(a, hole, split);
+    } else {
+        const auto kernel =
+            division == Division::kStrips     ? prepare_kernel<kPlanes, Division::kStrips, Hole>
+            : division == Division::kWarpRows ? prepare_kernel<kPlanes, Division::kWarpRows, Hole>
+                                              : prepare_kernel<kPlanes, Division::kBlockRows, Hole>;
+        kernel<<<blocks, threads, 0, queue>>>(a, hole, split);
+    }
     return cudaGetLastError();
 }
 
@@ -143,7 +200,7 @@ inline size_t workspace_bytes(const Problem& p) {
     return plan_of<Epilogue>(p).bytes;
 }
 
-// Enqueues the whole product. `kSafeOnly` skips the fp16 attempt. Returns the first CUDA error.
+// Enqueues the whole product. `safe_only` skips the fp16 attempt. Returns the first CUDA error.
 template <bool kMajorK, class Epilogue>
 inline cudaError_t run_major(const Problem& p, const Epilogue& hole, void* workspace, bool safe_only,
                              cudaStream_t queue) {
@@ -181,15 +238,17 @@ inline cudaError_t run_major(const Problem& p, const Epilogue& hole, void* works
                        reinterpret_cast<float*>(space + q.partial_at), q.partial_slabs,
                        q.partial_extent, (chunks + Epilogue::kSlices - 1) / Epilogue::kSlices,
                        reinterpret_cast<float4*>(space + q.slices_at)};
-    const int64_t work = q.tiles * Epilogue::kSlices;
-    const int grid = int(min(work, int64_t(units / kCluster))) * kCluster;
-    status = launch_prepare<2>(prepare, hole, queue);
+    CUtensorMap map, pairs, triples;
+    status = stream_map_of(encode, &map, p, q, stream);
+    if (status == cudaSuccess) status = plane_map_of(encode, &pairs, p, q, planes, Fast::kPlanes);
+    if (status == cudaSuccess) status = plane_map_of(encode, &triples, p, q, planes, Safe::kPlanes);
+    if (status == cudaSuccess) status = launch_prepare<2>(prepare, hole, queue);
     if (status == cudaSuccess && !safe_only)
-        status = launch_product<Fast, kMajorK>(encode, p, q, stream, args, planes, hole, grid, queue);
+        status = launch_fast<kMajorK>(q, map, pairs, args, hole, units, queue);
     if (status == cudaSuccess && safe_only) status = cudaMemsetAsync(flag, 1, 4, queue);
     if (status == cudaSuccess) status = launch_prepare<3>(prepare, hole, queue);
     if (status == cudaSuccess)
-        status = launch_product<Safe, kMajorK>(encode, p, q, stream, args, planes, hole, grid, queue);
+        status = launch_product<Safe, kMajorK>(q, map, triples, args, hole, units, queue);
     return status == cudaSuccess ? tiles::launch_fold(args, hole, p.batches, queue) : status;
 }
 

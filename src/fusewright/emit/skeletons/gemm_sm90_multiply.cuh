@@ -4,26 +4,28 @@
 
 namespace gemm90 {
 
+// Of a tile with kSums sums per thread: 2 * kSums columns.
+template <int kSums = 64>
 SM90_INLINE uint64_t step_of(uint64_t descriptor, int plane, int step) {
-    return descriptor + plane * (kPlaneBytes >> 4) + step * 2;
+    return descriptor + plane * (2 * kSums * kChunk * 2 >> 4) + step * 2;
 }
 
 // Issues part = lo*hi + hi*lo + hi*hi for k16 steps [kFirst, kFirst + kSteps), small terms first.
-template <int kFirst, int kSteps>
-SM90_INLINE void issue(float (&part)[64], const Fragments<Fast>& f, uint64_t planes) {
+template <int kFirst, int kSteps, int kSums>
+SM90_INLINE void issue(float (&part)[kSums], const Fragments<Fast>& f, uint64_t planes) {
     constexpr int kEnd = kFirst + kSteps;
     sm90::pin(part);
     sm90::mma_fence();
-    sm90::mma_f16<false>(part, f.term[1][kFirst], step_of(planes, 0, kFirst));
+    sm90::mma_f16<false>(part, f.term[1][kFirst], step_of<kSums>(planes, 0, kFirst));
 #pragma unroll
     for (int s = kFirst + 1; s < kEnd; ++s)
-        sm90::mma_f16<true>(part, f.term[1][s], step_of(planes, 0, s));
+        sm90::mma_f16<true>(part, f.term[1][s], step_of<kSums>(planes, 0, s));
 #pragma unroll
     for (int s = kFirst; s < kEnd; ++s)
-        sm90::mma_f16<true>(part, f.term[0][s], step_of(planes, 1, s));
+        sm90::mma_f16<true>(part, f.term[0][s], step_of<kSums>(planes, 1, s));
 #pragma unroll
     for (int s = kFirst; s < kEnd; ++s)
-        sm90::mma_f16<true>(part, f.term[0][s], step_of(planes, 0, s));
+        sm90::mma_f16<true>(part, f.term[0][s], step_of<kSums>(planes, 0, s));
     sm90::mma_commit();
 }
 
@@ -57,11 +59,12 @@ SM90_INLINE void issue_leading(float (&part)[64], const Fragments<Safe>& f, uint
     sm90::mma_commit();
 }
 
-SM90_INLINE void promote(float (&sum)[64], float (&part)[64]) {
+template <int kSums>
+SM90_INLINE void promote(float (&sum)[kSums], float (&part)[kSums]) {
     sm90::mma_wait<0>();
     sm90::pin(part);
 #pragma unroll
-    for (int i = 0; i < 64; ++i) sum[i] += part[i];
+    for (int i = 0; i < kSums; ++i) sum[i] += part[i];
 }
 
 // As above; a correction that is not finite says nothing (infinity times a lower term), hi*hi does.
@@ -174,10 +177,10 @@ SM90_INLINE void multiply_by(Consumer<Fast, kMajorK, Map>& me, int chunks, const
 
 // Over a short depth a large product should meet few truncations, over a long one the sum few
 // roundings and the tensor cores few pauses.
-template <bool kMajorK, class Map>
+template <class Hole, bool kMajorK, class Map>
 SM90_INLINE void multiply(Consumer<Fast, kMajorK, Map>& me, int chunks, const float (&scale)[2],
                           float (&sum)[64]) {
-    if (chunks <= Fast::kShortChunks) {
+    if (is_short<Fast, Hole>(chunks)) {
         multiply_by<2>(me, chunks, scale, sum);
     } else {
         multiply_by<4>(me, chunks, scale, sum);
@@ -205,12 +208,12 @@ SM90_INLINE void advance(Consumer<Safe, kMajorK, Map>& me, const float (&scale)[
     me.release_planes();
 }
 
-template <bool kMajorK, class Map>
+template <class Hole, bool kMajorK, class Map>
 SM90_INLINE void multiply(Consumer<Safe, kMajorK, Map>& me, int chunks, const float (&scale)[2],
                           float (&sum)[64]) {
     float part[64];
     Fragments<Safe> f;
-    if (chunks <= Safe::kShortChunks) {
+    if (is_short<Safe, Hole>(chunks)) {
         for (int c = 0; c < chunks; ++c) advance<2>(me, scale, sum, part, f);
     } else {
         for (int c = 0; c < chunks; ++c) advance<4>(me, scale, sum, part, f);

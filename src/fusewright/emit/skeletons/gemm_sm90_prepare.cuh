@@ -4,6 +4,7 @@
 #pragma once
 #include "fold_slabs.cuh"
 #include "gemm_sm90.cuh"
+#include "gemm_sm90_short.cuh"
 
 namespace gemm90 {
 
@@ -112,7 +113,7 @@ SM90_INLINE void split_row(const Prepare& a, const Hole& hole, int batch, int co
     const int rank = kWarp ? threadIdx.x & 31 : threadIdx.x, size = kWarp ? 32 : blockDim.x;
     PlaneStat* stat = a.stat + int64_t(batch) * a.padded_columns + column;
     if (column >= a.columns) {
-        if (rank == 0) *stat = {-400, 0.0f};
+        if (rank == 0) *stat = {kNoColumn, 0.0f};
         return;
     }
     const PlaneRow<Hole> row(a, hole, batch, column);
@@ -205,7 +206,7 @@ SM90_INLINE void split_strip(const Prepare& a, const Hole& hole, int batch, int 
         const int column = first + y * 4 + c;
         const float total = combine_warp(bound[c], Plus());
         PlaneStat* stat = a.stat + int64_t(batch) * a.padded_columns + column;
-        if (x == 0) *stat = column < a.columns ? PlaneStat{-shift[c], total} : PlaneStat{-400, 0.0f};
+        if (x == 0) *stat = column < a.columns ? PlaneStat{-shift[c], total} : PlaneStat{kNoColumn, 0.0f};
     }
 }
 
@@ -258,10 +259,6 @@ SM90_INLINE void sample_stream(const Prepare& a, const Hole& hole, int64_t first
     }
     if (lane == 0) a.stream_exponent[index] = top == 0 ? kZeroRow : exponent_of(top);
 }
-
-// How blocks of `prepare_kernel` divide P: a row per block, a row per warp, or strips of 32 rows that
-// are contiguous across rows.
-enum class Division { kBlockRows, kWarpRows, kStrips };
 
 // Blocks [0, split_blocks) split P; the others (first pass only) sample S.
 template <int kPlanes, Division kDivision, class Hole>

@@ -21,18 +21,18 @@ struct StreamReader {
     SM90_INLINE StreamReader(int group, int warp, int lane) {
         const int g = lane >> 2, t = lane & 3;
         if constexpr (kMajorK) {
-            const int row = group * 64 + warp * 16 + fragment_row<true>(g);
-            offset = row * 128 + ((t ^ (row & 7)) << 4);
+            const int row = warp * 16 + fragment_row<true>(g);
+            offset = group * kGroupBytes + row * 128 + ((t ^ (row & 7)) << 4);
         } else {
-            const int box = group * 2 + (warp >> 1);
-            const int chunk = (warp & 1) * 4 + (g >> 2);
-            offset = box * (kStreamBytes / 4) + 2 * t * 128 + ((chunk ^ (2 * t)) << 4) + (g & 3) * 4;
+            const int box = warp >> 1, chunk = (warp & 1) * 4 + (g >> 2);
+            offset = group * kGroupBytes + box * (kGroupBytes / 2) + 2 * t * 128 +
+                     ((chunk ^ (2 * t)) << 4) + (g & 3) * 4;
         }
     }
 
     SM90_INLINE void read(uint32_t stage, int step, float (&v)[8]) const {
         if constexpr (kMajorK) {
-            const uint32_t at = stage + (step >> 1) * (kStreamBytes / 2) + (offset ^ ((step & 1) << 6));
+            const uint32_t at = stage + (step >> 1) * (kGroupBytes / 2) + (offset ^ ((step & 1) << 6));
             const float4 x = sm90::load_shared4(at), y = sm90::load_shared4(at + 8 * 128);
             v[0] = x.x, v[1] = x.y, v[2] = x.z, v[3] = x.w;
             v[4] = y.x, v[5] = y.y, v[6] = y.z, v[7] = y.w;

@@ -55,6 +55,11 @@ SM90_INLINE void barrier_wait(uint32_t barrier, uint32_t parity) {
         : "memory");
 }
 
+// All threads of a warpgroup; `barrier` 1..15 is its own.
+SM90_INLINE void group_sync(uint32_t barrier) {
+    asm volatile("bar.sync %0, 128;" ::"r"(barrier) : "memory");
+}
+
 SM90_INLINE uint32_t cluster_rank() {
     uint32_t rank;
     asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
@@ -138,6 +143,16 @@ SM90_INLINE float4 load_shared4(uint32_t address) {
     return v;
 }
 
+SM90_INLINE void load_shared_run(uint32_t address, float (&v)[4]) {
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(v[0]), "=f"(v[1]), "=f"(v[2]), "=f"(v[3])
+                 : "r"(address));
+}
+
+SM90_INLINE void load_shared_run(uint32_t address, float (&v)[2]) {
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v[0]), "=f"(v[1]) : "r"(address));
+}
+
 SM90_INLINE float load_shared(uint32_t address) {
     float v;
     asm volatile("ld.shared.f32 %0, [%1];" : "=f"(v) : "r"(address));
@@ -148,6 +163,10 @@ SM90_INLINE uint32_t load_shared_u16(uint32_t address) {
     uint16_t v;
     asm volatile("ld.shared.u16 %0, [%1];" : "=h"(v) : "r"(address));
     return v;
+}
+
+SM90_INLINE void store_shared(uint32_t address, float x) {
+    asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(x) : "memory");
 }
 
 SM90_INLINE void store_shared2(uint32_t address, float x, float y) {
@@ -203,6 +222,9 @@ SM90_INLINE void pin(float (&d)[kCount]) {
     for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
 
+// What is computed from `word` behind this point is not kept in registers from before it.
+SM90_INLINE void forget(uint32_t& word) { asm volatile("" : "+r"(word)); }
+
 // d (64 x 128, float32) = (accumulate ? d : 0) + a (64 x 16, registers) * b (128 x 16, shared, K-major).
 #define SM90_R8(n) "%" #n "0, %" #n "1, %" #n "2, %" #n "3, %" #n "4, %" #n "5, %" #n "6, %" #n "7, %" \
                    #n "8, %" #n "9, "
@@ -224,6 +246,17 @@ SM90_INLINE void pin(float (&d)[kCount]) {
 SM90_MMA_N128(mma_f16, "f16")
 SM90_MMA_N128(mma_bf16, "bf16")
 #undef SM90_MMA_N128
+
+// The same for 64 columns, fp16.
+template <bool kAccumulate>
+SM90_INLINE void mma_f16(float (&d)[32], const uint32_t* a, uint64_t b) {
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, " SM90_R8(1) SM90_R8(2) "%30, %31}, "
+                 "{%32, %33, %34, %35}, %36, p, 1, 1, 0;\n}"
+                 : SM90_D8(0), SM90_D8(8), SM90_D8(16), SM90_D8(24)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(int(kAccumulate)));
+}
 
 // d (64 x N, float32) = (accumulate ? d : 0) + a * b, both operands in shared memory under descriptors.
 // kAcross: the operand is contiguous across its rows (16-bit types only).
