@@ -98,9 +98,10 @@ def missing_device(c: Compilation) -> str:
     if c.arch.kind == "cpu" or here == c.arch.name or (c.arch.name == "cuda" and here != "cpu"):
         return ""
     found = "no CUDA device" if here == "cpu" else f"a {here} device"
+    whose = "any GPU (`--target cuda:sm_90a` writes for an H100)" if c.arch.name == "cuda" else ""
     return (
-        f"not checked: the file is for {c.arch.name} and this machine has {found}; it is complete, "
-        "run `fusewright verify` and `fusewright bench` where such a device is"
+        f"not checked: the file is for {whose or c.arch.name} and this machine has {found}; it is "
+        "complete, run `fusewright verify` and `fusewright bench` where such a device is"
     )
 
 
