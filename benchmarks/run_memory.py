@@ -1,11 +1,14 @@
-"""Times the memory-bound problems of benchmarks/problems against eager on one GPU; writes one JSON.
+"""Times memory-bound problems against eager and torch.compile on one device; writes one JSON.
 
     PYTHONPATH=src python benchmarks/run_memory.py --out benchmarks/results/memory_h100.json
     PYTHONPATH=src python benchmarks/run_memory.py loss_mse softmax_bf16 --compile
+    PYTHONPATH=src python benchmarks/run_memory.py --target cpu --compile --jobs 2 --rounds 15
+
+On a GPU the problems are the files of benchmarks/problems, on a CPU the rows of cpu_problems.py.
 
 Built for a short lease of a device: files are emitted and compiled by several processes at once,
-then one process takes one problem after the other. Each round times eager and the emitted file in
-turn after a 256 MB flush of the cache; the result is the median. Correctness here is one comparison
+then one process takes one problem after the other. Each round times every subject in turn, on a GPU
+after a 256 MB flush of the cache; the result is the median. Correctness here is one comparison
 with eager on fresh data (relative L2 error); `fusewright verify` is the real check. "fraction" is
 compulsory bytes (inputs, outputs and written buffers once) / time / the copy rate of the target.
 """
@@ -14,22 +17,32 @@ import argparse
 import gc
 import importlib.util
 import json
+import math
+import multiprocessing
+import os
+import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
+from cpu_problems import CPU_PROBLEMS, problem_text
 
+from fusewright.options import Options
+from fusewright.pipeline import compile_problem
+from fusewright.problem import load_problem
 from fusewright.target.arch import arch
 
 PROBLEMS = Path(__file__).resolve().parent / "problems"
-TARGET = "cuda:sm_90a"
 FLUSH_BYTES = 256 << 20
+# Seconds that the rounds of one problem on a CPU may take; more than two rounds are always made.
+CPU_SECONDS = 2.0
 # Values compared at a time: the float64 copies of whole results would not fit beside the data.
 SLICE = 1 << 26
 
@@ -37,11 +50,14 @@ SLICE = 1 << 26
 def main() -> int:
     """Emits, compiles, checks and times; returns the exit status."""
     arguments = parse_arguments()
-    names = arguments.problems or sorted(p.stem for p in PROBLEMS.glob("*.py"))
     files = Path(arguments.files or tempfile.mkdtemp())
     files.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        failures = dict(zip(names, pool.map(lambda n: prepared(n, files), names), strict=True))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((files / "inductor").resolve()))
+    names = arguments.problems or every_problem(arguments.target)
+    jobs = [(n, files, arguments.target, arguments.compile) for n in names]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(arguments.jobs, mp_context=spawn) as pool:
+        failures = dict(zip(names, pool.map(prepared, jobs), strict=True))
     results = []
     start = time.monotonic()
     for name in names:
@@ -52,16 +68,17 @@ def main() -> int:
         elif left < 0:
             result["error"] = "not run: the time was up"
         else:
-            result |= measured(name, files / f"{name}.py", arguments)
+            result |= measured(name, files, arguments)
         results.append(result)
         print(json.dumps(result), flush=True)
-        write(arguments.out, results)
+        write(arguments, results)
     return int(any("error" in r for r in results))
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("problems", nargs="*", help="names in benchmarks/problems; default: all")
+    parser.add_argument("problems", nargs="*", help="names of problems; default: all")
+    parser.add_argument("--target", default="cuda:sm_90a")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--compile", action="store_true", help="time torch.compile, too")
     parser.add_argument("--jobs", type=int, default=12)
@@ -71,23 +88,42 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def prepared(name: str, files: Path) -> str:
-    """Emits a problem's file where there is none and compiles it; returns what went wrong."""
-    new = files / f"{name}.py"
-    python = [sys.executable, "-c"]
-    emit = "import sys; from fusewright.cli import main; sys.exit(main(sys.argv[1:]))"
-    options = ["optimize", str(PROBLEMS / f"{name}.py"), "--target", TARGET, "--no-check"]
-    build = (
-        "import importlib.util as u, sys; s = u.spec_from_file_location('new', sys.argv[1]); "
-        "m = u.module_from_spec(s); s.loader.exec_module(m); m._library()"
-    )
-    steps = [[*python, build, str(new)]]
-    if not new.exists():
-        steps.insert(0, [*python, emit, *options, "-o", str(new)])
-    for step in steps:
-        done = subprocess.run(step, capture_output=True, text=True)
-        if done.returncode:
-            return done.stderr.strip()[-2000:]
+def every_problem(target: str) -> list[str]:
+    """The names of all problems for a target."""
+    if target == "cpu":
+        return [name for name, _, _ in CPU_PROBLEMS]
+    return sorted(p.stem for p in PROBLEMS.glob("*.py"))
+
+
+def problem_file(name: str, files: Path, target: str) -> Path:
+    """The file of a problem; that of a row of the table is written on the way."""
+    if target != "cpu":
+        return PROBLEMS / f"{name}.py"
+    path = files / f"{name}_problem.py"
+    if not path.exists():
+        path.write_text(problem_text(name))
+    return path
+
+
+def prepared(job: tuple[str, Path, str, bool]) -> str:
+    """Emits a problem's file where there is none and compiles it; returns what went wrong.
+
+    On a CPU torch.compile's kernels are made, too, and found in its cache later.
+    """
+    name, files, target, compiles = job
+    new, problem = files / f"{name}.py", problem_file(name, files, target)
+    try:
+        if not new.exists():
+            compiled = compile_problem(load_problem(problem, fake=True), Options(target=target))
+            new.write_text(compiled.module_text)
+        module = load(new)
+        if hasattr(module, "_library"):
+            module._library()
+        if compiles and target == "cpu":
+            with torch.no_grad():
+                torch.compile(module.Model(*module.get_init_inputs()))(*module.get_inputs())
+    except Exception:  # recorded: the other problems are still worth measuring
+        return traceback.format_exc()[-2000:]
     return ""
 
 
@@ -100,52 +136,87 @@ def load(path: Path) -> Any:
     return module
 
 
-def measured(name: str, new: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def measured(name: str, files: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Times, error and fraction of one problem; what fails is the result."""
     try:
-        with torch.inference_mode():
-            return timed(load(PROBLEMS / f"{name}.py"), load(new), arguments)
+        with torch.inference_mode(arguments.target != "cpu"), torch.no_grad():
+            problem = load(problem_file(name, files, arguments.target))
+            return timed(problem, load(files / f"{name}.py"), arguments)
     except Exception as error:  # the other problems are still worth measuring
         return {"error": f"{type(error).__name__}: {error}"[:2000]}
     finally:
         gc.collect()
-        torch.cuda.empty_cache()
+        if arguments.target != "cpu":
+            torch.cuda.empty_cache()
 
 
 def timed(problem: Any, new: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(1)
-    with torch.device("cuda"):
+    with torch.device(arguments.target.split(":")[0]):
         inputs = problem.get_inputs()
         eager = problem.Model(*problem.get_init_inputs())
         ours = new.ModelNew(*problem.get_init_inputs())
     ours.load_state_dict(eager.state_dict())
-    expected = eager(*inputs)
-    error = relative_error(ours(*inputs), expected)
-    state = dict(eager.named_buffers())
-    for key, value in ours.named_buffers():
-        error = max(error, relative_error(value, state[key]))
-    moved = sum(x.nbytes for x in (*inputs, expected, *eager.parameters()))
-    del expected
+    error, moved = compared(eager, ours, inputs)
+    if not error < 1e-2:
+        return {"error": f"differs from eager: {error}"}
     subjects = {"eager": eager, "ours": ours}
     if arguments.compile:
         torch._dynamo.reset()
         subjects["compile"] = torch.compile(eager)
-    times = medians(subjects, inputs, arguments.rounds)
-    floor = moved / arch(TARGET).copy_rate
-    return (
-        {
-            "ms": {k: round(v * 1e3, 4) for k, v in times.items()},
-            "fraction": round(floor / times["ours"], 3),
-            "bytes": moved,
-            "error": None,
-            "relative_difference_to_eager": error,
-        }
-        if error < 1e-2
-        else {"error": f"differs from eager: {error}"}
-    )
+    measure = medians_cpu if arguments.target == "cpu" else medians_cuda
+    times = measure(subjects, inputs, arguments.rounds)
+    return {
+        "ms": {k: round(v * 1e3, 4) for k, v in times.items()},
+        "speedup": {k: round(v / times["ours"], 3) for k, v in times.items() if k != "ours"},
+        "fraction": round(moved / arch(arguments.target).copy_rate / times["ours"], 3),
+        "bytes": moved,
+        "error": None,
+        "relative_difference_to_eager": error,
+    }
 
 
-def medians(subjects: dict[str, Any], inputs: list[Any], rounds: int) -> dict[str, float]:
+def compared(eager: Any, ours: Any, inputs: list[Any]) -> tuple[float, int]:
+    """The largest relative difference of a result or a buffer, and the compulsory bytes."""
+    expected, found = (list(tensors(model(*inputs))) for model in (eager, ours))
+    state = dict(eager.named_buffers())
+    expected += state.values()
+    found += [dict(ours.named_buffers())[key] for key in state]
+    error = max(relative_error(a, b) for a, b in zip(found, expected, strict=True))
+    return error, sum(x.nbytes for x in (*inputs, *expected, *eager.parameters()))
+
+
+def tensors(result: Any) -> Iterator[torch.Tensor]:
+    """The tensors of a result that may be a tuple."""
+    if isinstance(result, torch.Tensor):
+        yield result
+    else:
+        yield from result
+
+
+def medians_cpu(subjects: dict[str, Any], inputs: list[Any], rounds: int) -> dict[str, float]:
+    """Seconds per call, the subjects in turn in every round, in another order each time."""
+    samples: dict[str, list[float]] = {name: [] for name in subjects}
+    order = list(subjects)
+    for name in order * 2:
+        subjects[name](*inputs)
+    end = time.perf_counter() + CPU_SECONDS
+    for done in range(rounds):
+        if done > 2 and time.perf_counter() > end:
+            break
+        for name in order:
+            samples[name].append(seconds(lambda model=subjects[name]: model(*inputs)))
+        order.append(order.pop(0))
+    return {name: statistics.median(found) for name, found in samples.items()}
+
+
+def seconds(call: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def medians_cuda(subjects: dict[str, Any], inputs: list[Any], rounds: int) -> dict[str, float]:
     """Seconds per call, the subjects in turn in every round."""
     flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
     samples: dict[str, list[float]] = {name: [] for name in subjects}
@@ -178,20 +249,48 @@ def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
     return ratio if ratio == ratio else float("inf")
 
 
-def write(out: Path, results: list[dict[str, Any]]) -> None:
+def write(arguments: argparse.Namespace, results: list[dict[str, Any]]) -> None:
     """The record so far."""
+    cpu = arguments.target == "cpu"
+    flushed = "" if cpu else ", cache flushed before each call"
     record = {
-        "device": torch.cuda.get_device_name(),
+        "device": processor() if cpu else torch.cuda.get_device_name(),
+        "threads": torch.get_num_threads() if cpu else None,
         "torch": torch.__version__,
+        "python": platform.python_version(),
         "date": time.strftime("%Y-%m-%d"),
-        "target": TARGET,
-        "copy_rate": arch(TARGET).copy_rate,
-        "method": "median of rounds, interleaved, cache flushed before each call",
+        "command": " ".join(["python", "benchmarks/run_memory.py", *sys.argv[1:]]),
+        "target": arguments.target,
+        "copy_rate": arch(arguments.target).copy_rate,
+        "method": f"median of rounds, interleaved{flushed}",
+        "summary": summary(results),
         "results": results,
     }
-    partial = out.with_suffix(".partial")
+    partial = arguments.out.with_suffix(".partial")
     partial.write_text(json.dumps(record, indent=1) + "\n")
-    partial.replace(out)
+    partial.replace(arguments.out)
+
+
+def processor() -> str:
+    """The CPU's name and how many of its cores there are."""
+    found = Path("/proc/cpuinfo")
+    lines = found.read_text().splitlines() if found.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+
+
+def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Geometric means of the speed-ups, and what is more than 5 % slower than a baseline."""
+    out: dict[str, Any] = {}
+    for baseline in ("eager", "compile"):
+        found = {r["problem"]: r.get("speedup", {}).get(baseline) for r in results}
+        known = {k: v for k, v in found.items() if v}
+        if known:
+            mean = math.exp(statistics.fmean(math.log(v) for v in known.values()))
+            slower = {k: v for k, v in known.items() if v < 1 / 1.05}
+            figures = {"geometric_mean": round(mean, 3), "problems": len(known)}
+            out[baseline] = {**figures, "slower": slower}
+    return out
 
 
 if __name__ == "__main__":
