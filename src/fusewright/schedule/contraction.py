@@ -80,7 +80,7 @@ def use_skeletons(program: Program, arch: Arch, options: Options) -> Program:
             hosted = _hosted(program, product, _element(product), arch)
             if (reason := refusal(product, hosted, arch)) is None:
                 if product.scheme == "split":
-                    taken = _times(product, arch)
+                    taken = _times(product, hosted, arch)
                     product = replace(product, slices=taken.slices)
                     why_not.append(WhyNot(f"library call for {call.covers[0]}", taken.text))
                 program = _replaced(program, product, hosted, arch)
@@ -188,18 +188,19 @@ def refusal(p: Product, hosted: Hosted, arch: Arch) -> str | None:
         return _fma_refusal(p, hosted, arch)
     assert arch.products is not None and arch.native is not None
     size, own = p.size, arch.native
-    library = times(size, arch.products).library
     if p.scheme == "split":
         for x, prologue in zip((p.left, p.right), p.computed, strict=True):
             if 1 not in x.strides[-2:] and prologue is None:
                 return "neither axis of an operand is contiguous"
-        both = _times(p, arch)
+        both = _times(p, hosted, arch)
         return None if both.pays else both.text
     if p.scheme == "native":
         if not hosted.rest:
             return _NOTHING_FOLLOWS
         stores = sum(s.buffer != p.out for s in hosted.stores)
         library = library_seconds(size, len(hosted.rest), stores, own)
+    else:
+        library = times(size, arch.products).library
     ours = native_seconds(size, p.scheme, bool(hosted.folding), _packed_rows(p), own)
     return _slower(ours, library)
 
@@ -226,12 +227,17 @@ def _slower(ours: float, library: float) -> str | None:
     )
 
 
-def _times(p: Product, arch: Arch) -> Times:
-    """Both times, with what computes the operands."""
-    assert arch.products is not None
+def _times(p: Product, hosted: Hosted, arch: Arch) -> Times:
+    """Both times, the library's with the passes before and behind it that the skeleton saves."""
+    assert arch.products is not None and arch.native is not None
     streamed = p.computed[1 if p.streams_right else 0]
-    found = times(p.size, arch.products, streamed.operations if streamed else 0.0)
-    return replace(found, library=found.library + p.saved)
+    operations = streamed.operations if streamed else 0.0
+    found = times(p.size, arch.products, operations, bool(hosted.folding))
+    whole = sum(rest is None for rest in hosted.rest.values())
+    stores = sum(s.buffer != p.out for s in hosted.stores) if whole else 0
+    moved = (whole + stores) * p.dtype.bytes * p.batch * p.m * p.n
+    behind = whole * arch.native.pass_launch + moved / arch.native.memory_rate
+    return replace(found, library=found.library + p.saved + behind, follows=whole > 0)
 
 
 # ------------------------------------------------------------------------------- the new kernel

@@ -16,6 +16,8 @@ from ..target.arch import Arch, Products
 # that share what is streamed; chunks up to which sums are promoted twice a chunk.
 TILE_STREAMED, TILE_PLANES, CHUNK = 256, 128, 64
 RASTER, SHORT_CHUNKS = 8, 16
+# emit/skeletons/gemm_sm90_short.cuh: the chunks of a small depth, rows and columns of its tiles.
+SMALL_CHUNKS, PANEL_STREAMED, PANEL_PLANES = 2, 192, 64
 # Slices of K at most: their sum is one kernel, which reads them one after the other.
 MOST_SLICES = 66
 
@@ -50,6 +52,7 @@ class Times:
     library: float
     margin: float
     slices: int = 1
+    follows: bool = False  # the library's time includes passes that the skeleton makes needless
 
     @property
     def pays(self) -> bool:
@@ -57,33 +60,45 @@ class Times:
 
     @property
     def text(self) -> str:
+        takes = "and what follows take" if self.follows else "takes"
         return (
-            f"the library's product takes about {self.library * 1e6:.0f} us, "
+            f"the library's product {takes} about {self.library * 1e6:.0f} us, "
             f"the split product {self.skeleton * 1e6:.0f} us"
         )
 
 
-def times(p: Size, rates: Products, operations: float = 0.0) -> Times:
+def times(p: Size, rates: Products, operations: float = 0.0, folds: bool = False) -> Times:
     """Both times, the skeleton's with the slices of K that are best for it.
 
-    `operations` per element of the streamed operand run in front of its split.
+    `operations` per element of the streamed operand run in front of its split; `folds`: results
+    are folded along a row or column.
     """
     chunks = -(-p.k // CHUNK)
     most = min(chunks, MOST_SLICES)
     even = dict.fromkeys(-(-chunks // -(-chunks // s)) for s in range(1, most + 1))
-    skeleton, slices = min((split_seconds(p, s, rates, operations), s) for s in even)
+    skeleton, slices = min((split_seconds(p, s, rates, operations, folds), s) for s in even)
     return Times(skeleton, library_seconds(p, rates), rates.margin, slices)
 
 
 def library_seconds(p: Size, rates: Products) -> float:
-    """The library's product: a roofline; its tiles have at least so many columns."""
+    """The library's product: a roofline; its tiles have at least so many columns, and a tile's
+    results are stored when its products are over."""
     flops = 2.0 * p.batch * p.streamed * max(p.planes, rates.library_columns) * p.k
-    return max(flops / rates.library_flops, p.nbytes / rates.library_bytes)
+    stored = 4.0 * p.batch * p.m * p.n / rates.library_bytes
+    return max(flops / rates.library_flops + stored, p.nbytes / rates.library_bytes)
 
 
-def split_seconds(p: Size, slices: int, rates: Products, operations: float = 0.0) -> float:
+def split_seconds(
+    p: Size, slices: int, rates: Products, operations: float = 0.0, folds: bool = False
+) -> float:
     """Whole waves of tiles, each a slice of K, behind the split of the smaller operand, and the
-    sum of the slices."""
+    sum of the slices. A small depth has its own tiles."""
+    split = p.batch * (8.0 * p.planes * p.k + 512.0 * p.streamed) / rates.split_rate
+    if p.k <= SMALL_CHUNKS * CHUNK and slices == 1 and not folds:
+        panels = p.batch * ceil(p.streamed / PANEL_STREAMED)
+        waves = ceil(panels * ceil(p.planes / PANEL_PLANES) / (2 * rates.clusters))
+        before = ceil(panels / (2 * rates.clusters)) * operations * rates.operation
+        return rates.launches + split + before + waves * rates.small
     columns = -(-p.planes // TILE_PLANES)
     tiles = slices * p.batch * -(-p.streamed // TILE_STREAMED) * columns
     chunks = ceil(ceil(p.k / CHUNK) / slices)
@@ -91,7 +106,6 @@ def split_seconds(p: Size, slices: int, rates: Products, operations: float = 0.0
     read = TILE_STREAMED * CHUNK * 4.0 * active / share / rates.stream_rate
     short = rates.short if chunks <= SHORT_CHUNKS else 1.0
     chunk = max(short * rates.chunk + operations * rates.operation, read)
-    split = p.batch * (8.0 * p.planes * p.k + 512.0 * p.streamed) / rates.split_rate
     waves = -(-tiles // rates.clusters)
     moved = 2.0 * tiles * TILE_STREAMED * TILE_PLANES * 4 if slices > 1 else 0.0
     added = 2 * rates.finish + moved / rates.split_rate if slices > 1 else 0.0

@@ -12,10 +12,11 @@ class Products:
 
     Seconds: of the `launches` around a product, of a `chunk` of 64 along k in one tile (`short`
     times that where sums are promoted twice), of an `operation` per element of it, of a tile's
-    `epilogue`, of a kernel that finishes (`finish`). Bytes per second: `stream_rate` of what is
-    read once, `split_rate` of the split of the other. The library's product is a roofline of
-    `library_flops` and `library_bytes`, with at least `library_columns`; the skeleton is taken
-    below `margin` of it. `clusters` of two multiprocessors run at a time.
+    `epilogue`, of a tile of small depth (`small`), of a kernel that finishes (`finish`). Bytes per
+    second: `stream_rate` of what is read once, `split_rate` of the split of the other. The
+    library's product is a roofline of `library_flops`, behind which results are stored, and
+    `library_bytes`, with at least `library_columns`; the skeleton is taken below `margin` of it.
+    `clusters` of two multiprocessors run at a time.
     """
 
     clusters: int
@@ -24,6 +25,7 @@ class Products:
     short: float
     operation: float
     epilogue: float
+    small: float
     finish: float
     stream_rate: float
     split_rate: float
@@ -122,7 +124,7 @@ H100_NATIVE = NativeProducts(
 )
 # Fitted on an H100 to benchmarks/results/gemm_h100_time.json; an operation is 64 cycles of issue.
 H100_PRODUCTS = Products(
-    66, 14e-6, 1.14e-6, 1.2, 0.037e-6, 3.5e-6, 3e-6, 2.95e12, 2.5e12, 48e12, 2.9e12, 64, 0.9
+    66, 14e-6, 1.14e-6, 1.2, 0.037e-6, 3.5e-6, 2.8e-6, 3e-6, 2.95e12, 2.5e12, 48e12, 2.9e12, 64, 0.9
 )
 
 
