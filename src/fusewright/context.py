@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
 from fusewright.options import Options
+from fusewright.target.tuning import Tuning
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,10 +59,11 @@ class StageLog:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Context:
-    """Options and log of one compilation; every stage takes it as its last argument."""
+    """Options, log and tuned choices of one compilation; stages take it as their last argument."""
 
     options: Options = field(default_factory=Options)
     log: StageLog = field(default_factory=StageLog)
+    tuning: Tuning = field(default_factory=Tuning)
 
     def timed(self, name: str, stage: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run `stage`, log its time and result under `name`, and return the result.

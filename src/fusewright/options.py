@@ -30,7 +30,8 @@ class Options:
     precision: arithmetic of contractions; `match` allows what eager may use under torch's flags.
     numerics: which rewrites are allowed: same bits, sums in another order, equal for finite values.
     binding: `raw` launches through ctypes, `torch` is the classical `load_inline` form.
-    tune: measure tiles on the device instead of taking the modelled best.
+    tune: measure schemes and tiles of products on the device where the user's table lacks them.
+    tuned: take what that table has instead of the modelled best (`tune` does so too).
     debug: 0 is silent; 1 logs each stage with its time; 2 also prints each stage's result.
     """
 
@@ -39,6 +40,7 @@ class Options:
     numerics: Numerics = "finite"
     binding: Binding = "raw"
     tune: bool = False
+    tuned: bool = False
     debug: int = 0
 
     def __post_init__(self) -> None:
@@ -46,8 +48,9 @@ class Options:
         _check_choice("precision", self.precision, PRECISIONS)
         _check_choice("numerics", self.numerics, NUMERICS)
         _check_choice("binding", self.binding, BINDINGS)
-        if not isinstance(self.tune, bool):
-            raise UsageError(f"option tune: {self.tune!r} is not a bool")
+        for name in ("tune", "tuned"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise UsageError(f"option {name}: {value!r} is not a bool")
         if isinstance(self.debug, bool) or not isinstance(self.debug, int) or self.debug < 0:
             raise UsageError(f"option debug: {self.debug!r} is not an integer of at least 0")
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,12 +17,12 @@ from .capture.interface import interface
 from .context import Context
 from .emit.emission import Emission
 from .emit.module import module_text
-from .emit.unit import segments, translation_unit
+from .emit.unit import entry_buffers, entry_name, segments, translation_unit
 from .errors import CaptureError, OutputError
 from .ir.check import check_graph, check_program
 from .ir.graph import Graph, Leaf, Tree, Verbatim
 from .ir.interface import Interface
-from .ir.kernel import Program
+from .ir.kernel import Kernel, LibraryCall, Program
 from .ir.program_text import program_text
 from .ir.text import graph_text
 from .options import Options
@@ -29,9 +30,20 @@ from .problem import Problem
 from .rewrite import Rewrite, rewrite
 from .run.device import detected_target, moved
 from .run.load import import_text
-from .schedule import schedule
+from .run.tune import (
+    Runnable,
+    Timer,
+    add_to_table,
+    default_table,
+    measured,
+    present_device,
+    read_table,
+    time_on_gpu,
+)
+from .schedule import alternatives, schedule, without_skeletons
 from .schedule.names import Names
 from .target.arch import Arch, arch
+from .target.tuning import Tuning
 from .version import VERSION
 
 __all__ = [
@@ -87,11 +99,13 @@ def compile_problem(
     *,
     source: str | None = None,
     progress: Callable[[str], None] | None = None,
+    tuner: "Tuner | None" = None,
 ) -> Compilation:
     """The emitted file for `problem`, and everything on the way.
 
     `source` replaces the problem's own text in the file. `progress` is told each stage's name as it
-    starts. Raises CaptureError for what cannot be captured, UsageError for an unknown target.
+    starts. `tuner` measures where the options ask for that, by default on the device here. Raises
+    CaptureError for what cannot be captured, UsageError for an unknown target.
     """
     run = _Stages(Context(options), progress)
     target = arch(detected_target() if options.target == "auto" else options.target)
@@ -102,8 +116,12 @@ def compile_problem(
     facts = run("interface", repr, lambda: interface(problem, graph))
     rewritten, rewrites = run("rewritten", _rewrite_text, lambda: rewrite(graph, run.context))
     check_graph(rewritten)
+    context = run.context
+    if options.tune or options.tuned:
+        found = run("tuned", str, lambda: (tuner or Tuner()).tuning(rewritten, context, target))
+        context = replace(context, tuning=found)
     program = run(
-        "scheduled", program_text, lambda: check_program(schedule(rewritten, run.context, target))
+        "scheduled", program_text, lambda: check_program(schedule(rewritten, context, target))
     )
     kernels = run("kernels", str, lambda: translation_unit(program, target, segments(program)))
     emission = Emission(
@@ -123,6 +141,50 @@ def compile_problem(
     return Compilation(
         problem, run.context, target, graph, facts, rewritten, rewrites, program, kernels, text
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Tuner:
+    """Where times of products come from: the user's table, a timer for what it lacks, and the name
+    of the device (None: that of this machine, if it has one for the target)."""
+
+    table: Path | None = None
+    timer: Timer = time_on_gpu
+    device: str | None = None
+
+    def tuning(self, graph: Graph, context: Context, target: Arch) -> Tuning:
+        """What the table has, with what was lacking measured and added where that is wanted."""
+        device = self.device or present_device(target.kind)
+        if device is None:
+            context.warn(f"no device for {target.name} is here: products are chosen by the model")
+            return Tuning()
+        table = self.table or default_table()
+        known = read_table(table, device, VERSION)
+        if not context.options.tune:
+            return known
+        found = alternatives(without_skeletons(graph, target), target, context.options)
+        wanted = (
+            (a.key, {n: _runnable(p, target) for n, p in a.programs.items()}) for a in found
+        )
+        tuning = measured(known, wanted, self.timer)
+        if tuning.choices != known.choices:
+            add_to_table(table, tuning, VERSION)
+        return tuning
+
+
+def _runnable(program: Program, target: Arch) -> Runnable:
+    """The program with its kernels' text, a part of which the printed entry points are."""
+    parts = segments(program)
+    entries = iter(
+        (entry_name(n), tuple(x.name for x in entry_buffers(program, part)))
+        for n, part in enumerate(parts)
+    )
+    steps: list[tuple[str, tuple[str, ...]] | LibraryCall] = []
+    for is_kernels, group in groupby(program.steps, key=lambda s: isinstance(s, Kernel)):
+        calls = [s for s in group if isinstance(s, LibraryCall)]
+        steps += [next(entries)] if is_kernels else calls
+    text = translation_unit(program, target, parts) if parts else ""
+    return Runnable(program, text, target.gencode.partition("code=")[2], tuple(steps))
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,13 @@ def _compilation(parser: argparse.ArgumentParser) -> None:
         "--tune",
         action="store_true",
         default=None,
-        help="measure tiles instead of modelling them (no effect yet)",
+        help="measure ways to compute products on the device here, once; keep the times in a table",
+    )
+    parser.add_argument(
+        "--tuned",
+        action="store_true",
+        default=None,
+        help="choose by the times that --tune has kept for the device here",
     )
 
 

@@ -33,7 +33,8 @@ LEAST_STEP_S = 120.0
 
 def suite(chosen: Namespace) -> int:
     """Exit code 1 when a problem failed or was rejected."""
-    given = {k: getattr(chosen, k) for k in ("target", "precision", "numerics", "binding", "tune")}
+    names_given = ("target", "precision", "numerics", "binding", "tune", "tuned")
+    given = {k: getattr(chosen, k) for k in names_given}
     options = {name: value for name, value in given.items() if value is not None}
     with _crew(chosen, options) as crew:
         found = run_suite(

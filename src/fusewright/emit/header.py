@@ -48,4 +48,6 @@ def reproduce_command(e: Emission) -> str:
         value = getattr(e.options, name)
         if value != getattr(Options(), name):
             given.append(f"--{name} {value}")
+    if e.options.tune or e.options.tuned:
+        given.append("--tuned")
     return f"fusewright optimize {e.title}.py {' '.join(given)}"

@@ -12,19 +12,25 @@ from ..ir import graph as g
 from ..ir.kernel import Buffer, Kernel, LibraryCall, Program, Step, Strided, WhyNot
 from ..target.arch import Arch
 from . import library
-from .contraction import use_skeletons
 from .fuse import Cluster, Fusion, describe, fuse
 from .lower import Lowering
 from .names import Names
 from .nests import Placement, build_kernel
 from .plan import Plan, make_plan, returned_view, spilled
 from .prepare import as_reduction, prepare
+from .skeletons import alternatives, use_skeletons
 
-__all__ = ["schedule"]
+__all__ = ["alternatives", "schedule", "without_skeletons"]
 
 
 def schedule(graph: g.Graph, context: Context, arch: Arch) -> Program:
     """Everything one forward call executes on `arch`, in order."""
+    program = without_skeletons(graph, arch)
+    return use_skeletons(program, arch, context.options, context.tuning)
+
+
+def without_skeletons(graph: g.Graph, arch: Arch) -> Program:
+    """The same with all products as library calls."""
     graph = prepare(graph, arch)
     plan = make_plan(graph, arch)
     refused: tuple[WhyNot, ...] = ()
@@ -39,8 +45,7 @@ def schedule(graph: g.Graph, context: Context, arch: Arch) -> Program:
         graph = _without(graph, plan)
         plan = make_plan(graph, arch)
     fusion = _fused(plan, arch)
-    program = _Assembly(plan, fusion, arch).program(refused)
-    return use_skeletons(program, arch, context.options)
+    return _Assembly(plan, fusion, arch).program(refused)
 
 
 def _without(graph: g.Graph, plan: Plan) -> g.Graph:

@@ -1,9 +1,10 @@
-"""Which matrix products run as kernels with their epilogue inside, and why not the others.
+"""Matrix products as kernels with their epilogue inside: what they take over, and when they pay.
 
-A pass over a finished program: a library product, together with what `hosting` finds that the
+Of a finished program: a library product, together with what `hosting` finds that the
 kernels reading it can leave to it, becomes one kernel of anchor "contraction": bodies with the
 product's element as a `Dot` where the result was loaded. The result is stored only if something
-still reads it. Whether the skeleton or the library is faster is decided in `gate`.
+still reads it. Whether the skeleton or the library is faster is modelled in `gate`; `skeletons`
+chooses.
 """
 
 from collections.abc import Iterator, Sequence
@@ -54,6 +55,7 @@ class Product:
     dtype: DType
     scheme: Scheme
     slices: int = 1
+    tile: Tile | None = None  # of scheme fma
     computed: tuple[Prologue | None, Prologue | None] = (None, None)  # instead of left, right
     saved: float = 0.0  # seconds of what computes them otherwise
 
@@ -71,32 +73,7 @@ class Product:
         return self.n >= self.m
 
 
-def use_skeletons(program: Program, arch: Arch, options: Options) -> Program:
-    """The program with its products as contraction kernels, where that pays."""
-    why_not: list[WhyNot] = []
-    for call in [s for s in program.steps if isinstance(s, LibraryCall)]:
-        for product in _products(call, program, arch, options):
-            product, told = _with_prologues(product, program, arch)
-            hosted = _hosted(program, product, _element(product), arch)
-            if (reason := refusal(product, hosted, arch)) is None:
-                if product.scheme == "split":
-                    taken = _times(product, hosted, arch)
-                    product = replace(product, slices=taken.slices)
-                    why_not.append(WhyNot(f"library call for {call.covers[0]}", taken.text))
-                program = _replaced(program, product, hosted, arch)
-                why_not += told
-                break
-            why_not.append(WhyNot(f"{call.covers[0]} {_MEANS[product.scheme]}", reason))
-    return replace(program, why_not=(*program.why_not, *why_not))
-
-
-_MEANS: dict[Scheme, str] = {
-    **dict.fromkeys(("split", "native", "bf16", "tf32"), "on the tensor cores"),
-    "fma": "by multiply-adds",
-}
-
-
-def _products(
+def products_of(
     call: LibraryCall, program: Program, arch: Arch, options: Options
 ) -> Iterator[Product]:
     """The product a call computes by each scheme that may compute it, the best first."""
@@ -130,7 +107,7 @@ def _with_faster_scheme(p: Product, rates: Products, own: NativeProducts) -> Pro
     return replace(p, scheme="split") if slower else p
 
 
-def _with_prologues(
+def with_prologues(
     p: Product, program: Program, arch: Arch
 ) -> tuple[Product, tuple[WhyNot, ...]]:
     """The product with the pointwise producers of its operands inside, where that is faster."""
@@ -189,10 +166,9 @@ def refusal(p: Product, hosted: Hosted, arch: Arch) -> str | None:
     assert arch.products is not None and arch.native is not None
     size, own = p.size, arch.native
     if p.scheme == "split":
-        for x, prologue in zip((p.left, p.right), p.computed, strict=True):
-            if 1 not in x.strides[-2:] and prologue is None:
-                return "neither axis of an operand is contiguous"
-        both = _times(p, hosted, arch)
+        if is_discontiguous(p):
+            return "neither axis of an operand is contiguous"
+        both = times_of(p, hosted, arch)
         return None if both.pays else both.text
     if p.scheme == "native":
         if not hosted.rest:
@@ -203,6 +179,12 @@ def refusal(p: Product, hosted: Hosted, arch: Arch) -> str | None:
         library = times(size, arch.products).library
     ours = native_seconds(size, p.scheme, bool(hosted.folding), _packed_rows(p), own)
     return _slower(ours, library)
+
+
+def is_discontiguous(p: Product) -> bool:
+    """Whether bulk copies cannot read an operand."""
+    sides = zip((p.left, p.right), p.computed, strict=True)
+    return any(1 not in x.strides[-2:] and prologue is None for x, prologue in sides)
 
 
 def _fma_refusal(p: Product, hosted: Hosted, arch: Arch) -> str | None:
@@ -227,7 +209,7 @@ def _slower(ours: float, library: float) -> str | None:
     )
 
 
-def _times(p: Product, hosted: Hosted, arch: Arch) -> Times:
+def times_of(p: Product, hosted: Hosted, arch: Arch) -> Times:
     """Both times, the library's with the passes before and behind it that the skeleton saves."""
     assert arch.products is not None and arch.native is not None
     streamed = p.computed[1 if p.streams_right else 0]
@@ -243,9 +225,9 @@ def _times(p: Product, hosted: Hosted, arch: Arch) -> Times:
 # ------------------------------------------------------------------------------- the new kernel
 
 
-def _replaced(program: Program, p: Product, hosted: Hosted, arch: Arch) -> Program:
+def replaced(program: Program, p: Product, hosted: Hosted) -> Program:
     """The program with the product and what its readers leave to it as one step."""
-    element = _element(p)
+    element = element_of(p)
     needless = tuple(x.kernel.name for x in p.computed if x is not None)
     unread = tuple(w for x in p.computed if x is not None for w in x.kernel.writes)
     steps = [s for s in _with_rest(program.steps, hosted) if s.name not in needless]
@@ -253,7 +235,7 @@ def _replaced(program: Program, p: Product, hosted: Hosted, arch: Arch) -> Progr
         store = Store(p.out, element.offset, element.value)
         hosted = replace(hosted, stores=(store, *hosted.stores))
     gone = (*unread, *(() if p.out in hosted.written else (p.out,)))
-    kernel = _kernel(program, p, hosted, element, _tile(p, arch))
+    kernel = _kernel(program, p, hosted, element, _tile(p))
     size = _workspace(p, kernel)
     space = Buffer(f"{kernel.name}_space", (size,), UINT8, (1,), "temp")
     kernel = replace(kernel, workspace=space.name)
@@ -265,17 +247,17 @@ def _replaced(program: Program, p: Product, hosted: Hosted, arch: Arch) -> Progr
     )
 
 
-def _hosted(program: Program, p: Product, element: Element, arch: Arch) -> Hosted:
+def hosted_by(program: Program, p: Product, element: Element, arch: Arch) -> Hosted:
     """What the readers of the product leave to it, first come first served."""
     buffers = {x.name: x for x in program.buffers}
     start = program.steps.index(p.call) + 1
     state, blocked = Hosted(), frozenset((p.out,))
     for step in program.steps[start:]:
-        if not blocked.intersection(_reads(step)):
+        if not blocked.intersection(reads(step)):
             continue
         if isinstance(step, Kernel) and p.out in step.reads:
             state = host(state, step, element, blocked, buffers, arch) or state
-        blocked |= frozenset(_writes(step))
+        blocked |= frozenset(writes(step))
     return state if _can_wait(program.steps[start:], state, blocked) else Hosted()
 
 
@@ -283,7 +265,7 @@ def _can_wait(steps: Sequence[Step], hosted: Hosted, blocked: frozenset[str]) ->
     """Whether no foreign call need change places with another: random ones must not."""
     last = max((k for k, s in enumerate(steps) if s.name in hosted.rest), default=0)
     foreign = [s for s in steps[:last] if isinstance(s, LibraryCall) and s.extern]
-    later = [bool(blocked.intersection(_reads(s))) for s in foreign]
+    later = [bool(blocked.intersection(reads(s))) for s in foreign]
     return later == sorted(later)
 
 
@@ -295,7 +277,7 @@ def _with_rest(steps: Sequence[Step], hosted: Hosted) -> list[Step]:
 
 def _still_read(program: Program, p: Product) -> bool:
     kept = {s.buffer for s in program.returns} | {s.buffer for _, s in program.updates}
-    return p.out in kept or any(p.out in _reads(s) for s in program.steps)
+    return p.out in kept or any(p.out in reads(s) for s in program.steps)
 
 
 def _placed(steps: list[Step], call: LibraryCall, kernel: Kernel) -> tuple[Step, ...]:
@@ -303,30 +285,30 @@ def _placed(steps: list[Step], call: LibraryCall, kernel: Kernel) -> tuple[Step,
     waits for the kernel comes after it."""
     at = steps.index(call)
     before, after = steps[:at], steps[at + 1 :]
-    needs = [k for k, s in enumerate(after) if set(_writes(s)).intersection(kernel.reads)]
+    needs = [k for k, s in enumerate(after) if set(writes(s)).intersection(kernel.reads)]
     end = needs[-1] + 1 if needs else 0
     ready: list[Step] = []
     waiting: list[Step] = []
     blocked = set(kernel.writes)
     for s in after[:end]:
-        waits = bool(blocked.intersection(_reads(s)))
+        waits = bool(blocked.intersection(reads(s)))
         (waiting if waits else ready).append(s)
-        blocked.update(_writes(s) if waits else ())
+        blocked.update(writes(s) if waits else ())
     return (*before, *ready, kernel, *waiting, *after[end:])
 
 
-def _reads(step: Step) -> tuple[str, ...]:
+def reads(step: Step) -> tuple[str, ...]:
     if isinstance(step, Kernel):
         return step.reads
     operands = strided_in((*step.args, *(v for _, v in step.kwargs)))
     return tuple(s.buffer for s in operands)
 
 
-def _writes(step: Step) -> tuple[str, ...]:
+def writes(step: Step) -> tuple[str, ...]:
     return step.writes if isinstance(step, Kernel) else tuple(filter(None, step.outs))
 
 
-def _element(p: Product) -> Element:
+def element_of(p: Product) -> Element:
     """The product's element at (b, m, n), bias included."""
     batch, m, n, k = _axes(p)
 
@@ -358,10 +340,9 @@ def _rounded(e: b.Expr, dtype: DType) -> b.Expr:
     return e if e.dtype == dtype else b.Convert(dtype, e)
 
 
-def _tile(p: Product, arch: Arch) -> Tile:
-    if p.scheme == "fma":
-        assert arch.fma is not None
-        return fma_gate.best_tile(p.size, arch.fma)[1]
+def _tile(p: Product) -> Tile:
+    if p.tile is not None:
+        return p.tile
     split = p.scheme == "split"
     return Tile(threads=384, stages=4, lanes=p.slices) if split else Tile(threads=384, stages=3)
 

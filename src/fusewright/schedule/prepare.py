@@ -6,6 +6,7 @@ a call that a library has, and a reduction with too few rows to fill the target 
 scan in three (`split_scan`). No kernels are formed here.
 """
 
+from dataclasses import replace
 from math import prod
 
 from ..ir import graph as g
@@ -104,10 +105,10 @@ def rows_apart(c: g.Contract, arch: Arch) -> g.Node | None:
 
 def _at(c: g.Contract, axis: int, at: int) -> g.Contract:
     """The contraction at one place of an axis of its result, which stays with extent 1."""
-    shape = (*c.shape[:axis], 1, *c.shape[axis + 1 :])
     mapping = {c.axes[axis]: ix.const(at)}
     a, b = (tuple(ix.substitute(e, mapping) for e in i) for i in (c.a_index, c.b_index))
-    return g.contract(c.a, c.b, shape, c.reduced, a, b)
+    shape = (*c.shape[:axis], 1, *c.shape[axis + 1 :])
+    return replace(c, shape=shape, a_index=a, b_index=b)
 
 
 def is_small(c: g.Contract, arch: Arch) -> bool:
