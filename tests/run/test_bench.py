@@ -168,6 +168,19 @@ def test_inputs_that_fill_the_memory_are_drawn_one_set_at_a_time():
     assert float(inputs.advance()[0][0][0]) != float(inputs.advance()[0][0][0])
 
 
+def test_repeated_elements_get_new_values_in_the_same_storage():
+    inputs = Inputs(
+        lambda seed: [torch.tensor([float(seed)]).expand(3)], seed=0, free_bytes=1 << 20
+    )
+    before = inputs.advance()[0][0]
+    after = inputs.rewritten()[0]
+    assert after.data_ptr() == before.data_ptr() and after.stride() == (0,)
+    assert torch.equal(after, torch.full((3,), float(inputs._seed)))
+    inputs.refresh = "swapped"
+    first = {float(inputs.advance()[0][0][0]) for _ in range(2)}
+    assert len(first) == 2 and first == {float(inputs.advance()[0][0][0]) for _ in range(2)}
+
+
 def test_candidate_shares_the_parameters_of_the_reference():
     reference, candidate = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
     assert share_state(reference, candidate) is None

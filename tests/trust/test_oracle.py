@@ -59,7 +59,7 @@ PLACE = referee.Point("given", "x", 7, True)
 
 
 def scarce(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(oracle, "slices_needed", lambda needed, device, rows: 5)
+    monkeypatch.setattr(oracle, "slices_needed", lambda *_: 5)
 
 
 def test_whole_oracle(make: Callable[[str], Book], tmp_path: Path) -> None:
@@ -119,7 +119,10 @@ def test_a_forward_without_float64_says_why(make: Callable[[str], Book]) -> None
 def test_slices_follow_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(oracle, "available_bytes", lambda device: 1000)
     cpu = torch.device("cpu")
-    assert [oracle.slices_needed(n, cpu, 8) for n in (1, 600, 601, 1801, 10**9)] == [1, 1, 2, 4, 8]
+    sizes = (1, 600, 601, 1801, 10**9)
+    assert [oracle.slices_needed(n, 0, cpu, 8) for n in sizes] == [1, 1, 2, 4, 8]
+    # What every slice needs leaves less to share; cutting is of no use where it leaves nothing.
+    assert [oracle.slices_needed(600, n, cpu, 8) for n in (0, 300, 500, 600)] == [1, 2, 6, 1]
 
 
 def test_a_state_that_the_forward_wrote_is_reset(

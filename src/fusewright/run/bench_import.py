@@ -1,4 +1,4 @@
-"""Times the first import of a file in a fresh process: what building its kernels costs a user.
+"""Times the first import of a file in a fresh process, with the building of its kernels.
 
 torch itself is imported before the clock starts; the extension cache is the caller's, and empty.
 """
@@ -8,14 +8,14 @@ import os
 from pathlib import Path
 
 from fusewright.errors import FusewrightError
-from fusewright.run.bench_subject import load_subject
+from fusewright.run.bench_subject import build
 
 
 def main(arguments: list[str]) -> int:
     """`arguments`: the file to import and where to write the seconds, as JSON."""
     os.dup2(2, 1)  # what the file prints must not be taken for progress
     try:
-        outcome: dict[str, float | str] = {"import_s": load_subject(Path(arguments[0])).import_s}
+        outcome: dict[str, float | str] = {"import_s": build(Path(arguments[0]))}
     except FusewrightError as error:
         outcome = {"error": str(error)}
     Path(arguments[1]).write_text(json.dumps(outcome))

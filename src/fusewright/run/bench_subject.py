@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 from fusewright.errors import ProblemError
 from fusewright.problem import execute_file, split_init_args
 from fusewright.run.bench_check import fingerprint
+from fusewright.run.verify.tensors import distinct_elements
 
 CANDIDATE_CLASSES = ("ModelNew", "Model")
 MOST_INPUT_SETS = 4
@@ -163,7 +164,7 @@ class Inputs:
             return self.advance()[0]
         fresh = tensors_of(self._next_draw())
         for target, source in zip(tensors_of(self._sets[-1]), fresh, strict=True):
-            target.copy_(source)
+            write(target, source)
         return self._sets[-1]
 
     def _swap(self) -> tuple[list[Any], list[Any]]:
@@ -172,13 +173,19 @@ class Inputs:
             first, second = tensors_of(self._sets[0]), tensors_of(self._sets[1])
             for a, b in zip(first, second, strict=True):
                 held = a.clone()
-                a.copy_(b)
-                b.copy_(held)
+                write(a, b)
+                write(b, held)
         return self._sets[current], self._sets[1 - current]
 
     def _next_draw(self) -> list[Any]:
         self._seed += 1
         return self._draw(self._seed)
+
+
+def write(target: torch.Tensor, source: torch.Tensor) -> None:
+    """New values in the same storage, also where axes of stride 0 repeat an element."""
+    strides = target.stride()
+    distinct_elements(target, strides).copy_(distinct_elements(source, strides))
 
 
 def tensors_of(tree: Any) -> list[torch.Tensor]:

@@ -1,5 +1,6 @@
 """What the referee knows: draws, weights, expectations. Records only, no arithmetic."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,18 @@ class Point:
     sample: tensors.Sample | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """How inputs or weights were drawn, so that they need not be kept: `prefix` names their files,
+    `first` holds the first elements of each tensor, to see that they come out the same again."""
+
+    kind: str
+    seed: int
+    prefix: str
+    rows: int | None
+    first: tuple[Any, ...]
+
+
 @dataclass(slots=True)
 class Expectation:
     """Everything known of one point.
@@ -43,6 +56,11 @@ class Expectation:
     cut: int | None = None
     sharp: bool = False
 
+    @property
+    def byte_count(self) -> int:
+        """What it holds at most: each value as eager has it and in float64."""
+        return sum(16 * math.prod(expected.shape) for expected in self.expected.values())
+
 
 @dataclass(frozen=True, slots=True)
 class Stamps:
@@ -58,8 +76,10 @@ class Book:
 
     session: Session
     precision: str = "match"
+    recipes: dict[str, Draw] = field(default_factory=dict)
     draws: dict[str, Spec] = field(default_factory=dict)
     weights: dict[str, Spec] = field(default_factory=dict)
+    points: dict[str, Point] = field(default_factory=dict)
     expectations: dict[str, Expectation] = field(default_factory=dict)
     stale: dict[str, torch.Tensor] = field(default_factory=dict)
     gradients: dict[str, Expected] = field(default_factory=dict)

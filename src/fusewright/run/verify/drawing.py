@@ -1,16 +1,20 @@
 """Makes the inputs and weights of a verification, as commands of the referee."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from fusewright.errors import ProblemError
 from fusewright.problem import split_init_args
-from fusewright.run.verify import draws, oracle, runner, tensors
-from fusewright.run.verify.book import Book
+from fusewright.run.verify import draws, oracle, runner, specs, tensors
+from fusewright.run.verify.book import Book, Draw
 from fusewright.run.verify.specs import Spec
 
 _INPUT_SEED = 1000
+# Elements of each tensor that must come out the same when it is drawn again.
+_PROBED = 64
 
 
 def init_arguments(book: Book, prefix: str) -> Spec:
@@ -21,12 +25,71 @@ def init_arguments(book: Book, prefix: str) -> Spec:
     return tensors.dump(list(split_init_args(book.session.cls, get())), prefix)
 
 
+def inputs(book: Book, name: str) -> Spec:
+    """Named inputs; drawn once more where they were let go of."""
+    return _again(book, name, book.draws, lambda d: (d.kind, d.seed, d.prefix, d.rows), draw_inputs)
+
+
+def weights(book: Book, name: str) -> Spec:
+    """As `inputs`, for weights."""
+    return _again(book, name, book.weights, lambda d: (d.kind, d.seed, d.prefix), draw_weights)
+
+
+def _again(
+    book: Book, name: str, held: dict[str, Spec], how: Callable[[Draw], Any], draw: Any
+) -> Spec:
+    if name not in held:
+        old = book.recipes[name]
+        draw(book, name, *how(replace(old, prefix=f"{old.prefix}-again")))
+        if book.recipes[name].first != old.first:
+            raise MemoryError(
+                "get_inputs gives other values each time, and memory is too short to keep them"
+            )
+    return held[name]
+
+
+def _hold(book: Book, held: dict[str, Spec], name: str, draw: Draw, made: Any) -> Spec:
+    """Hand over what was drawn, and note how to see that it comes out the same again."""
+    first = tuple(repr(t.reshape(-1)[:_PROBED].tolist()) for _, t in tensors.tensor_leaves(made))
+    book.recipes[name] = replace(draw, first=first)
+    held[name] = tensors.dump(made, draw.prefix, book.session.lender)
+    return held[name]
+
+
+def _make_place(book: Book, held: dict[str, Spec]) -> None:
+    """Before a draw: where loans hold more than oracle.KEPT_BYTES, the oldest go. Device memory is
+    scarce, and all but the weights as constructed can be drawn again."""
+    for name in [n for n in held if n != "given"]:
+        if sum(specs.lent_bytes(spec) for spec in held.values()) > oracle.KEPT_BYTES:
+            book.session.lender.take_back(specs.loans(held.pop(name)))
+    runner.release_memory(book.session.device)
+
+
+def make_room(book: Book) -> None:
+    """Let go of all that can be had again."""
+    for held in (book.draws, book.weights):
+        for name in [n for n in held if n != "given" and specs.loans(held[n])]:
+            book.session.lender.take_back(specs.loans(held.pop(name)))
+    book.expectations.clear()
+    book.stale, book.gradients = {}, {}
+    runner.release_memory(book.session.device)
+
+
+def forget_draw(book: Book, name: str) -> None:
+    """Inputs or weights that no further point uses."""
+    for held in (book.draws, book.weights):
+        if name in held:
+            book.session.lender.take_back(specs.loans(held.pop(name)))
+    runner.release_memory(book.session.device)
+
+
 def draw_inputs(book: Book, name: str, kind: str, seed: int, prefix: str, rows: int | None) -> Spec:
     """Inputs from `get_inputs` after seeding, redrawn by `kind`, with `rows` rows (None: as given).
 
     kind: "given", "tail" (only the last row or element is new), "special" (NaN, Inf, ... sprinkled
     in) or a rule of draws.REDRAWN.
     """
+    _make_place(book, book.draws)
     device = book.session.device
     given = _given(book, _INPUT_SEED + seed)
     generator = torch.Generator(device).manual_seed(seed)
@@ -38,8 +101,8 @@ def draw_inputs(book: Book, name: str, kind: str, seed: int, prefix: str, rows: 
         book.marked[name] = _special_rows(made)
     elif kind != "given":
         made = tensors.map_leaves(made, lambda t: draws.redraw(t, kind, generator))
-    book.draws[name] = tensors.dump(_laid_out_as(given, made), prefix, book.session.lender)
-    return book.draws[name]
+    made = _laid_out_as(given, made)
+    return _hold(book, book.draws, name, Draw(kind, seed, prefix, rows, ()), made)
 
 
 def _given(book: Book, seed: int) -> list[Any]:
@@ -95,6 +158,7 @@ def with_rows(inputs: list[Any], rows: int) -> list[Any]:
 
 def draw_weights(book: Book, name: str, kind: str, seed: int, prefix: str) -> Spec:
     """A state for both modules: as constructed ("given") or redrawn; tied entries stay tied."""
+    _make_place(book, book.weights)
     module = book.session.slots["reference"]
     generator = torch.Generator(book.session.device).manual_seed(seed)
     parameters = dict(module.named_parameters(remove_duplicate=False))
@@ -109,8 +173,7 @@ def draw_weights(book: Book, name: str, kind: str, seed: int, prefix: str) -> Sp
             role = entry in parameters
             by_storage[key] = _redraw_entry(value, kind, role, generator)
         made[entry] = by_storage[key]
-    book.weights[name] = tensors.dump(made, prefix, lender)
-    return book.weights[name]
+    return _hold(book, book.weights, name, Draw(kind, seed, prefix, None, ()), made)
 
 
 def _redraw_entry(
@@ -126,6 +189,10 @@ def _redraw_entry(
 
 COMMANDS = {
     "init_arguments": init_arguments,
+    "inputs": inputs,
+    "weights": weights,
+    "make_room": make_room,
+    "forget_draw": forget_draw,
     "draw_inputs": draw_inputs,
     "draw_weights": draw_weights,
 }

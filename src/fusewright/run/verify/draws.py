@@ -144,12 +144,13 @@ def redraw_weight(tensor: torch.Tensor, kind: str, generator: torch.Generator) -
         return tensor
     wide = tensor.float()
     spread = float(wide.std(correction=0)) if tensor.numel() > 1 else 0.0
-    constant = spread < 1e-6 * max(1.0, float(wide.abs().max()))
-    drawn = wide.mean() + _noise(tensor, generator).float() * (0.5 if constant else spread)
+    constant = spread < 1e-6 * max(1.0, *(abs(float(end)) for end in wide.aminmax()))
+    # In place, since a large weight must not be held several times.
+    drawn = _noise(tensor, generator).float().mul_(0.5 if constant else spread).add_(wide.mean())
     if kind == "heavy":
-        drawn = torch.where(_noise(tensor, generator).float() > 2.0, 4 * drawn, drawn)
+        drawn.mul_(_noise(tensor, generator).float().gt_(2.0).mul_(3.0).add_(1.0))
     if kind == "offset":
-        drawn = drawn + 2 * (0.5 if constant else spread)
+        drawn.add_(2 * (0.5 if constant else spread))
     return drawn.to(tensor.dtype)
 
 

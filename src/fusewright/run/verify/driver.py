@@ -227,7 +227,8 @@ def told(differences: list[str], good: str) -> tuple[Any, str]:
 def first_call(trial: Trial) -> None:
     """The modules as constructed, on the inputs as given: values, structure and side effects."""
     point = Point("given", "given-0", trial.training)
-    report = trial.call("main", point.inputs, seed=point.seed, effects=True, settle=True)
+    state = trial.ask_referee("weights", name=point.weights)
+    report = trial.call("main", point.inputs, seed=point.seed, state=state, settle=True)
     trial.loaded["main"] = "changed"
     expected = trial.expect(point)
     differences = specs.structure_differences(expected["output"], report["output"])
@@ -241,6 +242,7 @@ def first_call(trial: Trial) -> None:
     values.judge_first_call(trial, point, report)
     values.note_cost(trial, point, report)
     structure.check_isolation(trial)
+    trial.release(point)
 
 
 def _report(trial: Trial, seconds: float) -> VerifyReport:

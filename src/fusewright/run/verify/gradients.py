@@ -1,14 +1,26 @@
 """Gradients of the reference, in its own arithmetic and in float64, as commands of the referee."""
 
 import secrets
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from fusewright.run.verify import judge, metrics, oracle, referee, runner, specs, tensors
+from fusewright.run.verify import (
+    drawing,
+    judge,
+    metrics,
+    oracle,
+    referee,
+    runner,
+    specs,
+    tensors,
+    weights,
+)
 from fusewright.run.verify.arithmetic import Float64, Jitter
 from fusewright.run.verify.book import Book, Point
-from fusewright.run.verify.judge import Expected, Part
+from fusewright.run.verify.judge import Expected
 from fusewright.run.verify.specs import Spec
 
 _SLACK = 10.0
@@ -35,46 +47,48 @@ def expect_gradients(
     book.gradients, book.comb = {}, comb
     if not count or not eager:
         return {"outputs": 0, "rows": None}
-    runs = _wide_gradients(book, point, comb)
-    for name, gradient in eager.items():
-        if all(name in run for run in runs):
-            book.gradients[name] = _expected(name, gradient, [run[name] for run in runs])
+    runner.drop_inputs(book.session, "point")
+    book.gradients = _expected(eager, _wide_gradients(book, point, comb))
     rows = [comb.total, comb.first, comb.step] if comb else None
     return {"outputs": count, "rows": rows}
 
 
 def _draw_comb(book: Book, inputs: str) -> runner.Comb:
-    return runner.Comb(specs.batch_rows(book.draws[inputs]), secrets.randbelow(_COMB), _COMB)
+    return runner.Comb(
+        specs.batch_rows(drawing.inputs(book, inputs)), secrets.randbelow(_COMB), _COMB
+    )
 
 
 def _wide_gradients(
     book: Book, point: Point, comb: runner.Comb | None
-) -> list[dict[str, torch.Tensor]]:
-    """Float64 gradients by name: exact, randomly rounded, in allowed arithmetic. Empty where
-    they cannot be had."""
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Float64 gradients by name: exact, randomly rounded, in allowed arithmetic, each computed when
+    it is asked for. Raises OracleUnavailable or RuntimeError where they cannot be had."""
     base = referee.base_dtype(book, referee.fresh_inputs(book, point))
     jitter = Jitter(metrics.UNIT_ROUNDOFF[base], point.seed, book.session.device)
     allowed = referee.allowed_roundings(book.precision, book.session.device)
     modes = [Float64(base), Float64(base, jitter=jitter)][: book.jittered_runs]
     modes += [Float64(base, rounding, ops) for rounding, ops in allowed]
-    runs: list[dict[str, torch.Tensor]] = []
+    for mode in modes:
+        module = weights.wide_module(book, point.weights).train(point.train)
+        inputs = oracle.widen_inputs(referee.fresh_inputs(book, point))
+        with oracle.float64_arithmetic(mode):
+            made = runner.gradients(module, inputs, point.seed, comb)[0]
+        yield made
+
+
+def _expected(eager: judge.Tensors, runs: Iterator[judge.Tensors]) -> dict[str, Expected]:
+    """Gradients are held to _SLACK times what an output would be: no accuracy class is promised.
+
+    Where the float64 runs fail, eager's own stand in for them.
+    """
     try:
-        for mode in modes:
-            module = referee.wide_module(book, point.weights).train(point.train)
-            inputs = oracle.widen_inputs(referee.fresh_inputs(book, point))
-            with oracle.float64_arithmetic(mode):
-                runs.append(runner.gradients(module, inputs, point.seed, comb)[0])
+        right = next(runs)
+        known = {name: gradient for name, gradient in eager.items() if name in right}
+        return judge.expect(known, referee.slices_of_one(known, right, runs), True, 1.0, _SLACK)
     except (oracle.OracleUnavailable, RuntimeError):
-        return []
-    return runs
-
-
-def _expected(name: str, gradient: torch.Tensor, wide: list[torch.Tensor]) -> Expected:
-    """A gradient is held to _SLACK times what an output would be: no accuracy class is promised."""
-    right, *allowed = wide or [gradient.double()]
-    part = Part.of(0, gradient, right, allowed)
-    path, has_oracle = f"gradient of {name}", bool(wide)
-    return judge.expect(path, gradient, lambda _: iter([part]), has_oracle, 1.0, _SLACK)
+        right = {name: gradient.double() for name, gradient in eager.items()}
+        return judge.expect(eager, referee.slices_of_one(eager, right, ()), False, 1.0, _SLACK)
 
 
 def judge_gradients(book: Book, spec: Spec) -> list[dict[str, Any]]:
@@ -82,6 +96,7 @@ def judge_gradients(book: Book, spec: Spec) -> list[dict[str, Any]]:
     got = dict(zip(spec["keys"], spec["items"]))
     found: list[judge.Finding] = []
     for name, expected in book.gradients.items():
+        expected = replace(expected, path=f"gradient of {name}")
         if name not in got:
             found.append(judge.Finding(expected.path, False, "does not flow"))
             continue
@@ -89,6 +104,7 @@ def judge_gradients(book: Book, spec: Spec) -> list[dict[str, Any]]:
         if book.comb and name.startswith("input") and tensor.shape[:1] == (book.comb.total,):
             tensor = tensor[book.comb.first :: book.comb.step]
         found.append(judge.judge(tensor.to(book.session.device), expected))
+    book.gradients = {}
     return [finding.to_json() for finding in found]
 
 

@@ -44,6 +44,7 @@ _M_PERTURB = -6
 # glibc fills new blocks with the complement of this byte and freed ones with the byte itself.
 # 0x7F7F7F7F is 3.4e38 as float32, a NaN as float16, 1.4e306 as float64, out of range as an index.
 _PERTURB_BYTE = 0x80
+_LARGE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +152,19 @@ def poison_host_memory() -> bool:
 
 
 def poison_device_memory(device: torch.device, sizes: list[int]) -> None:
-    """Fill free CUDA blocks of `sizes` bytes, and of powers of two, with NaN. No-op on the CPU."""
+    """Fill free CUDA blocks of `sizes` bytes, and of powers of two, with NaN. No-op on the CPU.
+
+    Two blocks of each size; of a large one a single one, which the next output will lie in.
+    """
     if device.type != "cuda":
         return
     wanted = [*sizes, *(1 << bits for bits in range(9, 25))]
     free, _ = torch.cuda.mem_get_info(device)
     for size in wanted:
-        if 4 * size < free:
-            blocks = [torch.full((max(size // 4, 1),), math.nan, device=device) for _ in range(2)]
+        count = 1 if size > _LARGE_BYTES else 2
+        if 2 * size < free:
+            blocks = [
+                torch.full((max(size // 4, 1),), math.nan, device=device) for _ in range(count)
+            ]
             del blocks
     torch.cuda.synchronize(device)

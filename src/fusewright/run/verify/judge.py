@@ -1,12 +1,14 @@
 """One tensor of a candidate against what the reference allows: bounds, verdict, worst element.
 
-An `Expected` holds a tensor of the reference twice, as eager computed it and in float64, in parts
-along axis 0 (one part when it fits in memory), together with the bound that follows from both.
+A `Slice` holds some rows of all tensors of the reference, as eager computed them and in float64; an
+`Expected` finds those of one tensor there, with the bound that follows from all slices.
 """
 
+import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,38 +19,51 @@ from fusewright.run.verify.metrics import Accumulator, Distance
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Rows `first`, `first` + 1, ... of eager's tensor, the oracle's, and other allowed ones.
+    """Rows `first`, `first` + 1, ... of eager's tensor and of the oracle's.
 
-    valid: where eager and oracle are both finite, None for everywhere.
+    valid: where both are finite, None for everywhere.
     """
 
     first: int
     eager: torch.Tensor
     oracle: torch.Tensor
-    allowed: tuple[torch.Tensor, ...] = ()
     valid: torch.Tensor | None = None
 
     @classmethod
-    def of(
-        cls,
-        first: int,
-        eager: torch.Tensor,
-        oracle: torch.Tensor,
-        allowed: Iterable[torch.Tensor] = (),
-    ) -> "Part":
+    def of(cls, first: int, eager: torch.Tensor, oracle: torch.Tensor) -> "Part":
         """A part of real tensors; complex ones are taken as pairs of reals."""
         eager, oracle = metrics.as_real(eager), metrics.as_real(oracle)
-        others = tuple(metrics.as_real(other) for other in allowed)
-        return cls(first, eager, oracle, others, metrics.joint_mask(eager, oracle))
+        return cls(first, eager, oracle, metrics.joint_mask(eager, oracle))
 
 
-Parts = Callable[[bool], Iterator[Part]]
+Parts = Callable[[], Iterator[Part]]
+Tensors = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Rows `first`, `first` + 1, ... of the reference's tensors by path: eager's, the oracle's.
+
+    others: further results that are as right as the oracle; each is computed when it is asked for
+    and may be dropped before the next, since together they would not fit.
+    """
+
+    first: int
+    eager: Tensors
+    oracle: Tensors
+    others: Iterable[Tensors] = ()
+
+    def part(self, path: str) -> Part:
+        return Part.of(self.first, self.eager[path], self.oracle[path])
+
+
+# May be called often and may compute anew each time; `others` are wanted where it is given True.
+Slices = Callable[[bool], Iterable[Slice]]
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What one tensor should be. `parts` may be called often and may compute anew each time; its
-    argument says whether the other allowed references are wanted too."""
+    """What one tensor should be. `parts` may be called often and may compute anew each time."""
 
     path: str
     dtype: torch.dtype
@@ -67,45 +82,59 @@ def is_exact(dtype: torch.dtype) -> bool:
 
 
 def expect(
-    path: str,
-    whole: torch.Tensor,
-    parts: Parts,
-    has_oracle: bool,
-    zero_scale: float,
-    slack: float = 1.0,
-) -> Expected:
-    """What the reference's tensor `whole` allows. `parts` yields it with its float64 counterparts.
+    wholes: Tensors, slices: Slices, has_oracle: bool, zero_scale: float, slack: float = 1.0
+) -> dict[str, Expected]:
+    """What the reference's tensors `wholes` allow; `slices` yields them with their counterparts.
 
-    zero_scale: magnitude that errors are relative to where the tensor is zero throughout.
+    zero_scale: magnitude that errors are relative to where a tensor is zero throughout.
     slack: see metrics.bound_of.
     """
-    dtype, shape = whole.dtype, tuple(whole.shape)
-    if is_exact(dtype):
-        none = metrics.ZERO
-        return Expected(path, dtype, shape, True, has_oracle, 1.0, none, none, parts)
-    real = metrics.as_real(whole)
-    rms = metrics.root_mean_square(real) or zero_scale
-    eager, allowed = _reference_distances(real, parts, rms)
-    bound = metrics.bound_of(allowed, metrics.floor_of(dtype), shape, slack)
-    return Expected(path, dtype, shape, False, has_oracle, rms, eager, bound, parts)
+    real = {p: metrics.as_real(t) for p, t in wholes.items() if not is_exact(t.dtype)}
+    scales = {p: metrics.root_mean_square(t) or zero_scale for p, t in real.items()}
+    distances = _reference_distances(real, slices, scales) if real else {}
+    found: dict[str, Expected] = {}
+    for path, whole in wholes.items():
+        eager, allowed = distances.get(path, (metrics.ZERO, metrics.ZERO))
+        dtype, shape, exact = whole.dtype, tuple(whole.shape), path not in real
+        floor = 0.0 if exact else metrics.floor_of(dtype)
+        bound = metrics.bound_of(allowed, floor, shape, slack)
+        rms = scales.get(path, 1.0)
+        parts = partial(_parts, slices, path)
+        found[path] = Expected(path, dtype, shape, exact, has_oracle, rms, eager, bound, parts)
+    return found
+
+
+def _parts(slices: Slices, path: str) -> Iterator[Part]:
+    return (piece.part(path) for piece in slices(False))
 
 
 def _reference_distances(
-    whole: torch.Tensor, parts: Parts, rms: float
-) -> tuple[Distance, Distance]:
-    """(eager's own distance, the largest over all allowed references)."""
-    sums: list[Accumulator] = []
-    for part in parts(True):
-        for i, tensor in enumerate((part.eager, *part.allowed)):
-            if i == len(sums):
-                sums.append(Accumulator(whole.shape, rms, whole.device))
-            valid = _also_finite(part, tensor)
-            sums[i].add(tensor, part.oracle, valid, part.first)
-    distances = [s.result() for s in sums] or [metrics.ZERO]
-    largest = distances[0]
+    wholes: Tensors, slices: Slices, scales: dict[str, float]
+) -> dict[str, tuple[Distance, Distance]]:
+    """By path: eager's own distance, and the largest over all allowed references."""
+    sums: dict[str, list[Accumulator]] = {path: [] for path in wholes}
+    for piece in slices(True):
+        parts = {path: piece.part(path) for path in wholes}
+        for i, run in enumerate(itertools.chain((piece.eager,), piece.others)):
+            for path, whole in wholes.items():
+                if i == len(sums[path]):
+                    sums[path].append(Accumulator(whole.shape, scales[path], whole.device))
+                _add_run(sums[path][i], parts[path], metrics.as_real(run[path]))
+            # Not held while the next is computed.
+            del run
+        del piece, parts
+    return {path: _own_and_largest([s.result() for s in made]) for path, made in sums.items()}
+
+
+def _add_run(sums: Accumulator, part: Part, tensor: torch.Tensor) -> None:
+    sums.add(tensor, part.oracle, _also_finite(part, tensor), part.first)
+
+
+def _own_and_largest(distances: list[Distance]) -> tuple[Distance, Distance]:
+    own = largest = distances[0] if distances else metrics.ZERO
     for other in distances[1:]:
         largest = largest.at_least(other)
-    return distances[0], largest
+    return own, largest
 
 
 def _also_finite(part: Part, tensor: torch.Tensor) -> torch.Tensor | None:
@@ -160,7 +189,7 @@ def _judge_exact(candidate: torch.Tensor, expected: Expected) -> Finding:
     """Every element must be eager's, or what exact arithmetic gives (where eager rounded a tie)."""
     wrong = 0
     reason = ""
-    for part in expected.parts(False):
+    for part in expected.parts():
         rows = _rows(candidate, part)
         differs = (rows != part.eager) & (rows != part.oracle)
         wrong += int(differs.sum())
@@ -174,7 +203,7 @@ def _judge_exact(candidate: torch.Tensor, expected: Expected) -> Finding:
 
 def _judge_float(candidate: torch.Tensor, expected: Expected) -> Finding:
     sums = Accumulator(candidate.shape, expected.rms, candidate.device)
-    for part in expected.parts(False):
+    for part in expected.parts():
         rows = _rows(candidate, part)
         valid = _also_finite(part, rows)
         wrong, index = 0, ()
@@ -215,7 +244,7 @@ def _excess(distance: Distance, bound: Distance, eager: Distance) -> str:
 
 def _worst_example(distance: Distance, candidate: torch.Tensor, expected: Expected) -> str:
     where = distance.where
-    for part in expected.parts(False):
+    for part in expected.parts():
         if where and part.first <= where[0] < part.first + max(len(_flat(part.oracle)), 1):
             return _example((where[0] - part.first, *where[1:]), part, _rows(candidate, part))
     return "element unknown"

@@ -37,6 +37,7 @@ UNIT_ROUNDOFF = {
     torch.bfloat16: 2.0**-8,
     torch.float16: 2.0**-11,
 }
+UNIT_BYTES = {torch.float64: 8, torch.float32: 4, torch.bfloat16: 2, torch.float16: 2}
 _CPU_CHUNK, _GPU_CHUNK = 1 << 18, 1 << 24
 _TINY = 1e-300
 # A slice that is this much smaller than the whole counts as if it were this large.
@@ -170,7 +171,7 @@ class Accumulator:
         """Take in rows `first`, `first` + 1, ...; only elements where `valid` (None: all) count."""
         rows = [t.reshape(t.shape or (1,)) for t in (tensor, oracle)]
         mask = None if valid is None else valid.reshape(valid.shape or (1,))
-        for start, stop in _chunks(rows[0]):
+        for start, stop in pieces(rows[0]):
             kept = None if mask is None else mask[start:stop]
             t, o = (_masked(r[start:stop], kept) for r in rows)
             error = (t - o).abs_()
@@ -225,7 +226,7 @@ def _worst_slice(
     return math.sqrt(float((errors / torch.maximum(squares, least).clamp(min=_TINY)).max()))
 
 
-def _chunks(tensor: torch.Tensor) -> Iterator[tuple[int, int]]:
+def pieces(tensor: torch.Tensor) -> Iterator[tuple[int, int]]:
     """[start, stop) along axis 0, so that a large tensor needs little extra memory: on the CPU
     pieces that stay in cache, on a GPU pieces that fill it."""
     size = _CPU_CHUNK if tensor.device.type == "cpu" else _GPU_CHUNK
@@ -233,6 +234,13 @@ def _chunks(tensor: torch.Tensor) -> Iterator[tuple[int, int]]:
     step = max(1, size // max(tensor.numel() // max(rows, 1), 1))
     for start in range(0, rows, step):
         yield start, min(rows, start + step)
+
+
+def finite_share(tensor: torch.Tensor) -> float:
+    """The share of finite elements; 1.0 where there is none."""
+    rows = tensor.reshape(tensor.shape or (1,))
+    count = sum(int(rows[a:b].isfinite().sum()) for a, b in pieces(rows))
+    return count / tensor.numel() if tensor.numel() else 1.0
 
 
 def _masked(tensor: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
@@ -244,7 +252,7 @@ def root_mean_square(tensor: torch.Tensor) -> float:
     valid = joint_mask(tensor)
     square, count = 0.0, 0
     rows = tensor.reshape(tensor.shape or (1,))
-    for start, stop in _chunks(rows):
+    for start, stop in pieces(rows):
         kept = None if valid is None else valid.reshape(rows.shape)[start:stop]
         square += float(_masked(rows[start:stop], kept).square().sum())
         count += rows[start:stop].numel() if kept is None else int(kept.sum())

@@ -22,7 +22,9 @@ from fusewright.run.verify.runner import seed_everything
 # Agreement that two batch slices must show with the whole batch, relative to the output's rms.
 _SEPARABLE = 1e-5
 _MEMORY_SHARE = 0.6
-Edit = Callable[[str, torch.Tensor], torch.Tensor]
+# What inputs and weights of one kind (lent tensors, expectations) may hold beside those in use.
+KEPT_BYTES = 2 << 30
+Edit = Callable[[str, torch.Tensor], None]
 
 
 class OracleUnavailable(FusewrightError):
@@ -73,7 +75,7 @@ def widen(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def widen_inputs(inputs: list[Any], edit: Edit | None = None) -> list[Any]:
-    """Copies of the inputs in float64, each passed through `edit(path, tensor)`."""
+    """Copies of the inputs in float64, each changed in place by `edit(path, tensor)`."""
     paths = iter([path for path, _ in tensors.tensor_leaves(inputs)])
 
     def change(tensor: torch.Tensor) -> torch.Tensor:
@@ -81,10 +83,11 @@ def widen_inputs(inputs: list[Any], edit: Edit | None = None) -> list[Any]:
         wide = tensor
         if tensor.is_floating_point() or tensor.is_complex():
             wide = tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
-        changed = edit(path, wide) if edit else wide
-        if changed is not tensor and changed.stride() == tensor.stride():
-            return changed
-        return tensors.relaid(changed, tensor.stride())
+        if wide is tensor or wide.stride() != tensor.stride():
+            wide = tensors.relaid(wide, tensor.stride())
+        if edit:
+            edit(path, tensors.distinct_elements(wide, wide.stride()))
+        return wide
 
     return tensors.map_leaves(inputs, change)
 
@@ -127,16 +130,13 @@ def run_wide(
 
 
 def edit_state(module: torch.nn.Module, edit: Edit) -> None:
-    """Replace every state entry, in place, by `edit(name, value)`; tied entries once."""
+    """Change every state entry in place by `edit(name, value)`; tied entries once."""
     seen: set[int] = set()
     with torch.no_grad():
         for name, tensor in module.state_dict().items():
             if tensor.numel() and tensor.data_ptr() not in seen:
                 seen.add(tensor.data_ptr())
-                edited = edit(name, tensor)
-                # An edit that leaves an entry alone returns it; large weights are not copied then.
-                if edited is not tensor:
-                    tensor.copy_(edited)
+                edit(name, tensor)
 
 
 def available_bytes(device: torch.device) -> int:
@@ -179,10 +179,13 @@ def _status_bytes(key: str) -> int:
     return 0
 
 
-def slices_needed(needed: int, device: torch.device, rows: int) -> int:
-    """Into how many batch slices a run of `needed` bytes must be cut to fit; at most `rows`."""
-    share = int(_MEMORY_SHARE * available_bytes(device))
-    return max(1, min(rows, -(-needed // max(share, 1))))
+def slices_needed(divisible: int, fixed: int, device: torch.device, rows: int) -> int:
+    """Into how many batch slices a run must be cut to fit, if `fixed` bytes are needed by each and
+    `divisible` ones shared among them; at most `rows`, and one where no cut would do."""
+    room = int(_MEMORY_SHARE * available_bytes(device)) - fixed
+    if room <= 0:
+        return 1
+    return max(1, min(rows, -(-divisible // room)))
 
 
 def batch_rows(inputs: list[Any]) -> int:

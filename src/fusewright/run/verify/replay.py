@@ -43,7 +43,7 @@ def replay(chosen: argparse.Namespace, folder: str) -> list[str]:
     runner.train(candidate, "main", chosen.mode == "train")
     runner.put(candidate, "x", inputs, "plain")
     plan = {"slot": "main", "inputs": "x", "seed": chosen.seed, "prefix": f"{folder}/out"}
-    report = runner.call(candidate, effects=True, **plan)
+    report = runner.call(candidate, state=weights, **plan)
     referee.expect(book, "p", "w", "x", chosen.seed, chosen.mode == "train")
     found = referee.judge_call(book, "p", report["output"], report["effects"])
     return [

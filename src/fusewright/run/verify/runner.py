@@ -11,6 +11,7 @@ import io
 import pickle
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -25,6 +26,8 @@ from fusewright.run.verify.specs import Spec
 
 CONSTRUCTION_SEED = 42
 _SETTLE_S = 0.05
+# Inputs of more bytes are not held between a call and its judgement.
+LARGE_BYTES = 256 << 20
 
 
 @dataclass(slots=True)
@@ -37,6 +40,8 @@ class Session:
     before: guard.Snapshot | None = None
     slots: dict[str, torch.nn.Module] = field(default_factory=dict)
     inputs: dict[str, list[Any]] = field(default_factory=dict)
+    sources: dict[str, Callable[[], list[Any]]] = field(default_factory=dict)
+    poison: bool = False
     kept: dict[str, Any] = field(default_factory=dict)
     sizes: list[int] = field(default_factory=list)
     lender: handover.Lender = field(default_factory=handover.Lender)
@@ -44,7 +49,7 @@ class Session:
 
 def load(session: Session, path: str, cls: str, device: str, poison: bool) -> dict[str, Any]:
     """Import the user's file; report which of the convention's names it has."""
-    session.device = torch.device(device)
+    session.device, session.poison = torch.device(device), poison
     if poison:
         guard.poison_host_memory()
     session.before = guard.take_snapshot()
@@ -118,8 +123,15 @@ def put(session: Session, name: str, spec: Spec, layout: str) -> dict[str, bool]
     """Make inputs under `name`. Layouts: "plain" (fresh storage), "reuse" (new values into the
     tensors that `name` already has), "strided" and "misaligned" (same values, awkward storage)."""
     if layout != "reuse":
-        session.inputs.pop(name, None)
-    fresh = tensors.load(spec, session.device, lender=session.lender)
+        drop_inputs(session, name)
+
+    def borrowed() -> list[Any]:
+        return tensors.load(spec, session.device, copy=False, lender=session.lender)
+
+    session.sources[name] = borrowed
+    if layout == "plain":
+        session.inputs[name] = tensors.load(spec, session.device, lender=session.lender)
+    fresh = session.inputs[name] if layout == "plain" else borrowed()
     if layout == "reuse":
         for (_, old), (_, new) in zip(
             tensors.tensor_leaves(session.inputs[name]), tensors.tensor_leaves(fresh)
@@ -127,10 +139,26 @@ def put(session: Session, name: str, spec: Spec, layout: str) -> dict[str, bool]
             strides = old.stride()
             tensors.distinct_elements(old, strides).copy_(tensors.distinct_elements(new, strides))
         return {"changed": True}
-    change = {"plain": lambda t: t, "strided": strided_copy, "misaligned": misaligned_copy}[layout]
+    change = {"plain": _same, "strided": strided_copy, "misaligned": misaligned_copy}[layout]
     session.inputs[name] = tensors.map_leaves(fresh, change)
     made = tensors.tensor_leaves(session.inputs[name])
     return {"changed": any(awkward(t) for _, t in made)}
+
+
+def _same(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+def drop_inputs(session: Session, name: str) -> None:
+    """Let go of kept inputs; the memory of large ones goes back to the device."""
+    size = _byte_count(session.inputs.pop(name, []))
+    session.sources.pop(name, None)
+    if size > LARGE_BYTES:
+        release_memory(session.device)
+
+
+def _byte_count(value: Any) -> int:
+    return sum(t.nbytes for _, t in tensors.tensor_leaves(value))
 
 
 def awkward(tensor: torch.Tensor) -> bool:
@@ -140,7 +168,7 @@ def awkward(tensor: torch.Tensor) -> bool:
 def strided_copy(tensor: torch.Tensor) -> torch.Tensor:
     """Equal values, non-contiguous: the last axis has stride 2."""
     if tensor.ndim == 0:
-        return tensor
+        return tensor.clone()
     wide = tensor.new_zeros((*tensor.shape, 2))
     wide[..., 0] = tensor
     return wide[..., 0]
@@ -163,22 +191,24 @@ class CallPlan:
     seed: int
     prefix: str | None
     context: str = "no_grad"
-    effects: bool = False
+    state: Spec | None = None
     settle: bool = False
     keep: str | None = None
+    drop: bool = False
 
 
 def call(session: Session, **arguments: Any) -> dict[str, Any]:
     """Run forward on kept inputs and dump what came out.
 
-    context: "no_grad", "inference" or "grad". effects: also report changed inputs and changed
-    state. settle: look again a moment later whether the output still changes. keep: name under
-    which the output stays alive.
+    context: "no_grad", "inference" or "grad". state: what the module's state is before the call;
+    where it is given, the entries and inputs that the call changed are reported too. settle: look
+    again a moment later whether the output still changes. keep: name under which the output stays
+    alive. drop: let go of large inputs, which otherwise stay for further calls.
     """
     plan = CallPlan(**arguments)
     module, inputs = session.slots[plan.slot], session.inputs[plan.inputs]
-    before = _clone_state(module, inputs) if plan.effects else {}
-    guard.poison_device_memory(session.device, session.sizes)
+    if session.poison:
+        guard.poison_device_memory(session.device, session.sizes)
     seed_everything(plan.seed)
     rng, start = _rng_state(session.device), time.perf_counter()
     with context_of(plan.context):
@@ -186,15 +216,21 @@ def call(session: Session, **arguments: Any) -> dict[str, Any]:
         first = tensors.map_leaves(output, _copy) if plan.settle else None
     synchronize(session.device)
     seconds = time.perf_counter() - start
-    report: dict[str, Any] = {"seconds": seconds, "rng": not _same(rng, _rng_state(session.device))}
+    report: dict[str, Any] = {
+        "seconds": seconds,
+        "rng": not _all_equal(rng, _rng_state(session.device)),
+    }
     report["unsettled"] = _unsettled(first, output, session.device) if plan.settle else []
     report["output"] = tensors.dump(output, plan.prefix, session.lender)
     report["aliases"] = aliases(output, inputs, module)
-    if plan.effects:
-        report["effects"] = _changes(before, module, inputs, plan.prefix, session.lender)
+    if plan.state is not None:
+        report["effects"] = _changes(session, plan, module, inputs)
     if plan.keep:
         session.kept[plan.keep] = output
     session.sizes = [leaf.untyped_storage().nbytes() for _, leaf in _plain_leaves(output)]
+    del inputs, output, first
+    if plan.drop and _byte_count(session.inputs[plan.inputs]) > LARGE_BYTES:
+        drop_inputs(session, plan.inputs)
     return report
 
 
@@ -214,7 +250,7 @@ def _rng_state(device: torch.device) -> list[torch.Tensor]:
     return states + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
 
 
-def _same(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
+def _all_equal(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
@@ -245,36 +281,23 @@ def _unsettled(first: Any, output: Any, device: torch.device) -> list[str]:
     return [path for (path, early), (_, late) in pairs if not same_bits(early, late)]
 
 
-def _clone_state(module: torch.nn.Module, inputs: list[Any]) -> dict[str, dict[str, torch.Tensor]]:
-    return {
-        kind: {name: tensor.detach().clone() for name, tensor in found.items()}
-        for kind, found in _observed(module, inputs).items()
-    }
-
-
-def _observed(module: torch.nn.Module, inputs: list[Any]) -> dict[str, dict[str, torch.Tensor]]:
-    """What a call may change: inputs by path, state entries by name."""
-    return {"inputs": dict(tensors.tensor_leaves(inputs)), "state": dict(module.state_dict())}
-
-
 def _changes(
-    before: dict[str, dict[str, torch.Tensor]],
-    module: torch.nn.Module,
-    inputs: list[Any],
-    prefix: str | None,
-    lender: handover.Lender,
+    session: Session, plan: CallPlan, module: torch.nn.Module, inputs: list[Any]
 ) -> dict[str, Spec]:
-    """Dump the inputs and state entries whose values are not those of `before`."""
-    after = _observed(module, inputs)
+    """Dump the inputs and state entries whose values are not those that they were made from."""
+    assert plan.state is not None
+    given = dict(tensors.tensor_leaves(session.sources[plan.inputs]()))
+    before = {"inputs": given, "state": mapped(plan.state, session.lender)}
+    after = {"inputs": dict(tensors.tensor_leaves(inputs)), "state": dict(module.state_dict())}
     return {
         kind: tensors.dump(
             {
                 name: tensor
                 for name, tensor in after[kind].items()
-                if name not in old or not same_bits(old[name], tensor)
+                if name not in old or not same_bits(old[name].to(tensor.device), tensor)
             },
-            f"{prefix}-{kind}" if prefix else None,
-            lender,
+            f"{plan.prefix}-{kind}" if plan.prefix else None,
+            session.lender,
         )
         for kind, old in before.items()
     }
@@ -421,6 +444,7 @@ COMMANDS = {
     "load_state": load_state,
     "train": train,
     "put": put,
+    "drop_inputs": drop_inputs,
     "call": call,
     "redump": redump,
     "duplicate": duplicate,

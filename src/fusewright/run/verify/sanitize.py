@@ -53,7 +53,7 @@ def run_tool(trial: Trial, program: str, tool: str) -> tuple[Outcome, str]:
             arguments = {"path": path, "cls": "ModelNew", "device": "cuda", "poison": False}
             worker.call("load", limit, **arguments)
             worker.call("construct", limit, slot="main", init=trial.init, where="cpu")
-            spec = trial.inputs["given-0"]
+            spec = trial.ask_referee("inputs", name="given-0")
             worker.call("put", limit, name="x", spec=spec, layout="plain")
             worker.call("call", limit, slot="main", inputs="x", seed=7, prefix=None)
         except WorkerFailure as failure:

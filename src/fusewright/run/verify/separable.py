@@ -15,7 +15,7 @@ def is_separable(book: Book, name: str) -> bool:
 
     Then a sample may stand for the whole. Randomness and side effects make the question void.
     """
-    expectation = book.expectations[name]
+    expectation = referee.expectation_of(book, name)
     point = expectation.point
     sample = referee.draw_sample(book, point.inputs)
     if sample is None or expectation.random or expectation.changed:
@@ -28,7 +28,7 @@ def is_separable(book: Book, name: str) -> bool:
         return False
     try:
         parts = [
-            referee.wide_runs(book, replace(point, train=mode), inputs, allowed=False)[0]
+            next(referee.wide_runs(book, replace(point, train=mode), inputs, allowed=False))
             for mode in (True, False)
         ]
     except oracle.OracleUnavailable:

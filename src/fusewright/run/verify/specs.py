@@ -118,6 +118,11 @@ def loans(spec: Spec) -> list[int]:
     return [leaf["lent"]["key"] for _, leaf in tensors(spec) if "lent" in leaf]
 
 
+def lent_bytes(spec: Spec) -> int:
+    """Bytes of the tensors that were lent."""
+    return sum(leaf["bytes"] for _, leaf in tensors(spec) if "lent" in leaf)
+
+
 def byte_count(spec: Spec) -> int:
     """Bytes of all tensors of the spec."""
     return sum(leaf["bytes"] for _, leaf in tensors(spec))

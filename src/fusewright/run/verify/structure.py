@@ -20,7 +20,7 @@ def scene(trial: Trial, name: str, play: Scene, raising: str = "fail") -> None:
     `raising` is "warn" (a clear refusal is no wrong answer); a reference that raises skips it."""
     trial.progress(name)
     try:
-        play(trial)
+        with_room(trial, lambda: play(trial))
     except WorkerRaised as failure:
         if failure.out_of_memory:
             trial.leave_open(name, brief(failure))
@@ -30,6 +30,17 @@ def scene(trial: Trial, name: str, play: Scene, raising: str = "fail") -> None:
             trial.add(name, "warn", f"refused: ModelNew raises {brief(failure)}")
         else:
             trial.add(name, "fail", f"ModelNew raises {brief(failure)}")
+
+
+def with_room(trial: Trial, play: Callable[[], Any]) -> Any:
+    """`play()`, a second time with all dispensable memory free where there was too little."""
+    try:
+        return play()
+    except WorkerRaised as failure:
+        if not failure.out_of_memory:
+            raise
+    trial.make_room()
+    return play()
 
 
 def brief(failure: WorkerRaised) -> str:
@@ -130,9 +141,9 @@ def weights_replaced(trial: Trial) -> None:
 
 def same_storage_new_values(trial: Trial) -> None:
     """The same input tensors hold other values at the next calls: first all, then only the last."""
-    found = trial.evaluate(base_point(trial))
+    found = trial.evaluate(base_point(trial), drop=False)
     for inputs in ("given-1", "given-0", "given-tail"):
-        found += again(trial, base_point(trial, inputs), "reuse")
+        found += again(trial, base_point(trial, inputs), "reuse", drop=False)
     trial.tell("stale-inputs", found)
 
 
@@ -183,7 +194,7 @@ def modes(trial: Trial) -> None:
     """train() and eval(), one after the other, with the buffers that each call leaves."""
     for train in (False,) if trial.other_stream else (not trial.training, trial.training):
         point = Point("random-2", "given-0", train)
-        found = trial.evaluate(point, effects=True)
+        found = trial.evaluate(point, state=trial.ask_referee("weights", name=point.weights))
         trial.tell("modes/" + ("train" if train else "eval"), found)
     trial.ask("train", slot="main", mode=trial.training)
 
@@ -207,7 +218,7 @@ def gradients(trial: Trial) -> None:
         trial.add("gradients", "skip", "no gradient flows through the reference")
         return
     trial.ensure_weights("main", point.weights)
-    trial.ask("put", name="x", spec=trial.inputs[point.inputs], layout="plain")
+    trial.put(point.inputs, "plain")
     got = trial.ask(
         "backward",
         slot="main",
@@ -259,15 +270,15 @@ def awkward_checks(trial: Trial) -> None:
 def layouts(trial: Trial, name: str, layout: str) -> None:
     """The values of a known point in storage of another layout."""
     point = base_point(trial)
-    spec = {"name": "x", "spec": trial.inputs[point.inputs], "layout": layout}
-    if not trial.ask("put", **spec)["changed"]:
+    if not trial.put(point.inputs, layout):
         trial.add(name, "skip", "no input can be laid out so")
         return
     try:
         found = again(trial, point, "as-is")
     except WorkerRaised:
         # If the reference refuses as well, its refusal is what counts.
-        trial.ask_referee("put", **spec)
+        spec = trial.ask_referee("inputs", name=point.inputs)
+        trial.ask_referee("put", name="x", spec=spec, layout=layout)
         trial.ask_referee("call", slot="reference", inputs="x", seed=point.seed, prefix=None)
         raise
     trial.tell(name, found)

@@ -144,11 +144,17 @@ class Trial:
 
     def set_weights(self, slot: str, weights: str, how: str = "load") -> None:
         self.loaded[slot] = weights
-        self.ask("load_state", slot=slot, spec=self.weights[weights], how=how)
+        spec = self.ask_referee("weights", name=weights)
+        self.ask("load_state", slot=slot, spec=spec, how=how)
 
     def ensure_weights(self, slot: str, weights: str) -> None:
         if self.loaded.get(slot) != weights:
             self.set_weights(slot, weights)
+
+    def put(self, inputs: str, layout: str) -> bool:
+        """Hand the named inputs to the candidate; whether `layout` (of runner.put) changed them."""
+        spec = self.ask_referee("inputs", name=inputs)
+        return self.ask("put", name="x", spec=spec, layout=layout)["changed"]
 
     def call(self, slot: str, inputs: str, layout: str = "plain", **plan: Any) -> dict[str, Any]:
         """Hand the named inputs to the candidate and call its forward.
@@ -156,8 +162,8 @@ class Trial:
         `layout` is one of runner.put; "as-is" calls with what the last `put` left.
         """
         if layout != "as-is":
-            self.ask("put", name="x", spec=self.inputs[inputs], layout=layout)
-        chosen = {"seed": 7, "prefix": self.path("candidate")} | plan
+            self.put(inputs, layout)
+        chosen = {"seed": 7, "prefix": self.path("candidate"), "drop": True} | plan
         return self.ask("call", slot=slot, inputs="x", **chosen)
 
     def expect(self, point: Point) -> dict[str, Any]:
@@ -230,17 +236,21 @@ class Trial:
 
     def forget_inputs(self, name: str) -> None:
         """Remove the files of inputs that no further point uses."""
-        self._forget(self.inputs.pop(name))
+        self._forget(name, self.inputs.pop(name))
 
     def forget_weights(self, name: str) -> None:
         """As `forget_inputs`, for weights."""
         if name in self.weights:
-            self._forget(self.weights.pop(name))
+            self._forget(name, self.weights.pop(name))
 
-    def _forget(self, spec: Spec) -> None:
+    def _forget(self, name: str, spec: Spec) -> None:
         remove_files([spec])
-        if keys := specs.loans(spec):
-            self.ask_referee("take_back", keys=keys)
+        self.ask_referee("forget_draw", name=name)
+
+    def make_room(self) -> None:
+        """Let both workers drop what they can make again, as memory is short."""
+        self.ask("drop_inputs", name="x")
+        self.ask_referee("make_room")
 
     def overdue(self) -> bool:
         """Whether the time for all checks is up: then no further one is begun."""

@@ -6,7 +6,7 @@ Runs in the verifier's process; the arithmetic is done by the referee.
 from fusewright.run.verify import randomness, specs
 from fusewright.run.verify.isolate import WorkerRaised
 from fusewright.run.verify.report import ErrorSummary
-from fusewright.run.verify.structure import brief
+from fusewright.run.verify.structure import brief, with_room
 from fusewright.run.verify.trial import Finding, Point, Trial, describe, finite
 
 # (inputs, weights): every kind of draw once, with moderate and with heavy-tailed weights; those of
@@ -114,7 +114,7 @@ def distribution(trial: Trial, inputs: str, weights: str, seed: int) -> None:
     trial.draw_inputs(inputs, kind, seed)
     point = Point(weights, inputs, trial.training, whole=inputs in _WHOLE)
     try:
-        found = trial.evaluate(point)
+        found = with_room(trial, lambda: trial.evaluate(point))
     except WorkerRaised as failure:
         if failure.out_of_memory:
             trial.leave_open(name, brief(failure))
@@ -166,7 +166,7 @@ def note_power(trial: Trial, point: Point) -> None:
     known = [name for name, record in trial.nulls.items() if record["status"] == "rejected"]
     for record in trial.ask_referee("nulls", name=point.name, known=known):
         old = trial.nulls.get(record["name"])
-        order = ("identical", "undetected", "rejected")
+        order = ("identical", "coarse", "undetected", "rejected")
         if old is None or order.index(record["status"]) > order.index(old["status"]):
             trial.nulls[record["name"]] = record
 
@@ -186,11 +186,15 @@ def power_checks(trial: Trial) -> None:
         trial.undecided.append(text)
         trial.add("power", "warn", text)
         return
-    same = [name for name, r in trial.nulls.items() if r["status"] == "identical"]
-    count = len(trial.nulls) - len(same)
-    detail = f"{count} wrong candidates derived from the reference would be rejected"
+    rejected, same, coarse = (
+        [name for name, r in trial.nulls.items() if r["status"] == status]
+        for status in ("rejected", "identical", "coarse")
+    )
+    detail = f"{len(rejected)} wrong candidates derived from the reference would be rejected"
     if same:
         detail += f"; of no effect on any output: {', '.join(same[:5])}"
+    if coarse:
+        detail += f"; no coarser than the reference itself: {', '.join(coarse[:5])}"
     trial.add("power", "pass", detail)
 
 

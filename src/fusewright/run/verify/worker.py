@@ -45,9 +45,9 @@ def main(kind: str, descriptor: int) -> None:
     serve(kind, descriptor, verifier_commands, preload)
 
 
-def verifier_commands() -> Commands:
+def verifier_commands(session: runner.Session | None = None) -> Commands:
     """What a referee's or a candidate's process can be told, about one session."""
-    session = runner.Session()
+    session = session or runner.Session()
     notes = book.Book(session)
     return {k: partial(f, session) for k, f in runner.COMMANDS.items()} | {
         k: partial(f, notes) for module in _REFEREE for k, f in module.COMMANDS.items()
