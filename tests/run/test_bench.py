@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from fusewright.errors import UsageError
 from fusewright.run import bench_clock, bench_worker
 from fusewright.run.bench import BenchError, bench
+from fusewright.run.bench_machine import pinned_threads
 from fusewright.run.bench_report import BenchReport, build_report
 from fusewright.run.bench_subject import Inputs, share_state
 from run import bench_candidates as texts
@@ -185,6 +187,19 @@ def test_candidate_shares_the_parameters_of_the_reference():
     reference, candidate = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
     assert share_state(reference, candidate) is None
     assert candidate.weight.data_ptr() == reference.weight.data_ptr()
+
+
+def test_threads_stay_where_they_are_while_a_cpu_is_timed():
+    torch.ones(1 << 22).add_(1)  # torch's threads exist from now on
+    cores = os.sched_getaffinity(0)
+    threads = [int(task.name) for task in Path("/proc/self/task").iterdir()]
+    with pinned_threads(torch.device("cpu")):
+        bound = {thread: os.sched_getaffinity(thread) for thread in threads}
+    assert all(len(where) == 1 and where <= cores for where in bound.values())
+    assert bound[os.getpid()] == {min(cores)}
+    assert all(os.sched_getaffinity(thread) == cores for thread in threads)
+    with pinned_threads(torch.device("cuda")):
+        assert os.sched_getaffinity(0) == cores
 
 
 def test_raising_candidate_is_an_error_with_its_message(tmp_path: Path):

@@ -133,7 +133,7 @@ def peak(tmp_path: Path, made: str, body: str, shape: str) -> tuple[Trial, float
             "self.linear(x).sum(1)",
             "64, 1024",
             12,
-            11.5,
+            13.0,
         ),
     ],
     ids=["output", "input", "weights"],

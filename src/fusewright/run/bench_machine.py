@@ -3,12 +3,14 @@
 Facts and readings only; nothing here is timed and no setting of a device is ever changed.
 """
 
+import contextlib
 import datetime
 import os
 import platform
 import shutil
 import subprocess
 import threading
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from statistics import median
@@ -144,6 +146,39 @@ def _read_nvml(nvml: Any, handle: Any) -> dict[str, float]:
         "power_w": nvml.nvmlDeviceGetPowerUsage(handle) / 1e3,
         "temperature_c": float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
     }
+
+
+@contextlib.contextmanager
+def pinned_threads(device: torch.device) -> Iterator[None]:
+    """Inside, each thread of this process stays on one core, on the CPU: a thread that the system
+    moves leaves its cache behind. A no-op for CUDA, on a single core, and where nothing can be set.
+
+    Threads are taken in the order of their creation, so those of one pool get cores of their own;
+    pools that must be pinned have to exist. (OMP_PROC_BIND would bind this thread before a second
+    OpenMP runtime, the candidate's, counts the cores that it may use.)
+    """
+    if device.type != "cpu" or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    first, *rest = sorted(_tid(task) for task in Path("/proc/self/task").iterdir())
+    _bind(first, cores[:1])
+    for k, thread in enumerate(rest if len(cores) > 1 else ()):
+        _bind(thread, [cores[1 + k % (len(cores) - 1)]])
+    try:
+        yield
+    finally:
+        for task in Path("/proc/self/task").iterdir():
+            _bind(_tid(task), cores)
+
+
+def _tid(task: Path) -> int:
+    return int(task.name)
+
+
+def _bind(thread: int, cores: Sequence[int]) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it may just have ended
+        os.sched_setaffinity(thread, cores)
 
 
 def python_threads() -> int:

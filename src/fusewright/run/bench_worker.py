@@ -25,7 +25,13 @@ from torch import nn
 from fusewright.errors import FusewrightError, ProblemError, UsageError
 from fusewright.run import bench_check as check
 from fusewright.run.bench_clock import Clock, clock_for, measure_ceilings
-from fusewright.run.bench_machine import Sensors, environment, precision_flags, python_threads
+from fusewright.run.bench_machine import (
+    Sensors,
+    environment,
+    pinned_threads,
+    precision_flags,
+    python_threads,
+)
 from fusewright.run.bench_report import CANDIDATE, EAGER, EAGER_AGAIN, Finding
 from fusewright.run.bench_subject import (
     CANDIDATE_CLASSES,
@@ -166,7 +172,8 @@ def run(spec: dict[str, Any], tell: Callable[..., None]) -> dict[str, Any]:
     with torch.no_grad():
         ceilings = measure_ceilings(device, clock)
         race, second_import_s = _line_up(spec, device, clock, tell)
-        _loop(race, spec, sensors, tell)
+        with pinned_threads(device):
+            _loop(race, spec, sensors, tell)
         _final_checks(race)
     sensors.sample(thorough=True)
     return {
