@@ -4,6 +4,8 @@ This module puts together signature, header and anchor: loops live in
 `cpu_loops`, `cpu_rows` and `cpu_columns`.
 """
 
+from fusewright.ir.body import loads
+from fusewright.ir.index import coefficient, variables
 from fusewright.ir.kernel import Kernel
 
 from .common import Buffers, function_name, has_checks, header, kernel_env, parameters, signature
@@ -15,6 +17,10 @@ from .ctext import Writer
 # A row of at most so many columns is a window; so many neighbouring rows are worth being lanes.
 WINDOW = 16
 WINDOW_ROWS = 16
+# So is one of more columns where neighbouring rows read neighbouring elements (pooling).
+SLIDING_WINDOW = 512
+SLIDING_STEP = 8
+
 
 def cpu_kernel(kernel: Kernel, buffers: Buffers) -> str:
     """The C++ function of a kernel; it returns non-zero when a bounds check failed (`has_checks`).
@@ -48,7 +54,19 @@ def rows_are_lanes(kernel: Kernel) -> bool:
     """Whether neighbouring rows fill the vectors: asked for, or the columns are only a window."""
     if not kernel.rows:
         return False
-    window = all(p.extent <= WINDOW for p in kernel.phases)
+    extent = max(p.extent for p in kernel.phases)
+    window = extent <= WINDOW or (extent <= SLIDING_WINDOW and _slides(kernel))
     return kernel.anchor in ("column_reduce", "column_scan") or (
         window and kernel.rows[-1].extent >= WINDOW_ROWS
     )
+
+
+def _slides(kernel: Kernel) -> bool:
+    """Whether what the columns read moves by few elements from row to row."""
+    found = [
+        coefficient(e.offset, kernel.rows[-1]) or 0
+        for p in kernel.phases
+        for e in loads(*p.bodies)
+        if not set(p.cols).isdisjoint(variables(e.offset))
+    ]
+    return bool(found) and all(0 < step <= SLIDING_STEP for step in found)

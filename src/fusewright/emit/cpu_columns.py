@@ -8,9 +8,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from math import prod
 
+from fusewright.ir.index import Index
 from fusewright.ir.kernel import Keep, Kernel, Phase
 
 from .common import loop_type
+from .cpu_clip import Clip, clipped
 from .cpu_folds import (
     Accumulator,
     accumulators,
@@ -32,7 +34,7 @@ from .cpu_nests import (
 )
 from .cpu_scans import Carry, declare_carries
 from .cstyle import Env
-from .ctext import Text, Writer
+from .ctext import ADD, Text, Writer
 
 # Rows of one block: their accumulators stay in the L1 cache.
 COLUMN_BLOCK = 1024
@@ -61,7 +63,7 @@ def column_reduce(kernel: Kernel, env: Env, out: Writer) -> None:
     if is_parallel(kernel) and (outer or block < inner.extent):
         out.line(parallel_for(kernel, len(outer) + (block < inner.extent)))
     if block >= inner.extent:
-        whole = _Columns(kernel, name, name, "", inner.extent, str(inner.extent), out)
+        whole = _Columns(kernel, name, name, "", inner.extent, str(inner.extent), "", out)
         nest(outer, env, out, lambda: whole.block_of_rows(env))
         return
     base = env.names.fresh(f"{name}_base")
@@ -74,7 +76,7 @@ def column_reduce(kernel: Kernel, env: Env, out: Writer) -> None:
                 left = f"{inner.extent} - {base}"
                 out.line(f"const int width = fw_minimum<{kind}>({block}, {left});")
             here = f"const {kind} {name} = {base} + lane;"
-            _Columns(kernel, name, "lane", here, block, width, out).block_of_rows(env)
+            _Columns(kernel, name, "lane", here, block, width, base, out).block_of_rows(env)
 
     nest(outer, env, out, blocks)
 
@@ -84,7 +86,7 @@ class _Columns:
     """One block of rows: `block` lanes of which `width` are live.
 
     `row` names the row of a lane and `here` declares it; where one block has all rows, the lane
-    itself is the row.
+    itself is the row. `base` names the row of the first lane, "" for row 0.
     """
 
     kernel: Kernel
@@ -93,6 +95,7 @@ class _Columns:
     here: str
     block: int
     width: str
+    base: str
     out: Writer
 
     def block_of_rows(self, env: Env) -> None:
@@ -153,8 +156,33 @@ class _Columns:
     def _lane_loop(
         self, phase: Phase, accs: Sequence[Accumulator], scans: Sequence[Carry], env: Env
     ) -> None:
-        self.out.line(simd_pragma(self.kernel))
-        head = f"for (int {self.lane} = 0; {self.lane} < {self.width}; {self.lane}++)"
-        lane = self.out.block(head)
-        with lane, self.out.declared(self.row, self.here) if self.here else nullcontext():
-            write_point(phase, accs, f"[{self.lane}]", env, self.out, scans)
+        phase, clip = clipped(phase, self.kernel.rows[-1])
+        conds = f"if ({env.index.conds(clip.conds).code})" if clip.conds else ""
+        with self.out.block(conds) if conds else nullcontext():
+            first, end = self._lanes_of(clip, env)
+            self.out.line(simd_pragma(self.kernel))
+            head = f"for (int {self.lane} = {first}; {self.lane} < {end}; {self.lane}++)"
+            lane = self.out.block(head)
+            with lane, self.out.declared(self.row, self.here) if self.here else nullcontext():
+                write_point(phase, accs, f"[{self.lane}]", env, self.out, scans)
+
+    def _lanes_of(self, clip: Clip, env: Env) -> tuple[str, str]:
+        """The first lane of a loop and the one past the last, named where they are computed."""
+        first, end = "0", self.width
+        for x in clip.first:
+            first = f"fw_maximum<int>({first}, {self._lane_at(x, env)})"
+        for x in clip.last:
+            end = f"fw_minimum<int>({end}, {self._lane_at(x + 1, env)})"
+        names = []
+        for wanted, text in (("first", first), ("end", end)):
+            if "(" in text:
+                name = env.names.fresh(f"{self.lane}_{wanted}")
+                self.out.line(f"const int {name} = {text};")
+                text = name
+            names.append(text)
+        return names[0], names[1]
+
+    def _lane_at(self, row: Index, env: Env) -> str:
+        """The lane of a row, as C."""
+        text = env.index.text(row)
+        return f"{text.at(ADD)} - {self.base}" if self.base else text.code
