@@ -25,8 +25,8 @@ from .split_scan import split_scan
 # points are no more than an operand's elements, too.
 REUSE_LIMIT = 2
 # Rows beside which a GPU reads a matrix once, each row with a sum of its own; bytes of such rows
-# that its first cache holds; bytes of a matrix that is worth it.
-FEW_ROWS, CACHED_ROWS, LARGE_MATRIX = 8, 160 << 10, 16 << 20
+# that its first cache holds beside the matrix; bytes of a matrix that is worth it.
+FEW_ROWS, CACHED_ROWS, LARGE_MATRIX = 4, 64 << 10, 16 << 20
 # Results, and multiply-adds, up to which a GPU's library takes longer than a reduction if the sum
 # is this long: few tiles, each of which walks all of it (16 x 128 over 576: 50 us on an H100).
 SMALL_RESULT, SMALL_PRODUCT, LONG_SUM = 1 << 12, 1 << 21, 256
@@ -93,10 +93,11 @@ def rows_apart(c: g.Contract, arch: Arch) -> g.Node | None:
         return None
     rows, x = min(((found.m, c.a), (found.n, c.b)), key=lambda p: prod(v.hi + 1 for v in p[0]))
     count = prod(v.hi + 1 for v in rows)
-    matrix = c.b if x is c.a else c.a
+    matrix, index = (c.b, c.b_index) if x is c.a else (c.a, c.a_index)
     if len(rows) != 1 or not 2 <= count <= FEW_ROWS or matrix.nbytes < LARGE_MATRIX:
         return None
-    if x.nbytes > CACHED_ROWS:
+    # Along the sum, every row of the matrix takes all of x; across it, all take the same part.
+    if index[-1] in c.reduced_axes and x.nbytes > CACHED_ROWS:
         return None
     (row,) = rows
     axis = c.axes.index(row)
