@@ -173,6 +173,12 @@ static void check_slab(int rows, int columns) {
         for (int j = 0; j < std::min(columns, 64); ++j)
             wanted.insert({kSwap ? j : i, kSwap ? i : j, value_at(i, j)});
     expect(seen == wanted, "results by way of a slab", kMajorK, kSwap);
+    if (rows < 64 || columns < 64) return;
+    seen.clear();
+    for (int warp = 0; warp < 4; ++warp)
+        for (int lane = 0; lane < 32; ++lane, sm90::touches = 0)
+            Out::template store<false>(a, Noting<kSwap, kRun>{&seen}, 0, {}, warp, lane);
+    expect(seen == wanted, "results by way of a slab, unchecked", kMajorK, kSwap);
 }
 
 // The tiles of all blocks: each once.

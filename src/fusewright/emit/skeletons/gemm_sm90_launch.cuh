@@ -10,7 +10,8 @@
 //              16 bytes; writes an aligned copy of S
 //   prepare<2> lowers the flag, splits P into fp16 pairs, samples the rows of S
 //   gemm<Fast> the product and the hole; may raise the flag. With kSlices > 1 it leaves sums over
-//              slices of K, and a kernel behind it adds them in a fixed order and runs the hole
+//              slices of K, and a kernel behind it adds them in a fixed order and runs the hole.
+//              Depths up to 128: `short_kernel`
 //   prepare<3> and gemm<Safe>   return at once while the flag is down, else redo everything in bf16
 //   [fold]     only with a row or column fold: merges the partial buffer, calls `finish`
 // The hole runs twice if the flag is raised: it must only store what it computes, never read what it

@@ -1,9 +1,11 @@
 // The fp16 product of small depth (K of one or two chunks), whose time is that of its results' stores.
 //
 // Each consumer warpgroup holds 64 rows of S as fragments in registers while tiles of P, 64 columns
-// each, go by; the three groups work out of step, so that one stores while another multiplies. Results pass through shared memory, to be stored along C's rows in whole lines.
+// each, go by; the three groups work out of step, so that one stores while another multiplies. Results
+// pass through shared memory, to be stored along C's rows in whole lines.
 //
-// A block takes `run` consecutive tiles, numbered along a panel (64 rows per group), then across panels. Accuracy, guard and hole are those of `gemm_kernel`; no folds.
+// A block takes `run` consecutive tiles, numbered along a panel (64 rows per group), then across
+// panels. Accuracy, guard and hole are those of `gemm_kernel`; no folds, no slices of K.
 #pragma once
 #include "gemm_sm90.cuh"
 
