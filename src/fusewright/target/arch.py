@@ -122,10 +122,12 @@ ANY_FMA = FmaProducts(
 H100_NATIVE = NativeProducts(
     66, 13e-6, 0.72e-6, 15e-6, 10e-6, 2.5e12, 780e12, 2.5e12, 6e-6, 3e12, 3e-6, 350e12
 )
-# Fitted on an H100 to benchmarks/results/gemm_h100_time.json; an operation is 64 cycles of issue.
+# Fitted on an H100 to benchmarks/results/gemm_h100_time.json and gemm_shapes_h100.json; an
+# operation is 64 cycles of issue.
 H100_PRODUCTS = Products(
-    66, 14e-6, 1.14e-6, 1.2, 0.037e-6, 3.5e-6, 2.8e-6, 3e-6, 2.95e12, 2.5e12, 48e12, 2.9e12, 64, 0.9
-)
+    66, 14e-6, 1.14e-6, 1.2, 0.037e-6, 3.5e-6, 2.8e-6, 10e-6,
+    2.95e12, 2.5e12, 48e12, 2.9e12, 64, 0.9,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
