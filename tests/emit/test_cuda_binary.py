@@ -31,6 +31,7 @@ from emit.scans import running, softmax_then_scan
 from emit.test_cuda_reduce import TILES
 from emit.test_elementwise import MAKERS, broadcast
 from emit.test_scalar_ops import every_operation
+from emit.windows import drawn
 from fusewright.emit.unit import segments, translation_unit
 from fusewright.ir import dtypes as dt
 from fusewright.ir.kernel import Fold, Phase, Store, Tile
@@ -93,6 +94,7 @@ def test_every_kind_of_kernel_assembles(arch):
             x = torch.randn(3, 260)
             cases += [running(anchor, x, kinds, tile=t) for kinds in SCANS]
             cases.append(softmax_then_scan(anchor, x, t))
+    cases += [drawn(seed) for seed in range(10)]
     binary = compiled(cases, arch)
     assert binary.spilling == ()
     assert binary.warnings == ()

@@ -302,6 +302,14 @@ def test_rows_that_fit_no_block_are_kept_by_a_cluster():
     assert_same_values(graph)
 
 
+def test_long_rows_that_share_nothing_with_their_statistics_are_streamed_apart():
+    rows = tensor("rows", 132, 2_000_000)
+    program = schedule(graph_of(normalised(rows, (1,))), Context(), arch("cuda:sm_90a"))
+    last = kernels(program)[-1]
+    assert last.anchor == "elementwise" and last.row_count == rows.size
+    assert any("share nothing" in w.reason for w in program.why_not)
+
+
 def few_long_rows():
     return normalised(tensor("rows", 3, 1 << 20), (1,))
 

@@ -124,6 +124,16 @@ inline void ptx_cvt_rn_f16_f32(unsigned short& y, float x) {
 inline void ptx_rcp_approx_ftz_f32(float& y, float x) {
     y = __uint_as_float(__float_as_uint(1.0f / x) ^ 1);
 }
+// Off by the last bits, as the hardware's approximations may be.
+inline void ptx_ex2_approx_f32(float& y, float x) { y = exp2f(x) * (1.0f + 0x1p-22f); }
+inline void ptx_ex2_approx_ftz_f32(float& y, float x) {
+    ptx_ex2_approx_f32(y, x);
+    if (fabsf(y) < 0x1p-126f) y = 0.0f;
+}
+inline void ptx_lg2_approx_ftz_f32(float& y, float x) {
+    if (fabsf(x) < 0x1p-126f) x = 0.0f;
+    y = log2f(x) + (fabsf(log2f(x)) < 1.0f ? 0x1p-22f : 0.0f);
+}
 inline void ptx_barrier_cluster_arrive_aligned_memory() { simt::cluster_arrive(); }
 inline void ptx_barrier_cluster_wait_aligned_memory() { simt::cluster_wait(); }
 template <class T> void ptx_mapa_u64(T*& there, T* p, int rank) {

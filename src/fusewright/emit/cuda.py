@@ -18,6 +18,7 @@ from .cuda_reduce import column_reduce, row_reduce
 from .cuda_stream import column_stream
 from .cuda_transpose import transpose
 from .cuda_window import window
+from .rounded import with_short_functions
 
 # A block gets more shared memory than this only after its kernel asked for it.
 STATIC_SHARED_BYTES = 48 << 10
@@ -52,6 +53,7 @@ def cuda_kernel(kernel: Kernel, buffers: Buffers) -> KernelText:
 
     Raises IRError for what has no spelling, a tile that cannot be, or a grid that is too large.
     """
+    kernel = with_short_functions(kernel)
     env = kernel_env(kernel, "cuda")
     body = Writer(depth=1)
     match kernel.anchor:

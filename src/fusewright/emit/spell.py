@@ -75,6 +75,10 @@ _LIBRARY = {
 }
 
 
+# Functions that have a short form on CUDA, `short_...`, for results that are rounded to 16 bits.
+SHORT = ("exp", "expm1", "log1p")
+
+
 @cache
 def vecmath_names() -> frozenset[str]:
     """The functions that skeletons/vecmath.hpp vectorises (its text never changes in a process)."""
@@ -138,7 +142,7 @@ def _float_call(op: str, args: Sequence[Text], operand: DType, dialect: DialectN
         return call(_LIBRARY.get(op, op) + ("f" if operand == FLOAT32 else ""), *args)
     if dialect == "cpu" and op in _LIBRARY:
         return call(f"std::{_LIBRARY[op]}", *args)
-    if op in ("sigmoid", "rsqrt", "erfinv", "digamma"):
+    if op in ("sigmoid", "rsqrt", "erfinv", "digamma") or op.removeprefix("short_") in SHORT:
         return call(f"fw_{op}", *args)
     raise IRError(f"no C spelling of the operation {op} on {operand.name}: add it to emit/spell.py")
 

@@ -18,6 +18,7 @@ from ..ir.kernel import WhyNot
 from ..target.arch import Arch
 from . import spaces
 from .lower import Lowered, Lowering, SinkRef
+from .tile import row_capacity
 
 # Operations in sequence in one body: compilers slow down on huge expressions.
 LONGEST_BODY = 256
@@ -229,8 +230,22 @@ class Fusion:
         wanted = self.arch.units if self.arch.kind == "cuda" else self.arch.units // 8
         if rows < wanted:
             return f"{rows} rows are too few to fill the target with one kernel"
+        if self._walks_alone(joined, newest):
+            return "its long rows share nothing with what is folded before: apart, all are in order"
         walks = {walk(joined, m) for m in joined.members if joined.cols(m)}
         return "they walk memory along different axes" if len(walks) > 1 else None
+
+    def _walks_alone(self, joined: Cluster, newest: Member) -> bool:
+        """Whether a pointwise member reads nothing of its rows that others of the kernel read.
+
+        On a GPU rows that fit no chip are then better streamed in memory order by all blocks.
+        """
+        extent = prod(v.extent for v in joined.cols(newest))
+        short = extent * newest.sink.dtype.bytes <= row_capacity(self.arch)
+        if self.arch.kind != "cuda" or has_name(newest.sink) or short:
+            return False
+        read = {r.sink for m in joined.members[:-1] for _, r in m.lowered.refs}
+        return not any(r.sink in read and r.sink.size >= extent for _, r in newest.lowered.refs)
 
     def refusals(self) -> tuple[WhyNot, ...]:
         return tuple(WhyNot(what, reason) for what, reason in self.why_not)

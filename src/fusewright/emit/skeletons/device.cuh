@@ -146,6 +146,37 @@ FW_DEVICE float fw_sigmoid(float x) {
 FW_DEVICE double fw_sigmoid(double x) { return 1.0 / (1.0 + exp(-x)); }
 //@end
 
+//@function short_exp
+// The short functions are for results that are rounded to 16 bits: their relative error is below
+// 2^-16. ex2.approx and lg2.approx are good to 2^-22 (PTX ISA). Here the product's rounding, which
+// is that of up to 128, adds 2^-17.5.
+FW_DEVICE float fw_short_exp(float x) {
+    float y;
+    asm("ex2.approx.f32 %0, %1;" : "=f"(y) : "f"(x * 1.44269504f));
+    return y;
+}
+//@end
+
+//@function short_expm1
+// The series leaves x^3 / 24 < 2^-19; from 2^-5 on the difference magnifies 2^-22 to 2^-17 at most.
+FW_DEVICE float fw_short_expm1(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.44269504f));
+    const float series = x * fmaf(x, fmaf(x, 0.16666667f, 0.5f), 1.0f);
+    return fabsf(x) < 0.03125f ? series : y - 1.0f;
+}
+//@end
+
+//@function short_log1p
+// The series leaves x^3 / 4 < 2^-17; from 2^-5 on lg2's 2^-22 is 2^-17 of the result at most.
+FW_DEVICE float fw_short_log1p(float x) {
+    float y;
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(1.0f + x));
+    const float series = x * fmaf(x, fmaf(x, 0.33333334f, -0.5f), 1.0f);
+    return fabsf(x) < 0.03125f ? series : y * 0.6931472f;
+}
+//@end
+
 //@function digamma
 // Reflection for x < 0, recurrence up to 10, then the asymptotic series (Abramowitz and Stegun,
 // 6.3.5, 6.3.7, 6.3.18), as PyTorch's calc_digamma; in double, for the cancellation near the root.
