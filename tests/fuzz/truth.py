@@ -99,9 +99,10 @@ def truth_of(graph: Graph, module: nn.Module, inputs: list[Any]) -> Truth:
     expected = {}
     for name, tensor in eager.items():
         runs = rounded if name in smooth else rounded[:JITTERED_RUNS]
-        part = judge.Part.of(0, tensor, exact[name], [other[name] for other in runs])
-        parts = lambda _, part=part: iter([part])  # noqa: E731
-        expected[name] = judge.expect(name, tensor, parts, True, 1.0)
+        others = [{name: other[name]} for other in runs]
+        whole = judge.Slice(0, {name: tensor}, {name: exact[name]}, others)
+        slices = lambda _, whole=whole: [whole]  # noqa: E731
+        expected |= judge.expect({name: tensor}, slices, True, 1.0)
     return Truth(outputs, eager, expected)
 
 
