@@ -30,6 +30,25 @@ def get_inputs():
 def get_init_inputs():
     return []
 """
+COMPUTED = """
+import torch
+import torch.nn as nn
+
+
+class Model(nn.Module):
+    def forward(self, x, w, gain):
+        return torch.sigmoid((torch.relu(x) * gain + 0.1) @ torch.tanh(w).t())
+
+
+def get_inputs():
+    return [torch.randn({rows}, {depth}), torch.randn({columns}, {depth}), torch.randn({depth})]
+
+
+def get_init_inputs():
+    return []
+"""
+# Rows, depth and columns: the product computes both operands, the smaller one, both over slices.
+COMPUTED_SHAPES = ((4100, 2052, 1030), (1030, 2052, 4100), (256, 40000, 520))
 # Factors of x and of w, whose product stays within float32: beyond it, where an infinity meets one
 # of the other sign depends on the order of the sum.
 MAGNITUDES = ((1.0, 1.0), (1e-30, 1.0), (1e30, 1e-3), (1e-30, 1e30), (1e-20, 1e-20), (1e18, 1e15))
@@ -44,6 +63,10 @@ def emitted_for(depth, folder):
     """The emitted module of a depth."""
     path = folder / f"depth_{depth}.py"
     path.write_text(TEXT.format(rows=ROWS, depth=depth, columns=COLUMNS))
+    return import_emitted(path)
+
+
+def import_emitted(path):
     c = compile_problem(load_problem(path, fake=True), Options(target="cuda:sm_90a"))
     return import_text(c.module_text, c.title, c.given)
 
@@ -99,3 +122,19 @@ def test_infinities_and_nan(emitted):
     x, w, bias = inputs_of(emitted)
     x[3, 0], x[5, -1], w[7, 0] = float("inf"), float("nan"), float("-inf")
     compare(emitted, [x, w, bias])
+
+
+@pytest.mark.parametrize("shape", COMPUTED_SHAPES)
+def test_computed_operands_and_slices(shape, tmp_path):
+    path = tmp_path / "computed.py"
+    path.write_text(COMPUTED.format(rows=shape[0], depth=shape[1], columns=shape[2]))
+    module = import_emitted(path)
+    torch.manual_seed(3)
+    with torch.device("cuda"):
+        x, w, gain = module.get_inputs()
+    model, new = module.Model(), module.ModelNew()
+    for inputs in ([x, w / 100, gain], [x * 1e-20, w / 100, gain * 1e18]):
+        with torch.no_grad():
+            got, eager, again = new(*inputs), model(*inputs), new(*inputs)
+            close(got, eager, model(*(t.double() for t in inputs)))
+        assert torch.equal(got, again)
