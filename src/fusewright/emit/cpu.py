@@ -1,17 +1,18 @@
 """Prints a kernel as a C++17 function with OpenMP: `cpu_kernel`.
 
 This module puts together signature, header and anchor: loops live in
-`cpu_loops`, `cpu_rows` and `cpu_columns`.
+`cpu_loops`, `cpu_transpose`, `cpu_rows` and `cpu_columns`.
 """
 
 from fusewright.ir.body import loads
 from fusewright.ir.index import coefficient, variables
-from fusewright.ir.kernel import Kernel
+from fusewright.ir.kernel import Kernel, transposition
 
 from .common import Buffers, function_name, has_checks, header, kernel_env, parameters, signature
 from .cpu_columns import column_reduce
 from .cpu_loops import elementwise
 from .cpu_rows import row_reduce
+from .cpu_transpose import pays, transposed
 from .ctext import Writer
 
 # A row of at most so many columns is a window; so many neighbouring rows are worth being lanes.
@@ -39,7 +40,10 @@ def cpu_kernel(kernel: Kernel, buffers: Buffers) -> str:
     with out.block(head[-1]):
         if checks:
             out.line("int failed = 0;")
-        if kernel.anchor == "elementwise":
+        turned = transposition(kernel.rows, kernel.phases)
+        if turned and pays(turned, kernel):
+            transposed(kernel, turned, env, out)
+        elif kernel.anchor == "elementwise":
             elementwise(kernel, env, out)
         elif rows_are_lanes(kernel):
             column_reduce(kernel, env, out)
