@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fusewright.errors import UsageError
-from fusewright.run import bench_clock, bench_worker
+from fusewright.run import bench_clock, bench_import, bench_worker
 from fusewright.run.bench import BenchError, bench
 from fusewright.run.bench_machine import pinned_threads
 from fusewright.run.bench_report import BenchReport, build_report
@@ -187,6 +187,19 @@ def test_candidate_shares_the_parameters_of_the_reference():
     reference, candidate = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
     assert share_state(reference, candidate) is None
     assert candidate.weight.data_ptr() == reference.weight.data_ptr()
+
+
+def test_the_first_import_includes_the_kernels(tmp_path: Path):
+    """An emitted file compiles them at its first call, by `_library()`."""
+    file, output = tmp_path / "new.py", tmp_path / "seconds.json"
+    file.write_text("import time\ndef _library():\n    time.sleep(0.2)\n")
+    kept = os.dup(1)
+    try:
+        assert bench_import.main([str(file), str(output)]) == 0
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+    assert json.loads(output.read_text())["import_s"] > 0.2
 
 
 def test_threads_stay_where_they_are_while_a_cpu_is_timed():

@@ -121,7 +121,8 @@ def train(session: Session, slot: str, mode: bool) -> None:
 
 def put(session: Session, name: str, spec: Spec, layout: str) -> dict[str, bool]:
     """Make inputs under `name`. Layouts: "plain" (fresh storage), "reuse" (new values into the
-    tensors that `name` already has), "strided" and "misaligned" (same values, awkward storage)."""
+    tensors that `name` already has), "strided" and "misaligned" (same values, awkward storage),
+    "borrowed" (floats stay where they came from: for a call that gets copies, see `gradients`)."""
     if layout != "reuse":
         drop_inputs(session, name)
 
@@ -139,7 +140,12 @@ def put(session: Session, name: str, spec: Spec, layout: str) -> dict[str, bool]
             strides = old.stride()
             tensors.distinct_elements(old, strides).copy_(tensors.distinct_elements(new, strides))
         return {"changed": True}
-    change = {"plain": _same, "strided": strided_copy, "misaligned": misaligned_copy}[layout]
+    change = {
+        "plain": _same,
+        "borrowed": _borrowed,
+        "strided": strided_copy,
+        "misaligned": misaligned_copy,
+    }[layout]
     session.inputs[name] = tensors.map_leaves(fresh, change)
     made = tensors.tensor_leaves(session.inputs[name])
     return {"changed": any(awkward(t) for _, t in made)}
@@ -147,6 +153,10 @@ def put(session: Session, name: str, spec: Spec, layout: str) -> dict[str, bool]
 
 def _same(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
+
+
+def _borrowed(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach() if tensor.is_floating_point() else tensor.clone()
 
 
 def drop_inputs(session: Session, name: str) -> None:

@@ -218,7 +218,7 @@ def gradients(trial: Trial) -> None:
         trial.add("gradients", "skip", "no gradient flows through the reference")
         return
     trial.ensure_weights("main", point.weights)
-    trial.put(point.inputs, "plain")
+    trial.put(point.inputs, "borrowed")
     got = trial.ask(
         "backward",
         slot="main",
@@ -229,6 +229,7 @@ def gradients(trial: Trial) -> None:
     )
     if trial.expect(point)["changed"]:
         trial.loaded["main"] = "changed"
+    trial.ask("drop_inputs", name="x")
     found = trial.ask_referee("judge_gradients", spec=got["grads"])
     trial.discard(got["grads"])
     trial.tell("gradients", found)
