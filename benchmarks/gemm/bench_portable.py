@@ -5,6 +5,7 @@ library per tile and layout from `portable.cu`. Nothing of the compiler lives he
 
     python benchmarks/gemm/bench_portable.py check --json check.json
     python benchmarks/gemm/bench_portable.py time [NAME ...]   # interleaved with the library
+    compute-sanitizer python benchmarks/gemm/bench_portable.py small
 """
 
 import argparse
@@ -15,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -29,12 +30,14 @@ Tensor = torch.Tensor
 HOLES = (native.PLAIN, native.BIAS_GELU, native.SIGMOID_SUM, native.COLUMN_MAX)
 ALONG4, ALONG, ACROSS4, ACROSS = "kAlongK4", "kAlongK", "kAcross4", "kAcross"
 LAYOUTS = (ALONG4, ALONG, ACROSS4, ACROSS)
-native.DTYPES["Fma"] = (torch.float32, torch.float32)
+AS_IT_IS = "void"
+native.DTYPES["Fma"] = native.DTYPES["Thirds"] = (torch.float32, torch.float32)
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One instantiation: kind of product, sums per thread, how each operand is read."""
+    """One instantiation: kind of product, sums per thread (multiply-adds), how each operand is
+    read or what it is packed to."""
 
     type: str = "Fma"
     items: int = 16
@@ -42,12 +45,11 @@ class Unit:
     a: str = ALONG4
     b: str = ALONG4
     run: int = 4  # columns the epilogue takes at once
-    arch: str = "90a"
 
     @property
     def name(self) -> str:
-        tile = f"{self.type}_{self.items}x{self.lanes}"
-        return f"{tile}_{self.a[1:]}_{self.b[1:]}_{self.run}_sm{self.arch}"
+        tile = f"{self.type}{self.items}x{self.lanes}" if self.type == "Fma" else self.type
+        return f"{tile}_{self.a}_{self.b}_{self.run}".replace("::", "_")
 
     @property
     def dtype(self) -> torch.dtype:
@@ -57,13 +59,15 @@ class Unit:
         """Its library, compiled unless it is in `folder`."""
         target = folder / f"{self.name}.so"
         if not target.exists():
-            macros = {
-                "ITEMS": self.items, "LANES": self.lanes, "LAYOUT_A": self.a,
-                "LAYOUT_B": self.b, "RUN": self.run,
-            }  # fmt: skip
+            macros: dict[str, object] = {"RUN": self.run}
+            if self.type == "Fma":
+                macros |= {"ITEMS": self.items, "LANES": self.lanes}
+                macros |= {"LAYOUT_A": self.a, "LAYOUT_B": self.b}
+            else:
+                macros |= {"TYPE": self.type, "FORMAT_A": self.a, "FORMAT_B": self.b}
             command = [
                 "nvcc", "-std=c++17", "-O3", "-shared", "-Xcompiler", "-fPIC", f"-I{SKELETONS}",
-                "-gencode", f"arch=compute_{self.arch},code=sm_{self.arch}",
+                "-gencode", "arch=compute_80,code=sm_90",  # no Hopper instruction, on an H100
                 "-diag-suppress=177", *(f"-D{n}={v}" for n, v in macros.items()),
                 "-o", str(target), str(HERE / "portable.cu"),
             ]  # fmt: skip
@@ -73,12 +77,26 @@ class Unit:
         return library
 
 
-TILES = ((16, 8), (8, 8), (8, 4))
+TILES = ((16, 8), (8, 4))
 FMA = tuple(Unit("Fma", *tile) for tile in TILES)
 LAYOUT_UNITS = tuple(
     Unit("Fma", 8, 4, a, b, run) for a in LAYOUTS for b in LAYOUTS for run in (4, 1)
 )
-UNITS = (*FMA, *LAYOUT_UNITS)
+THIRDS = Unit("Thirds", a="tiles::ToThirds", b="tiles::ToThirds", run=8)
+HALVES = tuple(Unit(t, a=AS_IT_IS, b=AS_IT_IS, run=8) for t in ("Bfloat16", "Float16"))
+PACKED = tuple(
+    Unit(t, a=f, b=f, run=run)
+    for t, f, runs in (
+        ("Thirds", "tiles::ToThirds", (4, 1)),
+        ("Bfloat16", "tiles::Unchanged", (8, 1)),
+        ("RoundedBfloat16", "tiles::ToBfloat16", (8,)),
+        ("Tf32", "tiles::ToTf32", (8,)),
+    )
+    for run in runs
+)
+TENSOR = (THIRDS, *HALVES, *PACKED)
+EXACT = (*FMA, THIRDS)  # as accurate as float32
+UNITS = (*FMA, *LAYOUT_UNITS, *TENSOR)
 
 
 def build_all(folder: Path, units: tuple[Unit, ...]) -> dict[Unit, ctypes.CDLL]:
@@ -120,32 +138,42 @@ def check(libraries: dict[Unit, ctypes.CDLL]) -> list[native.Row]:
         x, w = (torch.randn(*lead, s, k, device="cuda", generator=g) for s in (m, n))
         return x, w
 
-    for unit in FMA:
+    for unit in (*FMA, *TENSOR):
         for hole in HOLES:
-            add(f"hole {hole}", unit, *pair(300, 520, 1000), hole)
-            add(f"hole {hole}", unit, *pair(130, 260, 4), hole)
+            for m, n, k in ((300, 520, 1000), (130, 264, 8), (1024, 2048, 520)):
+                add(f"hole {hole}", unit, *(t.to(unit.dtype) for t in pair(m, n, k)), hole)
     for k in (1, 7, 64, 256, 1000, 8192, 32768):
         for name, (x, w) in random_pairs(256, 384, k, g).items():
             if k in (64, 1000, 8192) or name in ("normal", "uniform"):
-                for unit in FMA:
+                for unit in EXACT:
                     add(name, _read_as(unit, x, w), x, w)
     for m, n, k in (*RAGGED, (136, 520, 200)):
         x, w = pair(m, n, k)
         for x2 in (x, x.t().contiguous().t(), _spread(x)):
             for w2 in (w, w.t().contiguous().t(), _spread(w)):
-                unit = Unit("Fma", 8, 4, layout_of(x2), layout_of(w2), 4 if n % 4 == 0 else 1)
-                add("layouts", unit, x2, w2)
-                add("layouts", unit, x2, w2, native.COLUMN_MAX)
-                add("layouts", unit, x2, w2, native.SIGMOID_SUM)
+                for unit in _units_for(x2, w2):
+                    for hole in (native.PLAIN, native.COLUMN_MAX, native.SIGMOID_SUM):
+                        add("layouts", unit, x2.to(unit.dtype), w2.to(unit.dtype), hole)
     check_batches(add, pair)
     check_special(libraries, g)
     return rows
 
 
+def _units_for(x: Tensor, w: Tensor) -> tuple[Unit, ...]:
+    """Those that can read the operands, of each kind."""
+    run = 1 if w.shape[-2] % 4 else 4
+    half = 1 if w.shape[-2] % 8 else 8
+    return (
+        Unit("Fma", 8, 4, layout_of(x), layout_of(w), run),
+        replace(THIRDS, run=run),
+        Unit("Bfloat16", a="tiles::Unchanged", b="tiles::Unchanged", run=half),
+    )
+
+
 def _read_as(unit: Unit, x: Tensor, w: Tensor) -> Unit:
     """The unit, or where it cannot read the operands the small tile that can."""
     a, b = layout_of(x), layout_of(w)
-    return unit if (a, b) == (unit.a, unit.b) else Unit("Fma", 8, 4, a, b)
+    return unit if unit.type != "Fma" or (a, b) == (unit.a, unit.b) else Unit("Fma", 8, 4, a, b)
 
 
 def _spread(t: Tensor) -> Tensor:
@@ -165,16 +193,15 @@ def check_batches(add: Callable[..., None], pair: Callable[..., tuple[Tensor, Te
             (x[0].contiguous(), w),
             (x, w.mT.contiguous().mT),
         ):
-            unit = Unit("Fma", 8, 4, layout_of(x2), layout_of(w2), 1 if n % 4 else 4)
-            add("batched", unit, x2, w2)
-            add("batched", unit, x2, w2, native.SIGMOID_SUM)
-            add("batched", unit, x2, w2, native.COLUMN_MAX)
+            for unit in _units_for(x2, w2):
+                for hole in (native.PLAIN, native.COLUMN_MAX, native.SIGMOID_SUM):
+                    add("batched", unit, x2.to(unit.dtype), w2.to(unit.dtype), hole)
 
 
 def check_special(libraries: dict[Unit, ctypes.CDLL], g: torch.Generator) -> None:
     """Infinities and NaN land where eager puts them."""
-    for unit in FMA:
-        x, w = (torch.randn(s, 500, device="cuda", generator=g) for s in (200, 300))
+    for unit in EXACT:
+        x, w = (torch.randn(s, 500, device="cuda", generator=g) for s in (200, 304))
         w[7, 3], x[5, 11] = float("inf"), -float("inf")
         x[9, 400] = w[40, 499] = float("nan")
         x[100, 20], w[100, 20] = float("inf"), 0.0
@@ -198,29 +225,51 @@ SIZES = {
     "few_rows": (128, 4096, 4096, 0),
     "batched": (512, 512, 64, 64),
 }
+KINDS = {
+    "": EXACT,
+    "half_": HALVES[:1],
+    "fp16_": HALVES[1:],
+    "tf32_": PACKED[-1:],
+    "rounded_": PACKED[-2:-1],
+}
 PROBLEMS = {
-    f"{name}{'_gelu' if hole else ''}": Problem(m, n, k, hole, FMA, batches)  # type: ignore[arg-type]
+    f"{kind}{name}{'_gelu' if hole else ''}": Problem(m, n, k, hole, units, batches)  # type: ignore[arg-type]
+    for kind, units in KINDS.items()
     for name, (m, n, k, batches) in SIZES.items()
+    if not kind or name in ("square1024", "square4096", "square8192", "deep256")
     for hole in (native.PLAIN, native.BIAS_GELU)
 }
 
 
+def small(libraries: dict[Unit, ctypes.CDLL]) -> None:
+    """Every unit once with each hole, on tiles that are not full."""
+    for unit in libraries:
+        for hole in HOLES:
+            x, w = (torch.randn(s, 72, device="cuda").to(unit.dtype) for s in (140, 264))
+            bias = torch.randn(264, device="cuda").to(unit.dtype)
+            native.Product(libraries, unit, x, w, bias, hole).run()  # type: ignore[arg-type]
+    torch.cuda.synchronize()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="portable matrix products")
-    parser.add_argument("what", choices=("check", "time"))
+    parser.add_argument("what", choices=("check", "time", "small"))
     parser.add_argument("names", nargs="*")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--build", type=Path, help="folder of the compiled libraries")
     parser.add_argument("--date", default="")
     parser.add_argument("--rounds", type=int, default=11)
     options = parser.parse_args()
-    units = UNITS if options.what == "check" else FMA
+    units = UNITS if options.what == "check" else (*FMA, *TENSOR)
+    units = (*FMA, THIRDS, *HALVES, PACKED[-1]) if options.what == "small" else units
     folder = options.build or Path(tempfile.mkdtemp())
     libraries = build_all(folder, tuple(dict.fromkeys(units)))
     record: dict[str, object] = {
         "machine": machine(), "date": options.date, "command": " ".join(sys.argv),
     }  # fmt: skip
-    if options.what == "check":
+    if options.what == "small":
+        small(libraries)
+    elif options.what == "check":
         rows = check(libraries)
         record["rows"] = [asdict(r) for r in rows]
         print(f"{sum(r.ok for r in rows)} of {len(rows)} rows ok")

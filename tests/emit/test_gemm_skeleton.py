@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SKELETONS = ROOT / "src" / "fusewright" / "emit" / "skeletons"
 SHIM = Path(__file__).resolve().parent / "gemm_shim"
 PARTS = ("raster.cuh", "unit_finish.cuh", *sorted(p.name for p in SKELETONS.glob("*_sm90*.cuh")))
+PORTABLE = ROOT / "benchmarks" / "gemm" / "portable.cu"
 UNIT = """
 #include "gemm_sm90_launch.cuh"
 struct Hole {
@@ -124,7 +125,26 @@ def test_multiply_adds_assemble_without_spills(
     """Every tile for an architecture that it is meant for."""
     names = ("ITEMS", "LANES", "LAYOUT_A", "LAYOUT_B", "RUN")
     macros = [f"-D{n}={v}" for n, v in zip(names, unit, strict=True)]
-    _assemble(ROOT / "benchmarks" / "gemm" / "portable.cu", tmp_path, 6, *macros, arch=arch)
+    _assemble(PORTABLE, tmp_path, 6, *macros, arch=arch)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
+@pytest.mark.parametrize(
+    "unit",
+    [
+        ("Thirds", "tiles::ToThirds", "tiles::ToThirds", 8),
+        ("Bfloat16", "void", "tiles::Unchanged", 8),
+        ("Tf32", "tiles::ToTf32", "tiles::ToTf32", 1),
+    ],
+)
+def test_products_for_sm_80_assemble_without_spills(
+    tmp_path: Path, unit: tuple[str | int, ...]
+) -> None:
+    """Every kind, for the architecture that it is meant for."""
+    names = ("TYPE", "FORMAT_A", "FORMAT_B", "RUN")
+    macros = [f"-D{n}={v}" for n, v in zip(names, unit, strict=True)]
+    _assemble(PORTABLE, tmp_path, 6, *macros, arch="80")
 
 
 def _assemble(

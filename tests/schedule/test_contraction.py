@@ -103,17 +103,26 @@ def test_the_cpu_keeps_the_library(always):
 
 
 @pytest.mark.parametrize(
-    ("target", "precision"), [("cuda:sm_80", "match"), ("cuda", "match"), ("cuda:sm_90a", "ieee")]
+    ("target", "precision", "scheme"),
+    [
+        ("cuda", "match", "fma"),
+        ("cuda:sm_80", "ieee", "fma"),
+        ("cuda:sm_90a", "ieee", "fma"),
+        ("cuda:sm_80", "match", "six"),
+        ("cuda:sm_80", "tf32", "tf32"),
+        ("cuda:sm_80", "bf16", "bf16"),
+    ],
 )
 @pytest.mark.parametrize("name", HOSTED)
-def test_multiply_adds_where_tensor_cores_may_not_or_cannot(target, precision, name, always):
+def test_schemes_of_other_targets_and_precisions(target, precision, scheme, name, always):
     graph = graph_of(*HOSTED[name])
     program = schedule(graph, Context(Options(precision=precision)), arch(target))
     (kernel,) = program.steps
-    assert isinstance(kernel, Kernel) and kernel.scheme == "fma"
+    assert isinstance(kernel, Kernel) and kernel.scheme == scheme
     check_values(graph, program)
     text = translation_unit(program, arch(target), segments(program))
-    assert "fma32::run<Tile" in text and "sm90" not in text
+    space = "fma32" if scheme == "fma" else "mma80"
+    assert f"{space}::run<" in text and "sm90" not in text
 
 
 def test_multiply_adds_pay_where_passes_over_the_result_are_saved():
@@ -128,6 +137,16 @@ def test_multiply_adds_pay_where_passes_over_the_result_are_saved():
     kept = steps(8192)
     assert isinstance(kept.steps[0], LibraryCall)
     assert any("multiply-adds" in w.what and "us" in w.reason for w in kept.why_not)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "depth", "scheme"),
+    [(FLOAT32, 4096, "six"), (BFLOAT16, 256, "native"), (FLOAT16, 256, "native")],
+)
+def test_tensor_cores_before_hopper(dtype, depth, scheme):
+    graph = graph_of(narrow(dtype, 4096, 4096, depth))
+    (kernel,) = schedule(graph, Context(), arch("cuda:sm_80")).steps
+    assert isinstance(kernel, Kernel) and kernel.scheme == scheme
 
 
 @pytest.mark.parametrize("shape", [(1024, 8192, 8192), (128, 32768, 32768), (4096, 4096, 4096)])

@@ -26,6 +26,7 @@ enum cudaError_t { cudaSuccess, cudaErrorInvalidConfiguration = 9, cudaErrorLaun
 cudaError_t cudaGetLastError();
 struct alignas(16) float4 { float x, y, z, w; };
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+struct alignas(16) uint4 { unsigned x, y, z, w; };
 using std::max;
 using std::min;
 
@@ -77,6 +78,12 @@ void barrier_init(unsigned barrier, unsigned arrivals);
 void barrier_arrive(unsigned barrier, unsigned expected_bytes);
 void barrier_wait(unsigned barrier, unsigned parity);
 void bulk_copy(unsigned target, const void* source, unsigned bytes, unsigned barrier);
+
+// Copies by a thread (cp.async) that land when it waits for their group, and shared memory by address.
+void thread_copy(unsigned target, const void* source, unsigned bytes);
+void commit_copies();
+void wait_copies(unsigned pending);
+const void* at_address(unsigned address);
 
 }  // namespace simt
 
@@ -154,3 +161,100 @@ inline void ptx_reg_pred_p_mbarrier_try_wait_parity_shared_b64_p_selp_u32_1_0_p(
     simt::barrier_wait(barrier, parity);
     done = 1;
 }
+
+// ------------------------------------------------------------------------- tensor cores of a warp
+
+inline void ptx_cp_async_cg_shared_global_16(unsigned target, const void* source, int bytes) {
+    simt::thread_copy(target, source, (unsigned)bytes);
+}
+inline void ptx_cp_async_commit_group() { simt::commit_copies(); }
+inline void ptx_cp_async_wait_group(int pending) { simt::wait_copies((unsigned)pending); }
+inline void ptx_ldmatrix_sync_aligned_m8n8_x4_shared_b16(unsigned& a, unsigned& b, unsigned& c,
+                                                         unsigned& d, unsigned address) {
+    unsigned* const words[] = {&a, &b, &c, &d};
+    for (unsigned m = 0; m < 4; m++) {
+        const unsigned row = simt::exchange(~0u, address, m * 8 + simt::lane() / 4);
+        *words[m] = static_cast<const unsigned*>(simt::at_address(row))[simt::lane() % 4];
+    }
+}
+inline unsigned __clz(unsigned x) { return x ? __builtin_clz(x) : 32; }
+inline void ptx_cvt_rn_bf16x2_f32(unsigned& packed, float high, float low) {
+    auto narrow = [](float x) {
+        const unsigned u = __float_as_uint(x);
+        return (u & 0x7fffffffu) > 0x7f800000u ? 0x7fffu : (u + 0x7fffu + (u >> 16 & 1)) >> 16;
+    };
+    packed = narrow(low) | narrow(high) << 16;
+}
+inline void ptx_cvt_rn_f16x2_f32(unsigned& packed, float high, float low) {
+    unsigned short a, b;
+    ptx_cvt_rn_f16_f32(a, low);
+    ptx_cvt_rn_f16_f32(b, high);
+    packed = a | (unsigned)b << 16;
+}
+inline void ptx_cvt_rna_tf32_f32(unsigned& y, float x) {
+    const unsigned u = __float_as_uint(x);
+    y = (u & 0x7f800000u) == 0x7f800000u ? u : (u + 0x1000u) & ~0x1fffu;
+}
+
+namespace simt {
+
+// What the tensor core makes of 16 (TF32: 8) products and an accumulator: all are aligned to the
+// largest exponent, with two bits below its float32 ulp; the rest is cut off, and so is the result
+// (Khattak & Mikaitis, arXiv 2512.07004). Exact in double otherwise.
+inline float truncating_sum(const double* terms, int count) {
+    double plain = 0, total = 0;
+    int top = -200;
+    for (int i = 0; i < count; i++) {
+        plain += terms[i];
+        if (terms[i] != 0 && std::isfinite(terms[i])) top = max(top, std::ilogb(terms[i]));
+    }
+    if (!std::isfinite(plain) || top == -200) return (float)plain;
+    const double grain = std::ldexp(1.0, top - 25);
+    for (int i = 0; i < count; i++) total += std::trunc(terms[i] / grain) * grain;
+    if (total == 0) return 0;
+    const double ulp = std::ldexp(1.0, max(std::ilogb(total) - 23, -149));
+    return (float)(std::trunc(total / ulp) * ulp);
+}
+
+// d = a (16 x 2w words) * b (8 x 2w words, transposed) + c, by the lanes of a warp; kPer elements a word.
+template <int kPer, class Value>
+void warp_product(float* d, const unsigned (&a)[4], const unsigned (&b)[2], const float* c,
+                  Value value) {
+    const unsigned row = lane() / 4, column = lane() % 4 * 2;
+    unsigned left[2][8], right[2][8];  // two rows of a, two columns of b: words 0..3 and 4..7
+    for (unsigned h = 0; h < 2; h++)
+        for (unsigned t = 0; t < 4; t++)
+            for (unsigned half = 0; half < 2; half++) {
+                left[h][half * 4 + t] = exchange(~0u, a[half * 2 + h], row * 4 + t);
+                right[h][half * 4 + t] = exchange(~0u, b[half], (column + h) * 4 + t);
+            }
+    for (unsigned i = 0; i < 4; i++) {
+        double terms[8 * kPer + 1];
+        for (unsigned w = 0; w < 8; w++)
+            for (int e = 0; e < kPer; e++)
+                terms[w * kPer + e] = value(left[i / 2][w], e) * value(right[i % 2][w], e);
+        terms[8 * kPer] = c[i];
+        d[i] = truncating_sum(terms, 8 * kPer + 1);
+    }
+}
+
+}  // namespace simt
+
+#define SIMT_MMA(NAME, PER, VALUE)                                                                 \
+    inline void NAME(float& d0, float& d1, float& d2, float& d3, unsigned a0, unsigned a1,         \
+                     unsigned a2, unsigned a3, unsigned b0, unsigned b1, float c0, float c1,       \
+                     float c2, float c3) {                                                         \
+        float d[4];                                                                                \
+        const float c[] = {c0, c1, c2, c3};                                                        \
+        auto value = [](unsigned w, int e) -> double { return VALUE; };                            \
+        simt::warp_product<PER>(d, {a0, a1, a2, a3}, {b0, b1}, c, value);                          \
+        d0 = d[0], d1 = d[1], d2 = d[2], d3 = d[3];                                                \
+    }
+inline float simt_half(unsigned short bits) {
+    float y;
+    ptx_cvt_f32_f16(y, bits);
+    return y;
+}
+SIMT_MMA(ptx_mma_sync_aligned_m16n8k16_row_col_f32_bf16_bf16_f32, 2, __uint_as_float((w >> 16 * e) << 16))
+SIMT_MMA(ptx_mma_sync_aligned_m16n8k16_row_col_f32_f16_f16_f32, 2, simt_half((unsigned short)(w >> 16 * e)))
+SIMT_MMA(ptx_mma_sync_aligned_m16n8k8_row_col_f32_tf32_tf32_f32, 1, __uint_as_float(w))

@@ -250,6 +250,11 @@ bool finish_copy() {
     return true;
 }
 
+// Copies by single threads, in groups in the order of their commits; the last one is open. They land
+// when their thread waits for them: a thread that does not reads what nobody wrote.
+struct ThreadCopy { unsigned target; const char* source; unsigned bytes; };
+std::vector<std::vector<ThreadCopy>> thread_copies[MAX_THREADS];
+
 bool together(const Fiber& a, const Fiber& b) {
     const bool at_barrier = a.state == State::barrier || a.state == State::cluster;
     return a.state == b.state && (!at_barrier || a.detail == b.detail);
@@ -286,6 +291,7 @@ bool run_block() {
     block_began = ++now;
     barriers.clear();
     in_flight.clear();
+    for (auto& groups : thread_copies) groups.clear();
     ready.clear();
     memset(arena, 0xff, arena_end);  // NaN
     std::for_each(fibers, end(), prepare);
@@ -415,6 +421,33 @@ void bulk_copy(unsigned target, const void* source, unsigned bytes, unsigned bar
     });
     in_flight.push_back(c);
 }
+
+void thread_copy(unsigned target, const void* source, unsigned bytes) {
+    if (bytes > 16 || (((uintptr_t)source | target) % 16)) fail("a misaligned copy of 16 bytes");
+    check(source, bytes, false);
+    auto& groups = thread_copies[place(*self)];
+    if (groups.empty()) groups.emplace_back();
+    groups.back().push_back({target, static_cast<const char*>(source), bytes});
+}
+
+void commit_copies() {
+    auto& groups = thread_copies[place(*self)];
+    groups.resize(groups.size() + (groups.empty() ? 2 : 1));
+}
+
+void wait_copies(unsigned pending) {
+    auto& groups = thread_copies[place(*self)];
+    while (groups.size() > pending + 1) {  // the open group is not committed
+        for (const ThreadCopy& c : groups.front()) {
+            check(arena + c.target, 16, true);
+            memset(arena + c.target, 0, 16);
+            memcpy(arena + c.target, c.source, c.bytes);
+        }
+        groups.erase(groups.begin());
+    }
+}
+
+const void* at_address(unsigned address) { return arena + address; }
 
 }  // namespace simt
 

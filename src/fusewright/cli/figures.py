@@ -47,9 +47,11 @@ def floor_seconds(step: Step, flops: float, moved: float, arch: Arch, program: P
 
 def product_rate(scheme: str, arch: Arch) -> float:
     """FLOP/s of a contraction kernel's products."""
-    if scheme == "fma":
+    if scheme == "fma" or arch.tiles is None:
         return arch.float_rate
-    if scheme == "split" or arch.native is None:
+    if arch.native is None:
+        return arch.tiles.library_half_flops / {"six": 6, "tf32": 2}.get(scheme, 1)
+    if scheme == "split":
         return arch.product_rate
     return arch.native.tf32_flops if scheme == "tf32" else arch.native.library_flops
 

@@ -105,6 +105,7 @@ def traffic(kernel: Kernel, buffers: Buffers) -> Traffic:
 
 _SCHEMES = {
     "split": "as accurate as float32: three of float16 terms, six of bfloat16 where that fails",
+    "six": "as accurate as float32: six of bfloat16 terms",
     "native": "in the operands' type, accumulated in float32",
     "bf16": "of operands rounded to bfloat16, accumulated in float32",
     "tf32": "of operands rounded to TF32, accumulated in float32",

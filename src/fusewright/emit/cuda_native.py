@@ -1,7 +1,8 @@
 """Products of emitted CUDA whose hole takes runs of columns: the hole, and the launch.
 
-The product is `skeletons/native_sm90*.cuh` or, by multiply-adds, `skeletons/gemm_fma.cuh`. What
-they share with the split product (names inside a hole, the merging of folds) is in `cuda_contract`.
+The product is `skeletons/native_sm90*.cuh`, `skeletons/gemm_mma.cuh` before Hopper, or, by
+multiply-adds, `skeletons/gemm_fma.cuh`. What they share with Hopper's split product (names inside a
+hole, the merging of folds) is in `cuda_contract`.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from fusewright.ir.body import Dot, walk
 from fusewright.ir.dtypes import BFLOAT16, DType
 from fusewright.ir.fma import fma_plan, fma_run
 from fusewright.ir.kernel import Kernel
+from fusewright.ir.mma import kind_of, mma_plan
 from fusewright.ir.native import NativePlan, Operand, native_plan
 from fusewright.ir.onepass import Partial
 
@@ -20,34 +22,35 @@ from .cuda_contract import ContractionText, fold_functions, hole_env, kernel_par
 from .cuda_runs import apply_runs
 
 ROOT = "native_sm90_launch.cuh"
-FMA_ROOT = "gemm_fma.cuh"
-TYPES = {"bf16": "RoundedBfloat16", "tf32": "Tf32"}
+FMA_ROOT, MMA_ROOT = "gemm_fma.cuh", "gemm_mma.cuh"
+TYPES = {"bf16": "RoundedBfloat16", "tf32": "Tf32", "six": "Thirds"}
 # CTAs that share the tile of B.
 CLUSTER = 2
 
 
 def native_contraction(kernel: Kernel, buffers: Buffers) -> ContractionText:
-    """The text of a contraction kernel of a native scheme."""
-    env, plan = hole_env(kernel), native_plan(kernel)
-    device = _hole(kernel, plan.run, env, buffers)
-    return ContractionText(
-        device,
-        _host(kernel, buffers, env, _native_call(kernel, plan, env)),
-        function_name(kernel),
-        ROOT,
-    )
+    """The text of a contraction kernel of a native scheme on Hopper."""
+    plan, env = native_plan(kernel), hole_env(kernel)
+    return _text(kernel, buffers, env, plan.run, _native_call(kernel, plan, env), ROOT)
+
+
+def mma_contraction(kernel: Kernel, buffers: Buffers) -> ContractionText:
+    """The text of a contraction kernel on tensor cores before Hopper."""
+    plan, env = mma_plan(kernel), hole_env(kernel)
+    return _text(kernel, buffers, env, plan.run, _mma_call(kernel, plan, env), MMA_ROOT)
 
 
 def fma_contraction(kernel: Kernel, buffers: Buffers) -> ContractionText:
     """The text of a contraction kernel of scheme fma."""
-    env, plan = hole_env(kernel), fma_plan(kernel)
-    device = _hole(kernel, fma_run(plan.n), env, buffers)
-    return ContractionText(
-        device,
-        _host(kernel, buffers, env, _fma_call(kernel, plan, env)),
-        function_name(kernel),
-        FMA_ROOT,
-    )
+    plan, env = fma_plan(kernel), hole_env(kernel)
+    return _text(kernel, buffers, env, fma_run(plan.n), _fma_call(kernel, plan, env), FMA_ROOT)
+
+
+def _text(
+    kernel: Kernel, buffers: Buffers, env: Env, run: int, call: Sequence[str], root: str
+) -> ContractionText:
+    device, host = _hole(kernel, run, env, buffers), _host(kernel, buffers, env, call)
+    return ContractionText(device, host, function_name(kernel), root)
 
 
 def _hole(kernel: Kernel, run: int, env: Env, buffers: Buffers) -> str:
@@ -99,28 +102,51 @@ def _host(kernel: Kernel, buffers: Buffers, env: Env, call: Sequence[str]) -> st
 
 
 def _native_call(kernel: Kernel, plan: NativePlan, env: Env) -> list[str]:
-    native = "Bfloat16" if plan.a.load.dtype == BFLOAT16 else "Float16"
     source = "float" if kernel.scheme in TYPES else "uint16_t"
-    tile = f"native90::{TYPES.get(kernel.scheme, native)}, {plan.columns}, {CLUSTER}"
-    return [f"using Tile = native90::Tile<{tile}>;", *_run("native90", source, kernel, plan, env)]
+    tile = f"native90::{_type(kernel, plan)}, {plan.columns}, {CLUSTER}"
+    arguments = ["Tile", source, *_layouts("native90", plan)]
+    using = f"using Tile = native90::Tile<{tile}>;"
+    return [using, *_run("native90", "native90", arguments, kernel, plan, env)]
+
+
+def _mma_call(kernel: Kernel, plan: NativePlan, env: Env) -> list[str]:
+    packed = kind_of(kernel.scheme).format
+    formats = (packed if x.layout == "kPacked" else "void" for x in (plan.a, plan.b))
+    arguments = [f"mma80::{_type(kernel, plan)}", *formats]
+    return _run("tiles", "mma80", arguments, kernel, plan, env)
 
 
 def _fma_call(kernel: Kernel, plan: NativePlan, env: Env) -> list[str]:
-    tile = kernel.tile
-    using = f"using Tile = fma32::Tile<{tile.items}, {tile.lanes}>;"
-    return [using, *_run("fma32", "", kernel, plan, env)]
+    using = f"using Tile = fma32::Tile<{kernel.tile.items}, {kernel.tile.lanes}>;"
+    arguments = ["Tile", *_layouts("fma32", plan)]
+    return [using, *_run("fma32", "fma32", arguments, kernel, plan, env)]
 
 
-def _run(space: str, source: str, kernel: Kernel, plan: NativePlan, env: Env) -> list[str]:
-    """The problem, and its product by what is in namespace `space`."""
-    layouts = [f"{space}::Layout::{x.layout}" for x in (plan.a, plan.b)]
-    arguments = ", ".join(["Tile", *([source] if source else []), *layouts])
+def _type(kernel: Kernel, plan: NativePlan) -> str:
+    """The skeletons' name of the operands' type."""
+    native = "Bfloat16" if plan.a.load.dtype == BFLOAT16 else "Float16"
+    return TYPES.get(kernel.scheme, native)
+
+
+def _layouts(space: str, plan: NativePlan) -> list[str]:
+    return [f"{space}::Layout::{x.layout}" for x in (plan.a, plan.b)]
+
+
+def _run(
+    problem: str,
+    space: str,
+    arguments: Sequence[str],
+    kernel: Kernel,
+    plan: NativePlan,
+    env: Env,
+) -> list[str]:
+    """The problem, of namespace `problem`, and its product by what is in `space`."""
     return [
-        f"const {space}::Problem problem = {{",
+        f"const {problem}::Problem problem = {{",
         f"    {_matrix(plan.a, env)},  // rows of the result: {plan.a.rows}",
         f"    {_matrix(plan.b, env)},  // columns of the result: {plan.b.rows}",
         f"    {plan.m}, {plan.n}, {plan.k}, {plan.batch}}};",
-        f"return {space}::run<{arguments}>(",
+        f"return {space}::run<{', '.join(arguments)}>(",
         f"    problem, hole, {env.pointers[kernel.workspace]}, stream);",
     ]
 

@@ -15,7 +15,7 @@ from .cpu import cpu_kernel
 from .ctext import Names, Writer, c_type
 from .cuda import KernelText, cuda_kernel
 from .cuda_contract import ContractionText, contraction, skeleton_text
-from .cuda_native import fma_contraction, native_contraction
+from .cuda_native import fma_contraction, mma_contraction, native_contraction
 from .helpers import cpu_helpers, cuda_helpers
 from .spell import DialectName
 
@@ -60,7 +60,7 @@ def translation_unit(program: Program, target: TargetLike, segments: Sequence[Se
     error. Raises IRError for what has no spelling.
     """
     if target.name.startswith("cuda"):
-        return _cuda_unit(program, segments)
+        return _cuda_unit(program, target, segments)
     return _cpu_unit(program, segments)
 
 
@@ -110,13 +110,10 @@ def entry_parameters(
     return params, names
 
 
-def _cuda_unit(program: Program, segments: Sequence[Segment]) -> str:
+def _cuda_unit(program: Program, target: TargetLike, segments: Sequence[Segment]) -> str:
     buffers = {b.name: b for b in program.buffers}
     kernels = [k for s in segments for k in s]
-    texts = {
-        k.name: _contraction(k, buffers) if k.anchor == "contraction" else cuda_kernel(k, buffers)
-        for k in kernels
-    }
+    texts = {k.name: _cuda_text(k, buffers, target) for k in kernels}
     device = "\n".join(texts[k.name].device for k in kernels)
     products = [t for t in texts.values() if isinstance(t, ContractionText)]
     entries = "\n".join(
@@ -133,9 +130,14 @@ def _cuda_unit(program: Program, segments: Sequence[Segment]) -> str:
     )
 
 
-def _contraction(kernel: Kernel, buffers: Buffers) -> ContractionText:
+def _cuda_text(
+    kernel: Kernel, buffers: Buffers, target: TargetLike
+) -> KernelText | ContractionText:
+    if kernel.anchor != "contraction":
+        return cuda_kernel(kernel, buffers)
+    on_tensor_cores = native_contraction if target.name == "cuda:sm_90a" else mma_contraction
     printers = {"split": contraction, "fma": fma_contraction}
-    return printers.get(kernel.scheme, native_contraction)(kernel, buffers)
+    return printers.get(kernel.scheme, on_tensor_cores)(kernel, buffers)
 
 
 def _cuda_entry(

@@ -152,9 +152,9 @@ AnchorName = Literal[
 
 
 # How a contraction's products are computed. split: float32 from three products of float16 terms.
-# native: in the operands' 16-bit type. bf16, tf32: float32 operands rounded to that type. fma: by
-# float32 multiply-adds.
-Scheme = Literal["", "split", "native", "bf16", "tf32", "fma"]
+# six: float32 from six products of bfloat16 terms. native: in the operands' 16-bit type. bf16,
+# tf32: float32 operands rounded to that type. fma: by float32 multiply-adds.
+Scheme = Literal["", "split", "six", "native", "bf16", "tf32", "fma"]
 
 
 @dataclass(frozen=True, slots=True)

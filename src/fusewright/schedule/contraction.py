@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..ir import body as b
-from ..ir import fma, native
+from ..ir import fma, mma, native
 from ..ir import index as ix
 from ..ir.dtypes import FLOAT32, UINT8, DType
 from ..ir.index import Index, Var
@@ -31,7 +31,7 @@ from ..ir.onepass import partials_of
 from ..options import Options
 from ..target.arch import Arch, NativeProducts, Products
 from ..target.program_cost import strided_in
-from . import fma_gate
+from . import tile_gate
 from .gate import CHUNK, TILE_PLANES, TILE_STREAMED, Size, Times, times
 from .hosting import Element, Hosted, host, variables
 from .native_gate import library_seconds, native_seconds, rounded_scheme
@@ -88,14 +88,26 @@ def products_of(
     if not min(batch, m, n, k):
         return
     bias = bias if isinstance(bias, Strided) else None
-    product = Product(call, left, right, bias, batch, m, n, k, dtype, "fma")
-    if arch.products is not None and arch.native is not None:
-        rounded = rounded_scheme(dtype, options)
-        if rounded or (dtype == FLOAT32 and options.precision != "ieee"):
-            best = replace(product, scheme=rounded or "split")
-            yield _with_faster_scheme(best, arch.products, arch.native)
-    if arch.fma is not None and dtype == FLOAT32:
+    for scheme in _schemes(dtype, arch, options):
+        product = Product(call, left, right, bias, batch, m, n, k, dtype, scheme)
+        if arch.products is not None and arch.native is not None and scheme != "fma":
+            product = _with_faster_scheme(product, arch.products, arch.native)
         yield product
+
+
+def _schemes(dtype: DType, arch: Arch, options: Options) -> tuple[Scheme, ...]:
+    """Those that may compute a product of `dtype` on the target, the best first."""
+    wanted: list[Scheme] = [rounded_scheme(dtype, options)]
+    if dtype == FLOAT32 and options.precision != "ieee":
+        wanted.append("six" if arch.products is None else "split")
+    wanted = [x for x in wanted if x]
+    if arch.products is not None:  # what may be rounded is split where that is faster
+        wanted = wanted[:1]
+    if dtype == FLOAT32:
+        wanted.append("fma")
+    own = [x.scheme for x in arch.tiles.tiles] if arch.tiles is not None else []
+    hoppers = ("split", "native", "bf16", "tf32") if arch.products is not None else ()
+    return tuple(x for x in wanted if x in own or x in hoppers)
 
 
 def _with_faster_scheme(p: Product, rates: Products, own: NativeProducts) -> Product:
@@ -148,21 +160,21 @@ def _added_seconds(p: Product, prologue: Prologue, side: int, arch: Arch) -> flo
     return with_it - times(p.size, arch.products).skeleton
 
 
-def _packed_rows(p: Product) -> int:
-    """Rows of the operands that the skeleton must copy before it can read them."""
+def _packed_rows(p: Product, taken: tuple[str, ...]) -> int:
+    """Rows of the operands that the skeleton must copy: all but 16-bit ones of layouts `taken`."""
     rows = 0
     for x, count, swap in ((p.left, p.m, False), (p.right, p.n, True)):
         row, k = x.strides[-2:][:: -1 if swap else 1]
         batch = x.strides[0] if len(x.shape) == 3 else 0
         layout = native.layout_of((row, k, batch), x.offset, count)
-        rows += count if p.scheme != "native" or layout == "kPacked" else 0
+        rows += 0 if p.scheme == "native" and layout in taken else count
     return rows
 
 
 def refusal(p: Product, hosted: Hosted, arch: Arch) -> str | None:
     """Why the library keeps the product, or None: unit strides and modelled time decide."""
-    if p.scheme == "fma":
-        return _fma_refusal(p, hosted, arch)
+    if is_tiled(p, arch):
+        return _tile_refusal(p, hosted, arch)
     assert arch.products is not None and arch.native is not None
     size, own = p.size, arch.native
     if p.scheme == "split":
@@ -177,7 +189,7 @@ def refusal(p: Product, hosted: Hosted, arch: Arch) -> str | None:
         library = library_seconds(size, len(hosted.rest), stores, own)
     else:
         library = times(size, arch.products).library
-    ours = native_seconds(size, p.scheme, bool(hosted.folding), _packed_rows(p), own)
+    ours = native_seconds(size, p.scheme, bool(hosted.folding), _packed_rows(p, _DIRECT), own)
     return _slower(ours, library)
 
 
@@ -187,16 +199,28 @@ def is_discontiguous(p: Product) -> bool:
     return any(1 not in x.strides[-2:] and prologue is None for x, prologue in sides)
 
 
-def _fma_refusal(p: Product, hosted: Hosted, arch: Arch) -> str | None:
-    assert arch.fma is not None
-    if not hosted.rest:
+def _tile_refusal(p: Product, hosted: Hosted, arch: Arch) -> str | None:
+    assert arch.tiles is not None
+    if not hosted.rest and p.scheme in ("fma", "native"):
         return _NOTHING_FOLLOWS
-    size = p.size
     stores = sum(s.buffer != p.out for s in hosted.stores)
-    library = fma_gate.library_seconds(size, len(hosted.rest), stores, arch.fma)
-    return _slower(fma_gate.best_tile(size, arch.fma)[0], library)
+    library = tile_gate.library_seconds(p.size, p.dtype, len(hosted.rest), stores, arch.tiles)
+    return _slower(best_tile(p, arch)[0], library)
 
 
+def is_tiled(p: Product, arch: Arch) -> bool:
+    """Whether its skeleton has a tile to choose: those that are not Hopper's own."""
+    return p.scheme == "fma" or arch.products is None
+
+
+def best_tile(p: Product, arch: Arch) -> tuple[float, Tile]:
+    """The modelled seconds of such a product, and its tile."""
+    assert arch.tiles is not None
+    packed = 0 if p.scheme == "fma" else _packed_rows(p, ("kAlongK",))
+    return tile_gate.best_tile(p.size, p.scheme, packed, arch.tiles)
+
+
+_DIRECT = ("kAlongK", "kAcross")  # what Hopper's products take as it is
 _NOTHING_FOLLOWS = "nothing that follows can be computed with it, and the library's is as fast"
 
 
@@ -350,7 +374,9 @@ def _tile(p: Product) -> Tile:
 def _workspace(p: Product, kernel: Kernel) -> int:
     if p.scheme == "split":
         return workspace_bytes(p, kernel)
-    return (fma if p.scheme == "fma" else native).workspace_bytes(kernel)
+    if p.scheme == "fma":
+        return fma.workspace_bytes(kernel)
+    return (native if p.tile is None else mma).workspace_bytes(kernel)
 
 
 def _kernel(program: Program, p: Product, hosted: Hosted, element: Element, tile: Tile) -> Kernel:

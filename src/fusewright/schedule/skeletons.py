@@ -12,12 +12,12 @@ from ..ir.onepass import partials_of
 from ..options import Options
 from ..target.arch import Arch
 from ..target.tuning import LIBRARY, Choice, Tuning
-from . import contraction, fma_gate
+from . import contraction
 from .gate import CHUNK
 from .hosting import Hosted
 
 _MEANS: dict[Scheme, str] = {
-    **dict.fromkeys(("split", "native", "bf16", "tf32"), "on the tensor cores"),
+    **dict.fromkeys(("split", "six", "native", "bf16", "tf32"), "on the tensor cores"),
     "fma": "by multiply-adds",
 }
 
@@ -91,9 +91,8 @@ def candidates(
         hosted = contraction.hosted_by(program, p, contraction.element_of(p), arch)
         if p.scheme == "split":
             p = replace(p, slices=contraction.times_of(p, hosted, arch).slices)
-        if p.scheme == "fma":
-            assert arch.fma is not None
-            p = replace(p, tile=fma_gate.best_tile(p.size, arch.fma)[1])
+        if contraction.is_tiled(p, arch):
+            p = replace(p, tile=contraction.best_tile(p, arch)[1])
         yield Candidate(p, hosted, told)
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import UsageError
+from ..ir.kernel import Scheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +63,15 @@ class NativeProducts:
 
 
 @dataclass(frozen=True, slots=True)
-class FmaRates:
-    """One tile of a product by multiply-adds: a thread has `items` rows and `lanes` columns.
+class TileRates:
+    """One tile of a product by multiply-adds (a thread has `items` rows and `lanes` columns) or by
+    mma.sync.
 
-    Seconds: of 8 along k of a tile on a `busy` multiprocessor and on one that has it `alone`, of
-    its `epilogue`.
+    Seconds: of a slice along k (8 elements; mma.sync: 64 bytes) of a tile on a `busy`
+    multiprocessor and on one that has it `alone`, of its `epilogue`.
     """
 
+    scheme: Scheme
     items: int
     lanes: int
     busy: float
@@ -77,46 +80,53 @@ class FmaRates:
 
 
 @dataclass(frozen=True, slots=True)
-class FmaProducts:
-    """Measured facts of float32 products by multiply-adds and of the library's, for the gate.
+class TileProducts:
+    """Facts of the products that run on any GPU, and of the library's, for the gate.
 
     Seconds of a `launch` of the product, of the library's (`library_launch`), of a kernel behind it
-    (`pass_launch`). The library's takes its arithmetic at `library_flops` and its bytes at
-    `memory_rate`.
+    (`pass_launch`). The library's takes its arithmetic at `library_flops` (`library_half_flops` in
+    16-bit types) and its bytes at `memory_rate`.
     """
 
     units: int
-    tiles: tuple[FmaRates, ...]
-    launch: float
+    tiles: tuple[TileRates, ...]
     library_flops: float
-    library_launch: float
+    library_half_flops: float
     memory_rate: float
-    pass_launch: float
+    launch: float = 6e-6
+    library_launch: float = 6e-6
+    pass_launch: float = 3e-6
 
 
 # Fitted on an H100 to benchmarks/results/gemm_portable_h100.json.
-H100_FMA = FmaProducts(
+H100_TILES = TileProducts(
     132,
-    (FmaRates(16, 8, 0.85e-6, 1.0e-6, 2.0e-6), FmaRates(8, 4, 0.26e-6, 0.47e-6, 0.5e-6)),
-    6e-6,
+    (
+        TileRates("fma", 16, 8, 0.85e-6, 1.0e-6, 2.0e-6),
+        TileRates("fma", 8, 4, 0.26e-6, 0.36e-6, 0.5e-6),
+    ),
     50e12,
-    6e-6,
+    780e12,
     3e12,
-    3e-6,
 )
-# From the H100's by the ratios of the datasheets: multiply-adds per multiprocessor, memory.
-A100_FMA = FmaProducts(
+# Not measured: multiply-adds from the H100's, tensor cores at 0.7 of the datasheet's rate.
+A100_TILES = TileProducts(
     108,
-    (FmaRates(16, 8, 1.65e-6, 1.8e-6, 3.0e-6), FmaRates(8, 4, 0.45e-6, 0.6e-6, 0.8e-6)),
-    6e-6,
+    (
+        TileRates("fma", 16, 8, 1.65e-6, 1.8e-6, 3.0e-6),
+        TileRates("fma", 8, 4, 0.45e-6, 0.6e-6, 0.8e-6),
+        TileRates("native", 1, 1, 0.52e-6, 0.8e-6, 2.0e-6),
+        TileRates("bf16", 1, 1, 0.52e-6, 0.8e-6, 3.0e-6),
+        TileRates("tf32", 1, 1, 0.52e-6, 0.8e-6, 3.0e-6),
+        TileRates("six", 1, 1, 3.1e-6, 3.1e-6, 3.0e-6),
+    ),
     17.5e12,
-    6e-6,
+    250e12,
     1.8e12,
-    3e-6,
 )
 # A tile that 64 KB of shared memory per multiprocessor hold.
-ANY_FMA = FmaProducts(
-    80, (FmaRates(8, 4, 0.62e-6, 0.8e-6, 1.0e-6),), 6e-6, 10e12, 6e-6, 0.5e12, 4e-6
+ANY_TILES = TileProducts(
+    80, (TileRates("fma", 8, 4, 0.62e-6, 0.8e-6, 1.0e-6),), 10e12, 40e12, 0.5e12, pass_launch=4e-6
 )
 # Fitted on an H100 to benchmarks/results/gemm_half_h100.json.
 H100_NATIVE = NativeProducts(
@@ -141,8 +151,8 @@ class Arch:
     kernel; `in_flight` bytes per unit that hide memory latency; `cluster` blocks that can share
     a row in `shared` bytes of memory per unit (1: not done); `product_rate` FLOP/s of float32
     products on tensor cores, three 16-bit products each (0: none is emitted), `products` when they
-    pay, `fma` when those by multiply-adds do. Rates for sm_90a are
-    measured (benchmarks/results); those of the generic entries are the datasheet's, times 0.9.
+    pay, `tiles` when those of other kinds do. Rates for sm_90a are measured (benchmarks/results);
+    those of the generic entries are the datasheet's, times 0.9.
     """
 
     name: str
@@ -162,7 +172,7 @@ class Arch:
     product_rate: float = 0.0
     products: Products | None = None
     native: NativeProducts | None = None
-    fma: FmaProducts | None = None
+    tiles: TileProducts | None = None
 
 
 ARCHS = (
@@ -185,7 +195,7 @@ ARCHS = (
         product_rate=262e12,
         products=H100_PRODUCTS,
         native=H100_NATIVE,
-        fma=H100_FMA,
+        tiles=H100_TILES,
     ),
     Arch(
         "cuda:sm_80",
@@ -200,7 +210,7 @@ ARCHS = (
         3e-6,
         16384,
         gencode="arch=compute_80,code=sm_80",
-        fma=A100_FMA,
+        tiles=A100_TILES,
     ),
     # Any CUDA device: PTX of the oldest architecture that CUDA 12 and 13 both accept.
     Arch(
@@ -216,7 +226,7 @@ ARCHS = (
         4e-6,
         16384,
         gencode="arch=compute_75,code=compute_75",
-        fma=ANY_FMA,
+        tiles=ANY_TILES,
     ),
 )
 

@@ -15,105 +15,35 @@
 // Workspace (workspace_bytes; aligned to 256; contents need not survive between calls): 4 * words *
 // slabs * extent bytes of partial results, and the packed operands, rows padded to 16 bytes.
 #pragma once
+#include <type_traits>
 #include "fold_slabs.cuh"
 #include "native_sm90.cuh"
+#include "pack.cuh"
 #include "tensor_map.cuh"
 
 namespace native90 {
 
-// Element (row, k) of batch b at data[b * batch + row * row_stride + k * k_stride].
-struct Matrix {
-    const void* data;
-    int64_t row_stride, k_stride, batch;
-};
-
-// D[m, n] = sum_k A[m, k] B[n, k] for `batches` pairs; a batch stride of 0 shares one matrix among all.
-struct Problem {
-    Matrix a, b;
-    int rows, columns, depth, batches;
-};
+using tiles::Matrix;
+using tiles::Problem;
 
 // How an operand is taken: contiguous along K, across its rows (both as they are), or as a packed copy.
 enum class Layout { kAlongK, kAcross, kPacked };
 
-// ----------------------------------------------------------------------------------------- packing
+// How operands stored as Source are packed.
+template <class T, class Source>
+using FormatOf = std::conditional_t<
+    std::is_same_v<Source, uint16_t>, tiles::Unchanged,
+    std::conditional_t<sizeof(typename T::Stored) == 2, tiles::ToBfloat16, tiles::ToTf32>>;
 
-// As the product takes it: unchanged, rounded to bfloat16, or to TF32 (ties away from zero).
-SM90_INLINE uint16_t packed(uint16_t x, uint16_t*) { return x; }
-SM90_INLINE uint16_t packed(float x, uint16_t*) { return uint16_t(sm90::pack_bf16(x, 0.0f)); }
-SM90_INLINE float packed(float x, float*) {
-    uint32_t r;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(x));
-    return __uint_as_float(r);
-}
-
-template <class T, int kCount>
-struct alignas(sizeof(T) * kCount) Run {
-    T at[kCount];
-};
-
-// target[batch][row][k] (rows of `pitch`) = source, contiguous along K. A thread packs 16 bytes.
-template <class Source, class Target>
-__global__ void __launch_bounds__(256) pack_rows_kernel(Matrix m, Target* target, int rows, int depth,
-                                                        int64_t pitch) {
-    constexpr int kRun = 16 / sizeof(Target);
-    const int64_t at = (int64_t(blockIdx.x) * 256 + threadIdx.x) * kRun;
-    const int row = int(at / pitch), k = int(at % pitch);
-    if (row >= rows) return;
-    const Source* source =
-        static_cast<const Source*>(m.data) + blockIdx.z * m.batch + row * m.row_stride + k;
-    Run<Target, kRun> out;
-    if (k + kRun <= depth && (reinterpret_cast<uintptr_t>(source) & (sizeof(Source) * 4 - 1)) == 0) {
-#pragma unroll
-        for (int i = 0; i < kRun; i += 4) {
-            const Run<Source, 4> in = *reinterpret_cast<const Run<Source, 4>*>(source + i);
-#pragma unroll
-            for (int e = 0; e < 4; ++e) out.at[i + e] = packed(in.at[e], (Target*)nullptr);
-        }
-    } else {
-#pragma unroll
-        for (int i = 0; i < kRun; ++i)
-            out.at[i] = packed(k + i < depth ? source[i] : Source(0), (Target*)nullptr);
-    }
-    *reinterpret_cast<Run<Target, kRun>*>(target + blockIdx.z * (rows * pitch) + at) = out;
-}
-
-// The same for any strides, through tiles of 32 rows x 64 of K.
-template <class Source, class Target>
-__global__ void __launch_bounds__(256) pack_tiles_kernel(Matrix m, Target* target, int rows, int depth,
-                                                         int64_t pitch) {
-    __shared__ Target tile[64][33];
-    const int x = threadIdx.x & 31, y = threadIdx.x >> 5;
-    const int64_t row0 = int64_t(blockIdx.x) * 32, k0 = int64_t(blockIdx.y) * 64;
-    const Source* source = static_cast<const Source*>(m.data) + blockIdx.z * m.batch;
-    for (int k = y; k < 64; k += 8) {
-        const bool inside = row0 + x < rows && k0 + k < depth;
-        const Source v = inside ? source[(row0 + x) * m.row_stride + (k0 + k) * m.k_stride] : Source(0);
-        tile[k][x] = packed(v, (Target*)nullptr);
-    }
-    __syncthreads();
-    for (int row = y; row < 32; row += 8)
-        for (int k = x; k < 64; k += 32)
-            if (row0 + row < rows && k0 + k < pitch)
-                target[blockIdx.z * (rows * pitch) + (row0 + row) * pitch + k0 + k] = tile[k][row];
+template <class T>
+inline tiles::Copy copy_of(const Matrix& m, bool wanted, int rows, int depth, int batches) {
+    using Format = FormatOf<T, typename T::Stored>;  // of the same size for any source
+    tiles::Copy c = tiles::copy_of<Format>(m, rows, depth, batches);
+    if (!wanted) c.bytes = 0;
+    return c;
 }
 
 // -------------------------------------------------------------------------------------- the launches
-
-// A packed copy.
-struct Copy {
-    int batches;
-    int64_t pitch;  // of a row, in elements
-    size_t bytes;
-};
-
-template <class T>
-inline Copy copy_of(const Matrix& m, bool wanted, int rows, int depth, int batches) {
-    const int64_t size = sizeof(typename T::Stored);
-    Copy c = {m.batch == 0 ? 1 : batches, int64_t(sm90::round_up(depth, 16 / size)), 0};
-    if (wanted) c.bytes = sm90::round_up(size_t(c.batches) * rows * c.pitch * size, 256);
-    return c;
-}
 
 // The operand's map, of what it is or of its packed copy; boxes of `lines` rows (or of 64 x 64).
 template <class T>
@@ -132,7 +62,7 @@ inline cudaError_t map_of(PFN_cuTensorMapEncodeTiled_v12000 encode, CUtensorMap*
 }
 
 struct Plan {
-    Copy a, b;
+    tiles::Copy a, b;
     int row_blocks, column_tiles, partial_slabs, partial_extent;
     size_t partial_bytes, bytes;
 };
@@ -193,35 +123,18 @@ inline size_t workspace_bytes(const Problem& p) {
     return plan_of<Tile, kA, kB, Epilogue>(p).bytes;
 }
 
-// Packs an operand into `copy` and replaces it by what was packed.
-template <class Source, class Stored>
-inline cudaError_t pack(Matrix& m, const Copy& at, uint8_t* copy, int rows, int depth,
-                        cudaStream_t queue) {
-    Stored* target = reinterpret_cast<Stored*>(copy);
-    if (m.k_stride == 1) {
-        const int64_t runs = rows * at.pitch * int64_t(sizeof(Stored)) / 16;
-        pack_rows_kernel<Source><<<dim3(unsigned((runs + 255) / 256), 1, at.batches), 256, 0, queue>>>(
-            m, target, rows, depth, at.pitch);
-    } else {
-        const dim3 grid((rows + 31) / 32, unsigned((at.pitch + 63) / 64), at.batches);
-        pack_tiles_kernel<Source><<<grid, 256, 0, queue>>>(m, target, rows, depth, at.pitch);
-    }
-    m = {target, at.pitch, 1, at.batches > 1 ? rows * at.pitch : 0};
-    return cudaGetLastError();
-}
-
 // Enqueues the whole product of operands stored as Source. Returns the first CUDA error.
 template <class Tile, class Source, Layout kA, Layout kB, class Epilogue>
 inline cudaError_t run(Problem p, const Epilogue& hole, void* workspace, cudaStream_t queue) {
-    using Stored = typename Tile::Type::Stored;
+    using Format = FormatOf<typename Tile::Type, Source>;
     const Plan q = plan_of<Tile, kA, kB, Epilogue>(p);
     uint8_t* copies = static_cast<uint8_t*>(workspace) + q.partial_bytes;
     cudaError_t status = cudaSuccess;
     if constexpr (kA == Layout::kPacked)
-        status = pack<Source, Stored>(p.a, q.a, copies, p.rows, p.depth, queue);
+        status = tiles::pack<Format>(p.a, q.a, copies, p.rows, p.depth, queue);
     if constexpr (kB == Layout::kPacked)
         if (status == cudaSuccess)
-            status = pack<Source, Stored>(p.b, q.b, copies + q.a.bytes, p.columns, p.depth, queue);
+            status = tiles::pack<Format>(p.b, q.b, copies + q.a.bytes, p.columns, p.depth, queue);
     if (status != cudaSuccess) return status;
     return launch_product<Tile, kA == Layout::kAcross, kB == Layout::kAcross>(
         p, q, static_cast<float*>(workspace), hole, queue);
