@@ -20,6 +20,8 @@ from schedule.graphs import graph_of, matmul, normalised, scalar, tensor
 from schedule.products import HOSTED, KEPT_APART, PROLOGUES, STATISTICS, hidden, logsumexp
 
 SM90 = arch("cuda:sm_90a")
+
+
 @pytest.fixture
 def always(monkeypatch):
     """The skeleton wins whatever the shape."""
@@ -46,6 +48,15 @@ def test_the_epilogue_moves_into_the_product(name, always):
     check_values(graph, program)
     text = translation_unit(program, SM90, segments(program))
     assert "gemm90::run_major" in text and "_hole" in text
+
+
+def test_a_product_of_what_follows_another_is_a_kernel_of_its_own(always):
+    hidden = g.unary("tanh", matmul(tensor("x", 9, 40), tensor("w", 40, 24, role="param")))
+    graph = graph_of(g.unary("sigmoid", matmul(hidden, tensor("v", 24, 16, role="param"))))
+    program = schedule(graph, Context(), SM90)
+    assert [s.anchor for s in program.steps if isinstance(s, Kernel)] == ["contraction"] * 2
+    check_values(graph, program)
+    assert translation_unit(program, SM90, segments(program)).count("gemm90::run_major<") == 2
 
 
 @pytest.mark.parametrize("name", STATISTICS)

@@ -47,7 +47,9 @@ def find(
     could replace it: it must be pointwise, store nothing else, and be read by nobody else."""
     kernels = (s for s in program.steps if isinstance(s, Kernel) and s.writes == (x.buffer,))
     kernel = next(kernels, None)
-    if kernel is None or not _reads_alone(program, call, x.buffer):
+    if kernel is None or kernel.anchor == "contraction":  # another product: it stays whole
+        return None
+    if not _reads_alone(program, call, x.buffer):
         return None
     phases = without_keeps(kernel.phases)
     stores = [s for p in phases for s in p.stores]

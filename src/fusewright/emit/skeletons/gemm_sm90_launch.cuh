@@ -171,9 +171,22 @@ inline Division division_of(const Prepare& a) {
     return a.depth <= 2048 && many ? Division::kWarpRows : Division::kBlockRows;
 }
 
-template <int kPlanes, class Hole>
+// What `prepare_kernel` needs of a hole; products whose operands lie in memory share their kernels.
+struct Unmapped {
+    static constexpr bool kMapsStream = false, kMapsPlanes = false;
+};
+
+template <class Hole>
+inline auto maps_of(const Hole& hole) {
+    if constexpr (Hole::kMapsStream || Hole::kMapsPlanes) {
+        return hole;
+    } else {
+        return Unmapped();
+    }
+}
+
+template <int kPlanes, Division kKnown, class Hole>
 inline cudaError_t launch_prepare(const Prepare& a, const Hole& hole, cudaStream_t queue) {
-    constexpr Division kKnown = Hole::kDivision;
     const Division division = kKnown == Division::kAny ? division_of(a) : kKnown;
     const int threads = division == Division::kBlockRows && a.depth > 4096 ? 1024 : 256;
     const int rows_per_block = division == Division::kStrips     ? 32
@@ -243,11 +256,13 @@ inline cudaError_t run_major(const Problem& p, const Epilogue& hole, void* works
     status = stream_map_of(encode, &map, p, q, stream);
     if (status == cudaSuccess) status = plane_map_of(encode, &pairs, p, q, planes, Fast::kPlanes);
     if (status == cudaSuccess) status = plane_map_of(encode, &triples, p, q, planes, Safe::kPlanes);
-    if (status == cudaSuccess) status = launch_prepare<2>(prepare, hole, queue);
+    constexpr Division kDivision = Epilogue::kDivision;
+    const auto maps = maps_of(hole);
+    if (status == cudaSuccess) status = launch_prepare<2, kDivision>(prepare, maps, queue);
     if (status == cudaSuccess && !safe_only)
         status = launch_fast<kMajorK>(q, map, pairs, args, hole, units, queue);
     if (status == cudaSuccess && safe_only) status = cudaMemsetAsync(flag, 1, 4, queue);
-    if (status == cudaSuccess) status = launch_prepare<3>(prepare, hole, queue);
+    if (status == cudaSuccess) status = launch_prepare<3, kDivision>(prepare, maps, queue);
     if (status == cudaSuccess)
         status = launch_product<Safe, kMajorK>(q, map, triples, args, hole, units, queue);
     return status == cudaSuccess ? tiles::launch_fold(args, hole, p.batches, queue) : status;
