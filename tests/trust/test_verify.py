@@ -308,3 +308,20 @@ def test_a_precision_that_the_reference_has_not_is_not_asked_for(
     power = next(c.detail for c in report.checks if c.name == "power")
     listed = power.partition("no coarser than the reference itself: ")[2].partition(";")[0]
     assert coarse in (None, listed)
+
+
+def test_a_check_that_ran_out_of_memory_leaves_the_others_right(run: Run) -> None:
+    """The first two calls in eval mode fail: whoever calls next must find training mode again."""
+    old = "self.linear(x) * (2 if self.training else 3)"
+    broken = "(_ for _ in ()).throw(torch.OutOfMemoryError('CUDA out of memory'))"
+    counted = "vars(self).setdefault('calls', []).append(0) or len(self.calls) < 3"
+    report = run(old, f"{broken} if not self.training and ({counted}) else {old}")
+    (modes,) = (c for c in report.checks if c.name == "modes")
+    assert (modes.outcome, report.verdict) == ("warn", "inconclusive"), report.checks
+    assert not report.failed(), report.checks
+
+
+def test_a_candidate_without_memory_is_not_rejected(run: Run) -> None:
+    broken = "(_ for _ in ()).throw(torch.OutOfMemoryError('CUDA out of memory'))"
+    report = run("self.linear(x)", broken)
+    assert report.verdict == "inconclusive" and not report.failed(), report.checks

@@ -425,6 +425,14 @@ def drop(session: Session, slot: str) -> None:
     release_memory(session.device)
 
 
+def recover(session: Session, slot: str, mode: bool) -> None:
+    """After a check that broke off: the module of `slot` stays, in its mode, and nothing else."""
+    session.slots = {slot: session.slots[slot].train(mode)}
+    for held in (session.inputs, session.sources, session.kept):
+        held.clear()
+    release_memory(session.device)
+
+
 def findings(session: Session) -> dict[str, Any]:
     """What the user's code did to this process since before its import."""
     assert session.before is not None
@@ -464,6 +472,7 @@ COMMANDS = {
     "lend": lend,
     "take_back": take_back,
     "drop": drop,
+    "recover": recover,
     "findings": findings,
     "forget": forget,
 }

@@ -22,6 +22,7 @@ def scene(trial: Trial, name: str, play: Scene, raising: str = "fail") -> None:
     try:
         with_room(trial, lambda: play(trial))
     except WorkerRaised as failure:
+        trial.recover()
         if failure.out_of_memory:
             trial.leave_open(name, brief(failure))
         elif failure.role == "referee":
@@ -125,8 +126,16 @@ def weights_before_first_call(trial: Trial) -> None:
     trial.tell("weights/set-before-first-call", found)
 
 
+def called_module(trial: Trial) -> None:
+    """The module of the scene before, or another where that one broke off."""
+    if "fresh" not in trial.loaded:
+        trial.construct("fresh")
+        trial.call("fresh", "given-0")
+
+
 def weights_after_call(trial: Trial) -> None:
-    """Nor may anything cached by the first call. Runs on the module of the scene before."""
+    """Nor may anything cached by the first call."""
+    called_module(trial)
     trial.set_weights("fresh", "random-2", "copy")
     found = trial.evaluate(base_point(trial, weights="random-2"), "fresh")
     trial.tell("weights/set-after-a-call", found)
@@ -134,6 +143,7 @@ def weights_after_call(trial: Trial) -> None:
 
 def weights_replaced(trial: Trial) -> None:
     """load_state_dict(assign=True): new tensors at new addresses."""
+    called_module(trial)
     trial.set_weights("fresh", "random-1", "assign")
     found = trial.evaluate(base_point(trial), "fresh")
     trial.tell("weights/replaced", found)

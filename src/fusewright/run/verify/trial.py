@@ -247,9 +247,14 @@ class Trial:
         remove_files([spec])
         self.ask_referee("forget_draw", name=name)
 
+    def recover(self) -> None:
+        """After a check that broke off, whose module may be in another mode, with other buffers."""
+        self.loaded.clear()
+        self.ask("recover", slot="main", mode=self.training)
+
     def make_room(self) -> None:
         """Let both workers drop what they can make again, as memory is short."""
-        self.ask("drop_inputs", name="x")
+        self.recover()
         self.ask_referee("make_room")
 
     def overdue(self) -> bool:
