@@ -143,7 +143,9 @@ def check(libraries: dict[Unit, ctypes.CDLL]) -> list[native.Row]:
             for m, n, k in ((300, 520, 1000), (130, 264, 8), (1024, 2048, 520)):
                 add(f"hole {hole}", unit, *(t.to(unit.dtype) for t in pair(m, n, k)), hole)
     for k in (1, 7, 64, 256, 1000, 8192, 32768):
-        for name, (x, w) in random_pairs(256, 384, k, g).items():
+        pairs = random_pairs(256, 384, k, g)
+        del pairs["row ranges"]  # one element decides its norm
+        for name, (x, w) in pairs.items():
             if k in (64, 1000, 8192) or name in ("normal", "uniform"):
                 for unit in EXACT:
                     add(name, _read_as(unit, x, w), x, w)

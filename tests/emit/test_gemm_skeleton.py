@@ -179,6 +179,14 @@ def test_native_results_against_float64_on_a_gpu(tmp_path: Path) -> None:
     assert all(r.ok for r in rows), [r for r in rows if not r.ok]
 
 
+@pytest.mark.gpu
+def test_portable_results_against_float64_on_a_gpu(tmp_path: Path) -> None:
+    """Multiply-adds and mma.sync: tiles, layouts, ragged shapes, ranges, batches, holes, folds."""
+    bench = _bench("bench_portable")
+    rows = bench.check(bench.build_all(tmp_path, bench.UNITS))
+    assert all(r.ok for r in rows), [r for r in rows if not r.ok]
+
+
 def _bench(name: str) -> ModuleType:
     path = ROOT / "benchmarks" / "gemm" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
