@@ -169,11 +169,16 @@ def timed(problem: Any, new: Any, arguments: argparse.Namespace) -> dict[str, An
     return {
         "ms": {k: round(v * 1e3, 4) for k, v in times.items()},
         "speedup": {k: round(v / times["ours"], 3) for k, v in times.items() if k != "ours"},
-        "fraction": round(moved / arch(arguments.target).copy_rate / times["ours"], 3),
+        "fraction": fraction(moved / times["ours"], arguments.target),
         "bytes": moved,
         "error": None,
         "relative_difference_to_eager": error,
     }
+
+
+def fraction(rate: float, target: str) -> float | None:
+    """Of the target's copy rate; that of CPUs is not one figure."""
+    return None if target == "cpu" else round(rate / arch(target).copy_rate, 3)
 
 
 def compared(eager: Any, ours: Any, inputs: list[Any]) -> tuple[float, int]:
@@ -261,7 +266,7 @@ def write(arguments: argparse.Namespace, results: list[dict[str, Any]]) -> None:
         "date": time.strftime("%Y-%m-%d"),
         "command": " ".join(["python", "benchmarks/run_memory.py", *sys.argv[1:]]),
         "target": arguments.target,
-        "copy_rate": arch(arguments.target).copy_rate,
+        "copy_rate": None if cpu else arch(arguments.target).copy_rate,
         "method": f"median of rounds, interleaved{flushed}",
         "summary": summary(results),
         "results": results,
