@@ -168,9 +168,9 @@ class Tile:
     same place of `lanes` outermost rows. column_stream: `items` columns per chunk of shared memory,
     `stages` chunks in flight. transpose: a tile has `lanes` points along the axis that its loads
     walk, `threads * items` in all. window: `lanes` threads share a row, `items` rows of results are
-    computed per step, `stages` steps by a block. Scans: with two `stages` the next chunk is fetched
-    while one is scanned. contraction: `lanes` slices of what is summed over, of a cluster each; by
-    fma: a thread has `items` rows and `lanes` columns.
+    computed per step (along one axis alone: vectors of a thread), `stages` steps by a block. Scans:
+    with two `stages` the next chunk is fetched while one is scanned. contraction: `lanes` slices of
+    what is summed over, of a cluster each; by fma: a thread has `items` rows and `lanes` columns.
     """
 
     threads: int = 256
