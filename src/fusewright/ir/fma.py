@@ -30,16 +30,6 @@ class FmaTile:
     def columns(self) -> int:
         return 2 * self.warp_columns
 
-    @property
-    def depth(self) -> int:
-        """Of a slice along k."""
-        return 8 if self.warp_rows * self.warp_columns >= 32 * 64 else 16
-
-    @property
-    def shared_bytes(self) -> int:
-        """Two slices along k, and the sums."""
-        return 4 * (2 * self.depth * (self.rows + self.columns + 8) + self.rows * self.columns)
-
 
 def fma_tile(tile: Tile) -> FmaTile:
     """A warp has 4 x 8 threads."""

@@ -20,7 +20,7 @@ def best_tile(p: Size, scheme: Scheme, packed: int, rates: TileProducts) -> tupl
     if scheme == "fma":
         return seconds, Tile(threads=128, items=best.items, lanes=best.lanes)
     kind = kind_of(scheme)
-    read = 2 if scheme == "native" else 4
+    read = {"native": 2, "six": 8}.get(scheme, 4)  # six: once for the rows' scales
     moved = p.batch * p.k * packed * (read + kind.planes * kind.size)
     tile = Tile(threads=256, stages=2) if kind.planes > 1 else Tile(threads=128, stages=4)
     return seconds + moved / rates.memory_rate, tile
