@@ -106,7 +106,7 @@ def accumulators(phase: Phase, env: Env) -> tuple[Accumulator, ...]:
 
 
 def combine(kind: str, a: str, b: str) -> str:
-    """The statement that folds `b` into `a`."""
+    """The statement that folds `b` into `a`; of an extremum so that the next waits for less."""
     match kind:
         case "sum":
             return f"{a} += {b};"
@@ -117,7 +117,7 @@ def combine(kind: str, a: str, b: str) -> str:
         case "all":
             return f"{a} &= {b};"
         case _:
-            return f"{a} = fw_{kind}imum({a}, {b});"
+            return f"{a} = fw_{kind}imum({b}, {a});"
 
 
 def declare(acc: Accumulator, array: str, count: int, dtype: DType, out: Writer) -> None:

@@ -220,7 +220,7 @@ template <bool up, class T, class I> FW_INLINE void fw_arg(T x, I i, T& best, I&
 // One step of a running argmax (up = true) or argmin: (x, i) replaces (best, at) unless that is
 // better; the later of equals, and of NaNs, stays.
 template <bool up, class T, class I> FW_INLINE void fw_running_arg(T x, I i, T& best, I& at) {
-    const bool better = x != x || (best == best && (up ? x >= best : x <= best));
+    const bool better = (x != x) | (up ? x >= best : x <= best);  // nothing is beyond a NaN
     best = better ? x : best;
     at = better ? i : at;
 }
