@@ -52,9 +52,7 @@ def prepare(graph: g.Graph, arch: Arch) -> g.Graph:
         if isinstance(node, g.Contract) and (apart := rows_apart(node, arch)) is not None:
             return apart
         if isinstance(node, g.Contract) and (is_memory_bound(node) or is_small(node, arch)):
-            node = as_reduction(node)
-            if isinstance(node, g.Cast) and isinstance(node.x, g.Reduce):
-                return g.cast(split(node.x, arch), node.dtype)
+            return _as_sum(node, arch)
         if isinstance(node, g.Contract) and (form := as_library_form(node)) is not None:
             return form
         match node:
@@ -101,7 +99,15 @@ def rows_apart(c: g.Contract, arch: Arch) -> g.Node | None:
         return None
     (row,) = rows
     axis = c.axes.index(row)
-    return g.concat([as_reduction(_at(c, axis, at)) for at in range(count)], axis)
+    return g.concat([_as_sum(_at(c, axis, at), arch) for at in range(count)], axis)
+
+
+def _as_sum(c: g.Contract, arch: Arch) -> g.Node:
+    """The contraction as a reduction, in two where one has too few rows."""
+    node = as_reduction(c)
+    if isinstance(node, g.Cast) and isinstance(node.x, g.Reduce):
+        return g.cast(split(node.x, arch), node.dtype)
+    return split(node, arch) if isinstance(node, g.Reduce) else node
 
 
 def _at(c: g.Contract, axis: int, at: int) -> g.Contract:
