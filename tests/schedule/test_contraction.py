@@ -52,7 +52,7 @@ def test_the_epilogue_moves_into_the_product(name, always):
 
 def test_a_product_of_what_follows_another_is_a_kernel_of_its_own(always, monkeypatch):
     monkeypatch.setattr(contraction, "pass_seconds", lambda *prologue: 1.0)
-    hidden = g.unary("tanh", matmul(tensor("x", 9, 40), tensor("w", 40, 24, role="param")))
+    hidden = g.unary("tanh", matmul(tensor("x", 9, 24), tensor("w", 24, 24, role="param")))
     graph = graph_of(g.unary("sigmoid", matmul(hidden, tensor("v", 24, 16, role="param"))))
     program = schedule(graph, Context(), SM90)
     assert [s.anchor for s in program.steps if isinstance(s, Kernel)] == ["contraction"] * 2
