@@ -17,17 +17,7 @@ from fuzz.fuzz import REGRESSIONS, TOGETHER, checked
 
 pytestmark = pytest.mark.timeout(300)
 
-# File name: what is wrong. Strict: a file that passes must leave this table.
-OPEN = {
-    "strides_of_batch_norm.py": "torch.export's strides are not eager's",
-    "strides_of_copysign.py": "torch.export's strides are not eager's",
-}
-FILES = [
-    pytest.param(path, marks=pytest.mark.xfail(strict=True, reason=OPEN[path.name]))
-    if path.name in OPEN
-    else path
-    for path in sorted(REGRESSIONS.glob("*.py"))
-]
+FILES = sorted(REGRESSIONS.glob("*.py"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

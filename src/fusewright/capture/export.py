@@ -26,6 +26,7 @@ from fusewright.errors import CaptureError
 from fusewright.problem import Problem
 
 from .attributes import tensors_as_buffers
+from .eager_strides import lay_out_as_eager
 from .structure import Structure, watched
 from .table import KEPT_CALLS, LOWERINGS
 
@@ -62,6 +63,7 @@ def export(problem: Problem, context: Context) -> Exported:
         _forget_constants(written)
         _convert_copies(written)
         functional = written.run_decompositions(decomposition_table())
+        lay_out_as_eager(written)
     for name in watch.assigned:
         context.warn(f"forward assigns self.{name}: the new file leaves it as it is")
     for node in written.graph.nodes:
