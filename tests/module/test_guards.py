@@ -170,7 +170,7 @@ def test_tied_parameters_that_were_untied(tmp_path):
                 super().__init__()
                 self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
                 self.b.weight = self.a.weight
-            def forward(self, x): return self.b(self.a(x))
+            def forward(self, x): return self.b(self.a(x).relu())
         def get_inputs(): return [torch.rand(2, 3)]
         """,
     ).ModelNew()
