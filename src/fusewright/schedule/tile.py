@@ -415,7 +415,10 @@ def _column_reduce(
     filling = _power_of_two_at_most(resident // max(count // vector, 1))
     deep = min(8, _power_of_two_at_most(extent // (8 * items)))
     lanes = max(1, min(max(filling, deep), 32, _power_of_two_at_most(extent // 8)))
-    return Tile(256 if lanes < 8 else max(1024, 32 * lanes), vector, items, lanes)
+    threads = 256 if lanes < 8 else max(1024, 32 * lanes)
+    # Of threads beyond a narrow axis nothing would be seen but their place on a multiprocessor.
+    across = max(WARP, _power_of_two_at_least(-(-rows[-1].extent // vector))) if rows else threads
+    return Tile(min(threads, lanes * across), vector, items, lanes)
 
 
 def row_capacity(arch: Arch) -> int:
