@@ -107,13 +107,47 @@ def test_several_channel_axes_and_reversed_taps() -> None:
     assert_same_values(c, form)
 
 
-def test_what_shares_an_axis_has_no_such_form() -> None:
+def test_what_shares_an_axis_is_grouped() -> None:
     """A depthwise product: the channel is an axis of both operands and of the result."""
     x, w = g.input_("x", (2, 4, 9), FLOAT64, "input"), g.input_("w", (4, 3), FLOAT64, "param")
     i, (r,) = ix.axes((2, 4, 7)), g.reduced_axes((3,))
     c = g.contract(x, w, (2, 4, 7), (3,), (i[0], i[1], i[2] + r), (i[1], r), family="convolution")
-    assert isinstance(c, g.Contract)
-    assert as_library_form(c) is None
+    form = as_library_form(c) if isinstance(c, g.Contract) else None
+    inner = form.x if isinstance(form, g.View) else form
+    assert form is not None and isinstance(inner, g.Contract)
+    assert (found := recognise(inner)) is not None and found.groups == 4
+    assert_same_values(c, form)
+
+
+@pytest.mark.parametrize("transposed", [False, True], ids=["forward", "transposed"])
+def test_parts_of_grouped_convolutions(transposed: bool) -> None:
+    x = g.input_("x", (2, 6, 11, 8), FLOAT64, "input")
+    w = g.input_("w", (6, 2, 3, 2) if transposed else (4, 3, 3, 2), FLOAT64, "param")
+    whole = (
+        transposed_convolution(x, w, (2, 1), (1, 0), (1, 1), 2, (0, 0))
+        if transposed
+        else convolution(x, w, (1, 2), (1, 0), (1, 1), 2)
+    )
+    assert isinstance(whole, g.Contract)
+    for first, count in ((0, 3), (4, 5)):
+        shape = (*whole.shape[:2], count, whole.shape[3])
+        i = ix.axes(shape)
+        at = dict(zip(whole.axes, (*i[:2], i[2] + first, i[3]), strict=True))
+        part = g.contract(
+            x,
+            w,
+            shape,
+            whole.reduced,
+            tuple(ix.substitute(e, at) for e in whole.a_index),
+            tuple(ix.substitute(e, at) for e in whole.b_index),
+            ix.substitute_conds(whole.a_valid, at),
+            (),
+            "convolution",
+        )
+        assert isinstance(part, g.Contract) and recognise(part) is None
+        form = as_library_form(part)
+        assert form is not None and is_known(form)
+        assert_same_values(part, form)
 
 
 def test_products_with_strided_batches() -> None:

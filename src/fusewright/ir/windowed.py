@@ -92,13 +92,76 @@ class _Window:
 
 def _form(c: g.Contract) -> g.Node | None:
     """The form with a as the windowed operand, b as the weight."""
+    split = _grouped(c)
+    if split is not None:
+        inner, index = split
+        form = _ungrouped_form(inner)
+        if not isinstance(form, g.View):
+            return None
+        at = {v: e for v, e in zip(form.axes, index, strict=True) if isinstance(v, Var)}
+        return g.view(form.x, c.shape, tuple(ix.substitute(e, at) for e in form.index))
+    return _ungrouped_form(c)
+
+
+def _grouped(c: g.Contract) -> tuple[g.Contract, tuple[Index, ...]] | None:
+    """`c` with the groups of a's channels as an axis of their own, and how it is read back.
+
+    Groups show as an axis of a that is read at `per · (v // outer) + r`.
+    """
+    for k, e in enumerate(c.a_index):
+        constant, terms = ix.parts(e)
+        found = [(f, a) for f, a in terms if isinstance(a, ix.Div) and a.x in c.axes]
+        rest = [(f, a) for f, a in terms if (f, a) not in found]
+        if len(found) != 1 or constant:
+            continue
+        per, part = found[0]
+        channels = [r for r in c.reduced_axes if isinstance(r, Var) and (1, r) in rest]
+        width = prod(r.extent for r in channels)
+        if not isinstance(part, ix.Div) or len(rest) != len(channels) or width != per:
+            continue
+        if isinstance(part.x, Var) and not part.x.extent % part.divisor and len(channels) < 2:
+            return _with_groups(c, k, part.x, part.divisor, per)
+    return None
+
+
+def _with_groups(
+    c: g.Contract, k: int, v: Var, outer: int, per: int
+) -> tuple[g.Contract, tuple[Index, ...]] | None:
+    at, groups = c.axes.index(v), v.extent // outer
+    shape = (*c.shape[:at], groups, outer, *c.shape[at + 1 :])
+    out = ix.axes(shape)
+    names: dict[Index, Index] = {v: out[at] * outer + out[at + 1]}
+    old = zip((*c.axes[:at], *c.axes[at + 1 :]), (*out[:at], *out[at + 2 :]), strict=True)
+    names |= {w: e for w, e in old if isinstance(w, Var)}
+    laid_out = (*c.a.shape[:k], groups, per, *c.a.shape[k + 1 :])
+    *lead, group, inner = ix.axes(laid_out)[: k + 2]
+    a = g.view(c.a, laid_out, (*lead, group * per + inner, *ix.axes(laid_out)[k + 2 :]))
+    channel = next((r for r in c.reduced_axes if r in ix.variables(c.a_index[k])), ix.const(0))
+    a_index = [ix.substitute(e, names) for e in c.a_index]
+    node = g.contract(
+        a,
+        c.b,
+        shape,
+        c.reduced,
+        (*a_index[:k], out[at], channel, *a_index[k + 1 :]),
+        tuple(ix.substitute(e, names) for e in c.b_index),
+        ix.substitute_conds(c.a_valid, names),
+        ix.substitute_conds(c.b_valid, names),
+        c.family,
+        c.dtype,
+    )
+    assert isinstance(node, g.Contract)
+    return node, (*c.axes[:at], ix.div(v, outer), ix.mod(v, outer), *c.axes[at + 1 :])
+
+
+def _ungrouped_form(c: g.Contract) -> g.Node | None:
     axes = _axes_of(c)
     if axes is None or not _variables_fit(c, axes):
         return None
     spatial = [x for x in axes if x.is_window]
     if not spatial:
         return None if c.a_valid else _as_product(c, axes)
-    if _shared(c, axes):
+    if any(x.i in _shared(c, axes) for x in spatial):
         return None
     transposed = any(x.division > 1 for x in spatial)
     if len(spatial) > SPATIAL or (transposed and any(x.stride > 1 for x in spatial)):
@@ -173,7 +236,7 @@ def _window(x: _Axis) -> _Window | None:
     first = max(low, 0)
     left, right = max(-low, 0), max(high - x.extent + 1, 0)
     offset = -(-max(right - left, 0) // x.stride)
-    padding, size = left + offset * x.stride, x.extent - first
+    padding, size = left + offset * x.stride, min(x.extent, high + 1) - first
     whole = (size + 2 * padding - reach - 1) // x.stride + 1
     return _Window(x, first, size, padding, offset) if whole <= WASTE * x.i.extent else None
 
@@ -181,14 +244,18 @@ def _window(x: _Axis) -> _Window | None:
 def _transposed_window(x: _Axis) -> _Window | None:
     """A window of a transposed convolution, which crops both ends of what it scatters alike."""
     assert x.i is not None and x.r is not None
-    n, taps, s, d = x.extent, x.r.extent, x.division, -x.dilation
-    for padding in range(min(x.start, d * (taps - 1)), -1, -1):
-        offset = x.start - padding
+    taps, s, d = x.r.extent, x.division, -x.dilation
+    first = max(-(-(x.start - d * (taps - 1)) // s), 0)
+    n, start = min(x.extent, (x.start + x.i.extent - 1) // s + 1) - first, x.start - s * first
+    if n < 1:
+        return None
+    for padding in range(min(start, d * (taps - 1)), -1, -1):
+        offset = start - padding
         whole = transposed_extent(n, taps, s, padding, d, 0)
         extra = max(offset + x.i.extent - whole, 0)
         if extra < max(s, d):
             fits = whole + extra <= WASTE * x.i.extent
-            return _Window(x, 0, n, padding, offset, extra) if fits else None
+            return _Window(x, first, n, padding, offset, extra) if fits else None
     return None
 
 
@@ -203,18 +270,19 @@ def _written(
     transposed: bool,
 ) -> g.Node | None:
     """The view of the convolution."""
-    batch = [x.i for x in axes if x.i is not None and not x.is_window]
+    groups = _shared(c, axes)
+    batch = [x.i for x in axes if x.i is not None and not x.is_window and x.i not in groups]
     channels = [x.r for x in axes if x.r is not None and not x.is_window]
     outer = [v for v in c.axes if isinstance(v, Var) and v not in [x.i for x in axes]]
-    x = _operand(c, axes, windows, batch, channels)
+    x = _operand(c, axes, windows, batch, [*groups, *channels])
     taps = [w.axis.r for w in windows if w.axis.r is not None]
-    groups = (channels, outer) if transposed else (outer, channels)
-    w = _weight(c, groups, taps, reversed_)
+    rows = ([*groups, *channels], outer) if transposed else ([*groups, *outer], channels)
+    w = _weight(c, rows, taps, reversed_)
     if w.size > WASTE * c.b.size:
         return None  # windows of b laid out one by one
-    whole = _convolution(x, w, windows, transposed)
+    whole = _convolution(x, w, windows, _extent(groups), transposed)
     space = (w.axis.i + w.offset for w in windows if w.axis.i is not None)
-    return g.view(whole, c.shape, (_flat(batch), _flat(outer), *space))
+    return g.view(whole, c.shape, (_flat(batch), _flat([*groups, *outer]), *space))
 
 
 def _flat(variables: Sequence[Var]) -> Index:
@@ -249,25 +317,28 @@ def _operand(
 
 def _weight(
     c: g.Contract,
-    groups: tuple[Sequence[Var], Sequence[Var]],
+    rows: tuple[Sequence[Var], Sequence[Var]],
     taps: Sequence[Var],
     reversed_: Sequence[Var],
 ) -> g.Node:
-    """b as (*groups, *taps), its reversed variables turned back."""
+    """b as (*rows, *taps), each of the two rows one axis, its reversed variables turned back."""
     turned: dict[Index, Index] = {v: ix.const(v.extent - 1) - v for v in reversed_}
     index = [ix.substitute(e, turned) for e in c.b_index]
     valid = ix.substitute_conds(c.b_valid, turned)
-    return _laid_out(c.b, index, valid, (*groups, *((t,) for t in taps)))
+    return _laid_out(c.b, index, valid, (*rows, *((t,) for t in taps)))
 
 
-def _convolution(x: g.Node, w: g.Node, windows: Sequence[_Window], transposed: bool) -> g.Node:
+def _convolution(
+    x: g.Node, w: g.Node, windows: Sequence[_Window], groups: int, transposed: bool
+) -> g.Node:
     padding = [v.padding for v in windows]
     if not transposed:
         stride = [v.axis.stride for v in windows]
-        return convolution(x, w, stride, padding, [v.axis.dilation for v in windows], 1)
+        return convolution(x, w, stride, padding, [v.axis.dilation for v in windows], groups)
     stride = [v.axis.division for v in windows]
     dilation = [-v.axis.dilation for v in windows]
-    return transposed_convolution(x, w, stride, padding, dilation, 1, [v.extra for v in windows])
+    extra = [v.extra for v in windows]
+    return transposed_convolution(x, w, stride, padding, dilation, groups, extra)
 
 
 def _as_product(c: g.Contract, axes: Sequence[_Axis]) -> g.Node | None:

@@ -17,6 +17,7 @@ from . import (
     order,
     reduce,
     scan,
+    unread,
     view,
 )
 from .engine import run_rules
@@ -28,6 +29,7 @@ RULES: tuple[Rule, ...] = (
     *clamp.RULES,
     *collect.RULES,
     *explog.RULES,
+    *unread.RULES,
     *view.RULES,
     *reduce.RULES,
     *scan.RULES,

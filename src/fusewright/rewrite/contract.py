@@ -22,7 +22,7 @@ def _sum_of_contraction(node: Node, env: Env) -> Node | None:
     assert isinstance(node, g.Reduce)
     if node.op != "sum" or not node.x.size or not _leads_to_contraction(node.x):
         return None
-    if not _is_only_summed(node.x, env):
+    if not is_only_summed(node.x, env):
         return None
     found = []
     for depth in (1, 2):
@@ -34,24 +34,29 @@ def _sum_of_contraction(node: Node, env: Env) -> Node | None:
     return min((n for n, _ in found), key=lambda n: plan.cost_above(n, leaves), default=None)
 
 
-def _is_only_summed(x: Node, env: Env) -> bool:
-    """Whether the contractions below `x` are needed for sums alone.
+def is_only_summed(x: Node, env: Env) -> bool:
+    """Whether there are contractions below `x`, and they are needed for sums alone.
 
     One that is stored for another reader can be summed on the way, which costs nothing.
     """
-    stack: list[Node] = [n for n in _linear_below(x) if isinstance(n, g.Contract)]
-    seen: set[Node] = set()
+    stack: list[Node] = [n for n in _linear_below(x, True) if isinstance(n, g.Contract)]
+    seen: dict[Node, None] = {}
+    if not stack:
+        return False
     while stack:
         n = stack.pop()
         if n in seen:
             continue
-        seen.add(n)
+        seen[n] = None
         for user in env.users(n):
-            if isinstance(user, g.View | g.Cast) or _is_product(user):
+            if _is_product(user) and user.a == user.b:
+                return False
+            if isinstance(user, g.View | g.Cast) or _is_product(user) or _is_sum(user):
                 stack.append(user)
             elif not (isinstance(user, g.Reduce) and user.op == "sum"):
                 return False
-    return True
+    # A product of two of them is no linear map: its sum needs every element.
+    return not any(_is_product(n) and n.a in seen and n.b in seen for n in seen)
 
 
 def _leads_to_contraction(x: Node) -> bool:
@@ -59,16 +64,21 @@ def _leads_to_contraction(x: Node) -> bool:
     return any(isinstance(n, g.Contract) for n in _linear_below(x))
 
 
-def _linear_below(x: Node) -> Iterator[Node]:
-    """`x` and what lies below views, widening casts and products, contractions not entered."""
+def _linear_below(x: Node, sums: bool = False) -> Iterator[Node]:
+    """`x` and what lies below views, widening casts and products, contractions not entered; below
+    sums and differences too if asked for."""
     stack = [x]
     while stack:
         n = stack.pop()
         yield n
         if isinstance(n, g.View | g.Cast):
             stack.append(n.x)
-        elif _is_product(n):
+        elif _is_product(n) or (sums and _is_sum(n)):
             stack += n.operands
+
+
+def _is_sum(n: Node | None) -> TypeGuard[g.Binary]:
+    return isinstance(n, g.Binary) and n.op in ("add", "sub")
 
 
 def _is_product(n: Node | None) -> TypeGuard[g.Binary]:

@@ -46,8 +46,9 @@ def run_rules(
     """`graph` rewritten by `rules` to a fixpoint, and the certificate of every rewrite in order."""
     table = rule_table(rules, context.options.numerics)
     records: list[Rewrite] = []
+    known = _Known()
     for _ in range(PASSES):
-        work = _Work(graph, table)
+        work = _Work(graph, table, known)
         graph, found = work.run()
         records += found
         if not found:
@@ -66,6 +67,15 @@ class _Mark:
 
 
 @dataclass(slots=True)
+class _Known:
+    """What is true of nodes in whatever graph: analyses, costs, candidates that need no users."""
+
+    facts: dict[Callable[..., Any], dict[Node, Any]] = field(default_factory=dict)
+    costs: dict[Node, tuple[Cost, int, int]] = field(default_factory=dict)
+    candidates: dict[tuple[str, Node], Node | None] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class _Work:
     """One bottom-up pass over a graph.
 
@@ -76,11 +86,11 @@ class _Work:
 
     graph: Graph
     table: Table
+    known: _Known
     counts: dict[Node, int] = field(default_factory=dict)
     forward: dict[Node, Node] = field(default_factory=dict)
     origins: dict[Node, Origin] = field(default_factory=dict)
     refused: set[tuple[str, Node]] = field(default_factory=set)
-    costs: dict[Node, tuple[Cost, int, int]] = field(default_factory=dict)
     readers: dict[Reading, int] = field(default_factory=dict)
     journal: list[tuple[dict[Any, Any], Node | Reading, int | Node | None]] = field(
         default_factory=list
@@ -90,7 +100,8 @@ class _Work:
     cost: Cost = field(default_factory=Cost)
     totals: tuple[int, int] = (0, 0)
     depth: int = 0
-    facts: dict[Callable[..., Any], dict[Node, Any]] = field(default_factory=dict)
+    asked_for_users: bool = False
+    readers_of: dict[Node, list[Node | None]] | None = None
 
     def run(self) -> tuple[Graph, list[Rewrite]]:
         """The graph after the pass, and what was rewritten."""
@@ -109,14 +120,20 @@ class _Work:
         ]
 
     def users(self, node: Node) -> tuple[Node | None, ...]:
-        """See rule.Env. A scan of all that is live: few rules ask, and rarely."""
-        inside = (n for n in self.counts if any(self._resolve(o) == node for o in n.operands))
-        leaves = any(self._resolve(r) == node for r in self.graph.roots)
-        return (*inside, *((None,) if leaves else ()))
+        """See rule.Env. Every change discards the table: few rules ask, and rarely."""
+        self.asked_for_users = True
+        if self.readers_of is None:
+            self.readers_of = {}
+            for n in self.counts:
+                for o in dict.fromkeys(map(self._resolve, n.operands)):
+                    self.readers_of.setdefault(o, []).append(n)
+            for root in dict.fromkeys(map(self._resolve, self.graph.roots)):
+                self.readers_of.setdefault(root, []).append(None)
+        return tuple(self.readers_of.get(node, ()))
 
     def fact(self, analysis: Callable[[Node, Sequence[Fact]], Fact], node: Node) -> Fact:
         """See rule.Env. Iterative: graphs are deep."""
-        known = self.facts.setdefault(analysis, {})
+        known = self.known.facts.setdefault(analysis, {})
         stack = [node]
         while stack:
             n = stack[-1]
@@ -145,15 +162,17 @@ class _Work:
 
     def _set_count(self, table: dict[Any, int], key: Node | Reading, count: int) -> None:
         self.journal.append((table, key, table.get(key)))
+        self.readers_of = None
         if count:
             table[key] = count
         else:
             del table[key]
 
     def _account(self, node: Node, sign: int) -> None:
-        if node not in self.costs:
-            self.costs[node] = (node_cost(node), node_flops(node), node_bytes(node))
-        cost, flops, size = self.costs[node]
+        costs = self.known.costs
+        if node not in costs:
+            costs[node] = (node_cost(node), node_flops(node), node_bytes(node))
+        cost, flops, size = costs[node]
         self.cost = self.cost + cost if sign > 0 else self.cost - cost
         for reading in readings(node):
             before = self.readers.get(reading, 0)
@@ -193,12 +212,14 @@ class _Work:
         self._acquire(new, count)
         self._release(old, count)
         self.journal.append((self.forward, old, self.forward.get(old)))
+        self.readers_of = None
         self.forward[old] = new
 
     def _mark(self) -> _Mark:
         return _Mark(len(self.journal), len(self.records), self.cost, self.totals)
 
     def _undo(self, mark: _Mark) -> None:
+        self.readers_of = None
         while len(self.journal) > mark.journal:
             table, node, before = self.journal.pop()
             if before is None:
@@ -230,13 +251,24 @@ class _Work:
         for rule in self.table.get(type(node), ()):
             if (rule.name, node) in self.refused:
                 continue
-            candidate = rule.apply(node, self)
+            candidate = self._candidate(rule, node)
             if candidate is None or candidate == node:
                 continue
             if self._try(rule, node, candidate):
                 return self._resolve(node)
             self.refused.add((rule.name, node))
         return None
+
+    def _candidate(self, rule: Rule, node: Node) -> Node | None:
+        """What `rule` makes of `node`; found once, unless it depends on who uses the node."""
+        key, candidates = (rule.name, node), self.known.candidates
+        if key in candidates:
+            return candidates[key]
+        self.asked_for_users = False
+        found = rule.apply(node, self)
+        if not self.asked_for_users:
+            candidates[key] = found
+        return found
 
     def _try(self, rule: Rule, node: Node, candidate: Node) -> bool:
         """Put `candidate` in the place of `node` and keep it if the measure falls."""

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 from ..ir import graph as g
 from ..ir.graph import Node
-from .build import is_op, like
+from .build import dependent_axes, drop_axes, is_op, like
 from .collect import is_layout, product_factors, product_of, sum_of, sum_terms
 from .range import interval
 from .rule import Env, Rule
@@ -146,6 +146,68 @@ def _log_of_others(draw: Draw) -> Iterator[Node]:
     yield g.unary("log", g.binary("add", g.unary("exp", x), g.unary("exp", y)))
 
 
+# -------------------------------------------------------------------------------- shifted sums
+
+# exp of what lies within these bounds, summed however often, neither over- nor underflows.
+EXPONENT = 32.0
+
+
+def _unshifted(total: Node, env: Env) -> tuple[g.Reduce, Node, Node] | None:
+    """(Σ exp(x), exp(x), m) for `total`, a layout of Σ exp(x − m) with m the same all along the sum
+    and x bounded by the program."""
+    total = _below_layout(total)
+    if not (isinstance(total, g.Reduce) and total.op == "sum" and is_op(total.x, "exp")):
+        return None
+    shifted = total.x.operands[0]
+    if not isinstance(shifted, g.Binary) or shifted.op != "sub":
+        return None
+    x, m = shifted.operands
+    bounds = interval(x, env)
+    constant = not any(a in dependent_axes(m) for a in total.axes_reduced)
+    if not constant or bounds.lo < -EXPONENT or bounds.hi > EXPONENT or x.dtype.bytes < 4:
+        return None
+    f = g.unary("exp", x)
+    return g.reduce("sum", f, total.axes_reduced), f, m
+
+
+def _bounded_shift(node: Node, env: Env) -> Node | None:
+    assert isinstance(node, g.Binary)
+    if node.op == "add":
+        for log, m in ((node.a, node.b), (node.b, node.a)):
+            found = _unshifted(log.x, env) if isinstance(log, g.Unary) and log.op == "log" else None
+            if found is not None and _is_same(m, found[2], found[0]):
+                return g.unary("log", _moved_like(log.operands[0], found[0]))
+        return None
+    found = _unshifted(node.b, env) if node.op == "div" else None
+    if found is None or node.a != _below_layout(node.b).operands[0]:
+        return None
+    return g.binary("div", found[1], _moved_like(node.b, found[0]))
+
+
+def _is_same(m: Node, inner: Node, total: g.Reduce) -> bool:
+    """Whether m is what `inner` holds along the axes that `total` sums."""
+    return _below_layout(m) == drop_axes(inner, total.axes_reduced)
+
+
+def _bounded_softmax(draw: Draw) -> Node:
+    x = g.unary(draw.pick(("tanh", "sigmoid")), draw.tensor((4, 6)))
+    top = g.reduce("max", x, (1,))
+    f = g.unary("exp", g.binary("sub", x, g.insert_expanded(top, (1,), x.shape)))
+    total = g.reduce("sum", f, (1,))
+    softmax = g.binary("div", f, g.insert_expanded(total, (1,), x.shape))
+    return draw.pick((softmax, g.binary("add", g.unary("log", total), top)))
+
+
+def _unbounded_softmax(draw: Draw) -> Iterator[Node]:
+    y = draw.tensor((4, 6))
+    for x in (y, g.binary("maximum", y, like(0.0, y)), g.binary("minimum", y, like(50.0, y))):
+        top = g.reduce("max", x, (1,))
+        f = g.unary("exp", g.binary("sub", x, g.insert_expanded(top, (1,), x.shape)))
+        total = g.reduce("sum", f, (1,))
+        yield g.binary("div", f, g.insert_expanded(total, (1,), x.shape))
+        yield g.binary("add", g.unary("log", total), top)
+
+
 # ------------------------------------------------------------------------------------------ roots
 
 
@@ -201,6 +263,16 @@ RULES = (
         "no factor is a negative constant; neither exponential nor product overflows",
         _log_of_softmax,
         _log_of_others,
+    ),
+    Rule(
+        "bounded-shift",
+        "exp(x − m) / Σ exp(x − m) = exp(x) / Σ exp(x); log Σ exp(x − m) + m = log Σ exp(x)",
+        "finite",
+        (g.Binary,),
+        _bounded_shift,
+        "the program bounds x by ±32, and m is the same all along the sum",
+        _bounded_softmax,
+        _unbounded_softmax,
     ),
     Rule(
         "square-of-root",

@@ -3,7 +3,7 @@
 Reductions of contractions are in `contract`, order and monotone functions in `order`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from math import prod
 
@@ -21,6 +21,7 @@ from .build import (
     through_view,
     value_of,
 )
+from .contract import is_only_summed
 from .rule import Env, Rule
 from .samples import Draw
 
@@ -330,7 +331,21 @@ def _split_sum(node: Node, env: Env) -> Node | None:
     sides = list(x.operands)
     for v in views:
         sides = [through_view(s, v.shape, v.index, v.valid, 0) for s in sides]
+    reduced = set(node.axes_reduced)
+    if not _sums_in_closed_form(sides, x.operands[::-1], reduced) and not is_only_summed(x, env):
+        return None
     return g.binary(x.op, *(g.reduce("sum", s, node.axes_reduced) for s in sides))
+
+
+def _sums_in_closed_form(sides: Sequence[Node], others: Sequence[Node], reduced: set[int]) -> bool:
+    """Whether a side is constant in the sum, or along part of it where the other is a product: a
+    factor may then leave the sum."""
+    for side, other in zip(sides, others, strict=True):
+        varies = dependent_axes(side) & reduced
+        scaled = isinstance(other, g.Binary) and other.op in ("mul", "div")
+        if not varies or (scaled and varies < reduced):
+            return True
+    return False
 
 
 def _sum_with_bias(draw: Draw) -> Node:
