@@ -98,7 +98,7 @@ def _form(c: g.Contract) -> g.Node | None:
         form = _ungrouped_form(inner)
         if not isinstance(form, g.View):
             return None
-        at = {v: e for v, e in zip(form.axes, index, strict=True) if isinstance(v, Var)}
+        at: dict[Index, Index] = dict(zip(form.axes, index, strict=True))
         return g.view(form.x, c.shape, tuple(ix.substitute(e, at) for e in form.index))
     return _ungrouped_form(c)
 

@@ -152,9 +152,9 @@ def _log_of_others(draw: Draw) -> Iterator[Node]:
 EXPONENT = 32.0
 
 
-def _unshifted(total: Node, env: Env) -> tuple[g.Reduce, Node, Node] | None:
-    """(Σ exp(x), exp(x), m) for `total`, a layout of Σ exp(x − m) with m the same all along the sum
-    and x bounded by the program."""
+def _unshifted(total: Node, env: Env) -> tuple[Node, Node, Node] | None:
+    """(Σ exp(x), exp(x), m) for `total`, a layout of Σ exp(x − m), where m is the same all along
+    the sum (and given without the summed axes) and the program bounds x."""
     total = _below_layout(total)
     if not (isinstance(total, g.Reduce) and total.op == "sum" and is_op(total.x, "exp")):
         return None
@@ -167,7 +167,7 @@ def _unshifted(total: Node, env: Env) -> tuple[g.Reduce, Node, Node] | None:
     if not constant or bounds.lo < -EXPONENT or bounds.hi > EXPONENT or x.dtype.bytes < 4:
         return None
     f = g.unary("exp", x)
-    return g.reduce("sum", f, total.axes_reduced), f, m
+    return g.reduce("sum", f, total.axes_reduced), f, drop_axes(m, total.axes_reduced)
 
 
 def _bounded_shift(node: Node, env: Env) -> Node | None:
@@ -175,18 +175,13 @@ def _bounded_shift(node: Node, env: Env) -> Node | None:
     if node.op == "add":
         for log, m in ((node.a, node.b), (node.b, node.a)):
             found = _unshifted(log.x, env) if isinstance(log, g.Unary) and log.op == "log" else None
-            if found is not None and _is_same(m, found[2], found[0]):
+            if found is not None and _below_layout(m) == found[2]:
                 return g.unary("log", _moved_like(log.operands[0], found[0]))
         return None
     found = _unshifted(node.b, env) if node.op == "div" else None
     if found is None or node.a != _below_layout(node.b).operands[0]:
         return None
     return g.binary("div", found[1], _moved_like(node.b, found[0]))
-
-
-def _is_same(m: Node, inner: Node, total: g.Reduce) -> bool:
-    """Whether m is what `inner` holds along the axes that `total` sums."""
-    return _below_layout(m) == drop_axes(inner, total.axes_reduced)
 
 
 def _bounded_softmax(draw: Draw) -> Node:

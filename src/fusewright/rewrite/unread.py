@@ -20,7 +20,7 @@ from .samples import Draw
 
 # At least this share is unread: a library call may have to copy operands of other strides.
 UNREAD = 0.1
-# Values through which a box is carried.
+# Values through which a box is carried at most.
 REACH = 64
 
 Box = tuple[tuple[int, int], ...]
@@ -32,10 +32,20 @@ def _crop_unread(node: Node, env: Env) -> Node | None:
     read = prod(n for _, n in box)
     if not read or read > (1 - UNREAD) * node.x.size or not _is_computed(node.x):
         return None
-    if len(env.users(node.x)) > 1:
-        return None  # several parts, as of one product for queries, keys and values
-    below = _Crop().crop(node.x, box)
+    croppable = _used_below_alone(node, env)
+    if node.x not in croppable:
+        return None
+    below = _Crop(croppable).crop(node.x, box)
     return through_view(below, node.shape, _shifted(node.index, box), node.valid, node.fill)
+
+
+def _used_below_alone(node: g.View, env: Env) -> set[Node]:
+    """The values that nothing but `node` needs, the nearest of them."""
+    found: set[Node] = {node}
+    for n in list(reversed(g.topological((node.x,))))[:REACH]:
+        if found.issuperset(env.users(n)):
+            found.add(n)
+    return found - {node}
 
 
 def _box(index: Sequence[Index], shape: Sequence[int]) -> Box:
@@ -54,11 +64,12 @@ def _is_computed(x: Node) -> bool:
 
 
 class _Crop:
-    """Cropped values: the same value cropped to the same box is made once."""
+    """Cropped values: the same value cropped to the same box is made once. What others read too is
+    not cropped but read in part."""
 
-    def __init__(self) -> None:
+    def __init__(self, croppable: set[Node]) -> None:
+        self.croppable = croppable
         self.done: dict[tuple[Node, Box], Node] = {}
-        self.left = REACH
 
     def crop(self, x: Node, box: Box) -> Node:
         """`x` inside `box` only."""
@@ -71,8 +82,7 @@ class _Crop:
     def _cropped(self, x: Node, box: Box) -> Node:
         shape = tuple(n for _, n in box)
         at = [v + low for v, (low, _) in zip(ix.axes(shape), box, strict=True)]
-        self.left -= 1
-        if self.left > 0:
+        if x in self.croppable:
             match x:
                 case g.Unary() | g.Binary() | g.Where() | g.Cast():
                     return pointwise(x, [self.crop(o, box) for o in x.operands])
