@@ -47,7 +47,8 @@ def as_library_form(c: g.Contract) -> g.Node | None:
 class _Axis:
     """An axis of the windowed operand, read at `(stride·i + dilation·r + start) // division`.
 
-    `i` is a variable of the result, `r` a summed one; with both the axis is a window's.
+    `i` is a variable of the result, `r` a summed one; with both the axis is a window's, and so is
+    one that is divided: its window has one tap.
     """
 
     extent: int
@@ -68,7 +69,11 @@ class _Axis:
 
     @property
     def is_window(self) -> bool:
-        return self.i is not None and self.r is not None
+        return self.i is not None and (self.r is not None or self.division > 1)
+
+    @property
+    def taps(self) -> int:
+        return 1 if self.r is None else self.r.extent
 
     def turned(self) -> "_Axis":
         """The axis with its summed variable counted from the other end."""
@@ -201,8 +206,10 @@ def _axes_of(c: g.Contract) -> list[_Axis] | None:
             x = replace(x, i=mine[0][1], stride=mine[0][0])
         if summed:
             x = replace(x, r=summed[0][1], dilation=summed[0][0])
-        if x.stride < 1 or (division > 1 and not x.is_window):
+        if x.stride < 1 or (division > 1 and x.i is None):
             return None
+        if x.r is None and division > 1:
+            x = replace(x, dilation=-1)
         out.append(x)
     return out
 
@@ -228,8 +235,8 @@ def _shared(c: g.Contract, axes: Sequence[_Axis]) -> list[Var]:
 
 def _window(x: _Axis) -> _Window | None:
     """A window of a convolution; padding is the same on both sides, so a result may lie inside."""
-    assert x.i is not None and x.r is not None
-    reach = x.dilation * (x.r.extent - 1)
+    assert x.i is not None
+    reach = x.dilation * (x.taps - 1)
     low, high = x.start, x.start + x.stride * (x.i.extent - 1) + reach
     if low >= 0 and high < x.extent:
         return _Window(x, low, high - low + 1, 0, 0)
@@ -243,8 +250,8 @@ def _window(x: _Axis) -> _Window | None:
 
 def _transposed_window(x: _Axis) -> _Window | None:
     """A window of a transposed convolution, which crops both ends of what it scatters alike."""
-    assert x.i is not None and x.r is not None
-    taps, s, d = x.r.extent, x.division, -x.dilation
+    assert x.i is not None
+    taps, s, d = x.taps, x.division, -x.dilation
     first = max(-(-(x.start - d * (taps - 1)) // s), 0)
     n, start = min(x.extent, (x.start + x.i.extent - 1) // s + 1) - first, x.start - s * first
     if n < 1:
@@ -275,7 +282,7 @@ def _written(
     channels = [x.r for x in axes if x.r is not None and not x.is_window]
     outer = [v for v in c.axes if isinstance(v, Var) and v not in [x.i for x in axes]]
     x = _operand(c, axes, windows, batch, [*groups, *channels])
-    taps = [w.axis.r for w in windows if w.axis.r is not None]
+    taps = [() if w.axis.r is None else (w.axis.r,) for w in windows]
     rows = ([*groups, *channels], outer) if transposed else ([*groups, *outer], channels)
     w = _weight(c, rows, taps, reversed_)
     if w.size > WASTE * c.b.size:
@@ -318,14 +325,14 @@ def _operand(
 def _weight(
     c: g.Contract,
     rows: tuple[Sequence[Var], Sequence[Var]],
-    taps: Sequence[Var],
+    taps: Sequence[Sequence[Var]],
     reversed_: Sequence[Var],
 ) -> g.Node:
     """b as (*rows, *taps), each of the two rows one axis, its reversed variables turned back."""
     turned: dict[Index, Index] = {v: ix.const(v.extent - 1) - v for v in reversed_}
     index = [ix.substitute(e, turned) for e in c.b_index]
     valid = ix.substitute_conds(c.b_valid, turned)
-    return _laid_out(c.b, index, valid, (*rows, *((t,) for t in taps)))
+    return _laid_out(c.b, index, valid, (*rows, *taps))
 
 
 def _convolution(
