@@ -325,3 +325,25 @@ def test_a_candidate_without_memory_is_not_rejected(run: Run) -> None:
     broken = "(_ for _ in ()).throw(torch.OutOfMemoryError('CUDA out of memory'))"
     report = run("self.linear(x)", broken)
     assert report.verdict == "inconclusive" and not report.failed(), report.checks
+
+
+ROUNDED = "self.linear(x if x.is_contiguous() else x.half().float())"
+
+
+def test_a_reference_that_errs_on_strided_inputs_excuses_the_same_error(run: Run):
+    report = run(ROUNDED, ROUNDED)
+    outcomes = {check.name: check.outcome for check in report.checks}
+    assert report.verdict == "accept" and outcomes["non-contiguous"] == "warn"
+
+
+def test_an_error_on_strided_inputs_that_the_reference_has_not_is_rejected(run: Run):
+    report = run("self.linear(x)", ROUNDED)
+    assert report.verdict == "reject"
+    assert [check.name for check in report.checks if check.outcome == "fail"] == ["non-contiguous"]
+
+
+def test_a_candidate_without_memory_leaves_the_verdict_open(run: Run):
+    short = "self.linear(x) if torch.is_grad_enabled() else exec('raise MemoryError')"
+    report = run("self.linear(x)", short)
+    assert report.verdict == "inconclusive"
+    assert all(check.outcome != "fail" for check in report.checks)

@@ -140,7 +140,9 @@ def guarded(trial: Trial, name: str, phase: Callable[[Trial], None]) -> None:
     try:
         phase(trial)
     except WorkerFailure as failure:
-        if failure.role == "referee":
+        if isinstance(failure, WorkerRaised) and failure.out_of_memory:
+            trial.leave_open(name, structure.brief(failure))
+        elif failure.role == "referee":
             trial.undecided.append(name)
             trial.add("reference", "warn", f"{name}: the reference fails: {failure}")
         elif isinstance(failure, WorkerRaised) and failure.out_of_memory:
@@ -210,6 +212,8 @@ def start_candidate(trial: Trial) -> None:
     try:
         trial.construct("main")
     except WorkerRaised as failure:
+        if failure.out_of_memory:
+            raise
         trial.add("construct", "fail", f"ModelNew(*get_init_inputs()) raised {failure}")
         return
     spec = trial.ask("state", slot="main", prefix=trial.path("candidate"))

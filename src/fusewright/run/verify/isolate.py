@@ -45,7 +45,9 @@ class WorkerRaised(WorkerFailure):
     @property
     def out_of_memory(self) -> bool:
         """Whether memory was short: that says nothing of the file under test."""
-        return self.kind in ("OutOfMemoryError", "MemoryError")
+        # What CUDA itself reports, outside of torch's allocator, has no class of its own.
+        kinds = ("OutOfMemoryError", "MemoryError")
+        return self.kind in kinds or "CUDA error: out of memory" in self.text
 
 
 class WorkerCrashed(WorkerFailure):

@@ -222,6 +222,8 @@ def _slice_agrees(
 ) -> bool:
     try:
         part = [t for _, t in tensors.tensor_leaves(call(take_rows(inputs, rows, start, stop)))]
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError:
         # The forward does not take other batch sizes: what matters here is only that it does not.
         return False

@@ -1,8 +1,9 @@
-"""Whether a sample of the batch may stand for the whole, as a command of the referee."""
+"""What the reference itself shows, as commands of the referee: whether a sample of the batch may
+stand for the whole, and how far it errs on inputs of another layout."""
 
 from dataclasses import replace
 
-from fusewright.run.verify import oracle, referee, tensors
+from fusewright.run.verify import drawing, judge, metrics, oracle, referee, runner, tensors
 from fusewright.run.verify.book import Book
 
 # Relative to the output's rms: agreement of sample and whole in float64, far below any bound.
@@ -41,4 +42,21 @@ def is_separable(book: Book, name: str) -> bool:
     )
 
 
-COMMANDS = {"is_separable": is_separable}
+def own_errors(book: Book, name: str, layout: str) -> dict[str, float]:
+    """Relative L2 errors, by path, that the reference's own call at the point `name` excuses, where
+    its inputs are laid out otherwise: libraries take other ways, and err otherwise, then."""
+    expectation = referee.expectation_of(book, name)
+    point, session = expectation.point, book.session
+    referee.prepare(book, "reference", replace(point, sample=None))
+    runner.put(session, "point", drawing.inputs(book, point.inputs), layout)
+    output = oracle.run(session.slots["reference"], session.inputs["point"], point.seed).output
+    excused = {}
+    for path, leaf in tensors.tensor_leaves(output):
+        tensor = point.sample.of(leaf) if point.sample else leaf
+        found = judge.judge(tensor, expectation.expected[f"output{path}"])
+        if found.ok is False:
+            excused[found.path] = metrics.NORM_FACTOR * found.norm
+    return excused
+
+
+COMMANDS = {"is_separable": is_separable, "own_errors": own_errors}
