@@ -15,6 +15,7 @@ from fusewright.emit.unit import entry_buffers, entry_name, segments, translatio
 from fusewright.ir import body as b
 from fusewright.ir import dtypes as dt
 from fusewright.ir import index as ix
+from fusewright.ir import offsets
 from fusewright.ir.kernel import Buffer, Kernel, Phase, Program, Strided, Tile
 from fusewright.run.build import compile_cpp
 from fusewright.run.interpret import interpret_program
@@ -30,7 +31,7 @@ def var(name: str, extent: int) -> ix.Var:
 
 
 def buffer(name, shape, role="input", dtype=F32) -> Buffer:
-    return Buffer(name, tuple(shape), dtype, ix.row_major(tuple(shape)), role)
+    return Buffer(name, tuple(shape), dtype, offsets.row_major(tuple(shape)), role)
 
 
 def load(name, offset, dtype=F32) -> b.Load:

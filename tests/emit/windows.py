@@ -10,6 +10,7 @@ from emit.nests import F32, Case, buffer, kernel, lit, load, op, program, ref, v
 from fusewright.ir import body as b
 from fusewright.ir import dtypes as dt
 from fusewright.ir import index as ix
+from fusewright.ir import offsets
 from fusewright.ir.kernel import Fold, Phase, Program, Store, Tile
 from fusewright.ir.scalar import identity
 from fusewright.run.interpret import interpret_program
@@ -41,12 +42,12 @@ def pooled(axes, tile, kinds=("max",), outer=3, dtype=F32, squared=False) -> Cas
         at.append(row * w.stride + col * w.dilation - w.padding)
         conds += ix.inside(at[-1], w.extent)
     shape = (outer, *(w.extent for w in axes))
-    x = load("x", ix.flatten([rows[0], *at], ix.row_major(shape)), dtype)
+    x = load("x", offsets.flatten([rows[0], *at], offsets.row_major(shape)), dtype)
     if squared:
         x = op("mul", x, op("add", x, load("bias", rows[0], dtype)))
     folds, stores, outputs = [], [], []
     counts = (outer, *(w.count for w in axes))
-    place = ix.flatten([rows[0], *ix.axes(counts)[1:]], ix.row_major(counts))
+    place = offsets.flatten([rows[0], *ix.axes(counts)[1:]], offsets.row_major(counts))
     names = {a: ix.var(f"o{n}", w.count) for n, (a, w) in
              enumerate(zip(ix.axes(counts)[1:], axes, strict=True))}
     place = ix.substitute(place, names)

@@ -9,6 +9,7 @@ from fusewright.ir import body as b
 from fusewright.ir import dtypes as dt
 from fusewright.ir import graph as g
 from fusewright.ir import index as ix
+from fusewright.ir import offsets
 from fusewright.ir.check import check_graph, check_program
 from fusewright.ir.kernel import (
     Buffer,
@@ -28,7 +29,7 @@ F32 = dt.FLOAT32
 
 
 def spec(node):
-    return g.InputSpec(node, (0,), ix.row_major(node.shape))
+    return g.InputSpec(node, (0,), offsets.row_major(node.shape))
 
 
 X = g.input_("x", (4, 6), F32)

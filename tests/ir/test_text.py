@@ -8,6 +8,7 @@ from fusewright.ir import body as b
 from fusewright.ir import dtypes as dt
 from fusewright.ir import graph as g
 from fusewright.ir import index as ix
+from fusewright.ir import offsets
 from fusewright.ir.code import code, evaluate, graph_code, program_code
 from fusewright.ir.kernel import (
     Buffer,
@@ -31,8 +32,8 @@ B = g.input_("bias", (32,), F32, "param")
 
 
 def graph(*outputs, inputs=(X, W, B), **more):
-    specs = tuple(g.InputSpec(n, (k,), ix.row_major(n.shape)) for k, n in enumerate(inputs))
-    strides = tuple(ix.row_major(o.shape) for o in outputs)
+    specs = tuple(g.InputSpec(n, (k,), offsets.row_major(n.shape)) for k, n in enumerate(inputs))
+    strides = tuple(offsets.row_major(o.shape) for o in outputs)
     result = g.Tree("tuple", ("",) * len(outputs), tuple(map(g.Leaf, range(len(outputs)))))
     return g.Graph(specs, outputs, strides, result, **more)
 

@@ -7,6 +7,7 @@ from fusewright.errors import IRError
 from fusewright.ir import body as b
 from fusewright.ir import dtypes as dt
 from fusewright.ir import index as ix
+from fusewright.ir import offsets
 from fusewright.ir.kernel import (
     Buffer,
     Fold,
@@ -28,7 +29,7 @@ OFFSET = ROW * 6 + COL
 
 
 def buffer(name, shape, role, dtype=F32, strides=None):
-    return Buffer(name, shape, dtype, strides or ix.row_major(shape), role)
+    return Buffer(name, shape, dtype, strides or offsets.row_major(shape), role)
 
 
 X, Y = buffer("x", (4, 6), "input"), buffer("y", (4, 6), "output")

@@ -4,6 +4,7 @@ import random
 
 from fusewright.ir import graph as g
 from fusewright.ir import index as ix
+from fusewright.ir import offsets
 from fusewright.ir.dtypes import FLOAT32
 
 
@@ -14,8 +15,8 @@ def tensor(name, *shape, role="input"):
 def graph_of(*outputs, strides=None):
     """A Graph returning `outputs`, its inputs found by reachability."""
     inputs = [n for n in g.topological(outputs) if isinstance(n, g.Input)]
-    specs = tuple(g.InputSpec(n, (k,), ix.row_major(n.shape)) for k, n in enumerate(inputs))
-    strides = strides or tuple(ix.row_major(o.shape) for o in outputs)
+    specs = tuple(g.InputSpec(n, (k,), offsets.row_major(n.shape)) for k, n in enumerate(inputs))
+    strides = strides or tuple(offsets.row_major(o.shape) for o in outputs)
     leaves = tuple(g.Leaf(k) for k in range(len(outputs)))
     return g.Graph(specs, tuple(outputs), strides, g.Tree("tuple", ("",) * len(outputs), leaves))
 

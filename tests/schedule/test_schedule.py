@@ -9,6 +9,7 @@ from fusewright.context import Context
 from fusewright.ir import body as b
 from fusewright.ir import graph as g
 from fusewright.ir import index as ix
+from fusewright.ir import offsets
 from fusewright.ir.check import check_program
 from fusewright.ir.convolution import convolution
 from fusewright.ir.dtypes import FLOAT32
@@ -362,7 +363,8 @@ def _layouts_of_calls(graph):
     program = schedule(graph, Context(), arch("cuda:sm_90a"))
     (call,) = calls(program)
     buffer = program.buffer(call.outs[0])
-    return buffer.strides == ix.channels_last(buffer.shape), [k.anchor for k in kernels(program)]
+    anchors = [k.anchor for k in kernels(program)]
+    return buffer.strides == offsets.channels_last(buffer.shape), anchors
 
 
 def test_convolutions_keep_their_channels_inside_where_readers_turn_them_around():

@@ -10,6 +10,7 @@ from math import prod
 
 from fusewright.ir import graph as g
 from fusewright.ir import index as ix
+from fusewright.ir import offsets
 from fusewright.ir.dtypes import BOOL, INT64
 from fusewright.ir.graph import Node
 
@@ -108,7 +109,7 @@ def _read_merged(x: Node, first: int, extents: Sequence[int], given: Sequence[No
     merged = (*x.shape[:first], prod(extents), *x.shape[first + len(extents) :])
     common = broadcast_shapes(*(w.shape for w in given))
     offset: Node | None = None
-    for w, n, step in zip(given, extents, ix.row_major(tuple(extents)), strict=True):
+    for w, n, step in zip(given, extents, offsets.row_major(tuple(extents)), strict=True):
         at = as_node(_positions(w, n, True), INT64, common)
         term = at if step == 1 else mul(at, step)
         offset = term if offset is None else add(offset, term)

@@ -11,6 +11,7 @@ from functools import partial
 
 from fusewright.ir import graph as g
 from fusewright.ir import index as ix
+from fusewright.ir import offsets
 from fusewright.ir.dtypes import DType, compute_type
 from fusewright.ir.graph import Node, Shape
 from fusewright.ir.index import Conds, Index
@@ -123,9 +124,9 @@ def max_pool_with_indices(
 def _position(x: Node, w: Windows, tap: Node) -> Node:
     """Flat spatial position in x of element `tap` of each window."""
     rank = len(w.kernel)
-    strides = ix.row_major(x.shape[-rank:])
+    strides = offsets.row_major(x.shape[-rank:])
     place = tap.axes[-rank:]
-    start = ix.flatten([i * s for i, s in zip(place, w.stride, strict=True)], strides)
+    start = offsets.flatten([i * s for i, s in zip(place, w.stride, strict=True)], strides)
     out = g.iota(start, tap.shape)
     rest = tap
     for n, d, step in reversed(list(zip(w.kernel, w.dilation, strides, strict=True))):

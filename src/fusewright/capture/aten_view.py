@@ -8,6 +8,7 @@ from math import prod
 
 from fusewright.ir import graph as g
 from fusewright.ir import index as ix
+from fusewright.ir import offsets
 from fusewright.ir.dtypes import BOOL, DType
 from fusewright.ir.graph import Node, Shape
 from fusewright.ir.index import Conds, Index
@@ -106,8 +107,8 @@ def as_strided(
 ) -> Node:
     """Positions in the storage of x, which the caller knows to be row-major."""
     shape = tuple(size)
-    offset = ix.flatten(ix.axes(shape), stride) + (storage_offset or 0)
-    return g.view(x, shape, ix.unflatten(offset, x.shape))
+    offset = offsets.flatten(ix.axes(shape), stride) + (storage_offset or 0)
+    return g.view(x, shape, offsets.unflatten(offset, x.shape))
 
 
 # ------------------------------------------------------------------------------------- selections

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from fusewright.ir import index as ix
+from fusewright.ir import offsets
 
 Strides = tuple[int, ...]
 
@@ -21,7 +21,8 @@ def operand_strides(node: fx.Node) -> tuple[Strides, ...]:
     values = [n.meta.get("val") for n in operands]
     tensors = [v for v in values if isinstance(v, torch.Tensor)]
     strides = tuple(closed(tuple(t.shape), tuple(t.stride())) for t in tensors)
-    plain = all(s == ix.row_major(tuple(t.shape)) for s, t in zip(strides, tensors, strict=True))
+    pairs = zip(strides, tensors, strict=True)
+    plain = all(s == offsets.row_major(tuple(t.shape)) for s, t in pairs)
     return () if plain else strides
 
 
@@ -37,7 +38,7 @@ def fx_nodes(args: Any) -> Iterable[fx.Node]:
 def closed(shape: Sequence[int], strides: Sequence[int]) -> Strides:
     """Dense strides in the same order of axes, stride 0 kept; row-major where elements overlap."""
     if 0 in shape or _overlaps(shape, strides):
-        return ix.row_major(tuple(shape))
+        return offsets.row_major(tuple(shape))
     wide = [k for k, n in enumerate(shape) if n > 1 and strides[k]]
     out = [0] * len(shape)
     step = 1
@@ -69,5 +70,5 @@ def owns_its_storage(tensor: torch.Tensor) -> bool:
     return (
         tensor.storage_offset() == 0
         and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
-        and closed(tensor.shape, tensor.stride()) == ix.row_major(tuple(tensor.shape))
+        and closed(tensor.shape, tensor.stride()) == offsets.row_major(tuple(tensor.shape))
     )

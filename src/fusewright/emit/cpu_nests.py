@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from math import prod
 
 from fusewright.ir.body import Apply, Guarded, Ref, substitute, walk
-from fusewright.ir.index import Index, Var, add, const, row_major
+from fusewright.ir.index import Index, Var, add, const
 from fusewright.ir.kernel import Phase
+from fusewright.ir.offsets import row_major
 from fusewright.ir.scalar import OPS
 
 from .common import loop_type

@@ -10,6 +10,7 @@ from math import prod
 
 from fusewright.errors import IRError
 from fusewright.ir import index as ix
+from fusewright.ir import offsets
 from fusewright.ir.index import Index, Var
 from fusewright.ir.kernel import Kernel
 
@@ -71,7 +72,7 @@ def positions(
     shape = tuple(v.extent for v in variables)
     printer = env.with_variables({whole: flat}).index
     with ExitStack() as stack:
-        for v, x in zip(variables, ix.unflatten(_as_index(whole), shape), strict=True):
+        for v, x in zip(variables, offsets.unflatten(_as_index(whole), shape), strict=True):
             name = env.variables[v]
             line = f"const {index_type(v.extent)} {name} = {printer.text(x).code};"
             stack.enter_context(out.declared(name, line))

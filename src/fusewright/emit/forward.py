@@ -8,7 +8,7 @@ Words like @device@ are local names that `module` chooses, apart from the user's
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fusewright.ir import index as ix
+from fusewright.ir import offsets
 from fusewright.ir.graph import Graph, Leaf, Tree, Verbatim
 from fusewright.ir.kernel import Buffer, Kernel, LibraryArg, LibraryCall, Program, Strided
 from fusewright.ir.program_text import argument_code, strided_code
@@ -180,10 +180,10 @@ def _seen_as(plan: ForwardPlan, call: LibraryCall) -> str:
     """The method calls that show a contraction's row-major result with its node's axes."""
     buffer = plan.program.buffer(call.outs[0])
     dense = "" if call.function in ROW_MAJOR_RESULTS else ".contiguous()"
-    if call.is_convolution and buffer.strides == ix.channels_last(buffer.shape):
+    if call.is_convolution and buffer.strides == offsets.channels_last(buffer.shape):
         rank = "_3d" if len(buffer.shape) == 5 else ""
         return f".contiguous(memory_format=torch.channels_last{rank})"
-    if buffer.strides != ix.row_major(buffer.shape):
+    if buffer.strides != offsets.row_major(buffer.shape):
         shape, strides = (tuple_text(map(str, t)) for t in (buffer.shape, buffer.strides))
         return f"{dense}.as_strided({shape}, {strides})"
     if buffer.shape == _matrix_shape(call) or call.is_convolution:

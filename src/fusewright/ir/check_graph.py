@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 from math import prod
 
-from ..errors import IRError
+from fusewright.errors import IRError
+
 from . import graph as g
 from .bounds import violation
 from .index import Conds, Index, variables

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Literal, Union
 
-from ..errors import IRError
+from fusewright.errors import IRError
+
 from . import index as ix
+from . import offsets
 from .dtypes import BOOL, INT64, DType
 from .index import Conds, Index
 from .nodes import (
@@ -230,8 +232,8 @@ def reshape(x: Node, shape: Shape) -> Node:
     _require(prod(shape) == x.size, f"reshape: {x.shape} to {shape}")
     if not x.size:
         return const(0, x.dtype, shape)
-    offset = ix.flatten(ix.axes(shape), ix.row_major(shape))
-    return view(x, shape, ix.unflatten(offset, x.shape))
+    offset = offsets.flatten(ix.axes(shape), offsets.row_major(shape))
+    return view(x, shape, offsets.unflatten(offset, x.shape))
 
 
 def permute(x: Node, order: Iterable[int]) -> Node:

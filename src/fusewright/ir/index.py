@@ -460,37 +460,7 @@ def evaluate(x: Index, env: Mapping[Index, Any]) -> Any:
             raise TypeError(f"not an index expression: {x!r}")
 
 
-# --------------------------------------------------------------------------------- shapes and text
-
-
-def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Strides, in elements, of a contiguous tensor."""
-    strides, step = [], 1
-    for n in reversed(shape):
-        strides.append(step)
-        step *= max(n, 1)
-    return tuple(reversed(strides))
-
-
-def channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Strides of a tensor (N, C, *space) whose channels are neighbours in memory."""
-    n, c, *space = shape
-    inner = row_major((n, *space, c))
-    return (inner[0], inner[-1], *inner[1:-1])
-
-
-def flatten(index: Iterable[Index], strides: Iterable[int]) -> Index:
-    """The element offset `sum(index * stride)`."""
-    return add(const(0), *(mul(i, s) for i, s in zip(index, strides, strict=True)))
-
-
-def unflatten(offset: Index, shape: tuple[int, ...]) -> tuple[Index, ...]:
-    """The coordinates of a row-major element offset."""
-    strides = row_major(shape)
-    return tuple(
-        div(offset, s) if k == 0 else mod(div(offset, s), max(n, 1))
-        for k, (n, s) in enumerate(zip(shape, strides, strict=True))
-    )
+# ------------------------------------------------------------------------------------------ text
 
 
 def text(x: Index) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import ClassVar, Literal, TypeAlias
 
-from ..errors import IRError
+from fusewright.errors import IRError
+
 from . import index as ix
 from .dtypes import DType
 from .index import Conds, Index

@@ -8,6 +8,7 @@ from math import prod
 
 from . import body as b
 from . import index as ix
+from . import offsets
 from .dtypes import DType
 from .graph import Device, Verbatim
 from .kernel import (
@@ -43,7 +44,7 @@ def program_text(program: Program) -> str:
 
 
 def _buffer_text(x: Buffer) -> str:
-    dense = x.strides == ix.row_major(x.shape)
+    dense = x.strides == offsets.row_major(x.shape)
     strides = "" if dense else f" strides {list(x.strides)}"
     return f"{x.name}: {x.dtype}[{', '.join(map(str, x.shape))}]{strides}  {x.role}"
 
@@ -156,8 +157,8 @@ def expr_text(e: b.Expr, xs: Sequence[str], buffers: Mapping[str, Buffer]) -> st
 
 def element_text(x: Buffer, offset: ix.Index) -> str:
     """`x[i, j]` where the offset can be split into coordinates, else `x@(offset)`."""
-    if x.strides == ix.row_major(x.shape) and 0 <= offset.lo and offset.hi < x.size:
-        index = ix.unflatten(offset, x.shape)
+    if x.strides == offsets.row_major(x.shape) and 0 <= offset.lo and offset.hi < x.size:
+        index = offsets.unflatten(offset, x.shape)
         return f"{x.name}[{', '.join(map(str, index))}]" if index else x.name
     return f"{x.name}@({offset})"
 
@@ -208,7 +209,7 @@ def strided_code(s: Strided, x: Buffer) -> str:
         and (s.shape, s.strides) == (x.shape[::-1], x.strides[::-1])
     ):
         return f"{x.name}.t()"
-    dense = x.strides == ix.row_major(x.shape) and s.strides == ix.row_major(s.shape)
+    dense = x.strides == offsets.row_major(x.shape) and s.strides == offsets.row_major(s.shape)
     if dense and not s.offset and prod(s.shape) == x.size:
         return f"{x.name}.view({', '.join(map(str, s.shape)) or '()'})"
     # as_strided counts from the start of the storage, which the tensor may not be at.

@@ -12,6 +12,7 @@ from math import prod
 
 from . import graph as g
 from . import index as ix
+from . import offsets
 from .convolution import (
     convolution,
     recognise,
@@ -293,13 +294,13 @@ def _written(
 
 
 def _flat(variables: Sequence[Var]) -> Index:
-    return ix.flatten(variables, ix.row_major(tuple(v.extent for v in variables)))
+    return offsets.flatten(variables, offsets.row_major(tuple(v.extent for v in variables)))
 
 
 def _split(e: Index, variables: Sequence[Var]) -> Mapping[Index, Index]:
     """The variables as digits of one axis `e` over all of them."""
     shape = tuple(v.extent for v in variables)
-    return dict(zip(variables, ix.unflatten(e, shape), strict=True))
+    return dict(zip(variables, offsets.unflatten(e, shape), strict=True))
 
 
 def _extent(variables: Sequence[Var]) -> int:

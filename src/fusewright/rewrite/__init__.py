@@ -4,8 +4,9 @@
 the modules named after their families.
 """
 
-from ..context import Context
-from ..ir import graph as g
+from fusewright.context import Context
+from fusewright.ir import graph as g
+
 from . import (
     algebra,
     clamp,

@@ -6,9 +6,10 @@ Constants and casts are in `constants`, products and sums of tensors of differen
 
 from collections.abc import Iterator
 
-from ..ir import graph as g
-from ..ir.graph import Node, Scalar
-from ..ir.scalar import OPS
+from fusewright.ir import graph as g
+from fusewright.ir.graph import Node, Scalar
+from fusewright.ir.scalar import OPS
+
 from .build import is_op, like, split_const, value_of
 from .range import interval, is_finite
 from .rule import Env, Rule

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from math import prod
 
-from ..ir import graph as g
-from ..ir import index as ix
-from ..ir.graph import Node, Scalar, Shape
-from ..ir.index import Conds, Index
+from fusewright.ir import graph as g
+from fusewright.ir import index as ix
+from fusewright.ir.graph import Node, Scalar, Shape
+from fusewright.ir.index import Conds, Index
 
 
 def mapping(shape: Shape, index: Sequence[Index]) -> dict[Index, Index]:

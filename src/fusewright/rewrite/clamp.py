@@ -5,8 +5,9 @@ What may be assumed of a value is `range`'s business; nothing is assumed of inpu
 
 from collections.abc import Iterator
 
-from ..ir import graph as g
-from ..ir.graph import Node, Scalar
+from fusewright.ir import graph as g
+from fusewright.ir.graph import Node, Scalar
+
 from .build import like, split_const, value_of
 from .numerics import is_normal
 from .range import interval, is_finite

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import isfinite, prod
 
-from ..ir import graph as g
-from ..ir.graph import Node, Shape
+from fusewright.ir import graph as g
+from fusewright.ir.graph import Node, Shape
+
 from .build import dependent_axes, is_op, like, through_view, value_of
 from .numerics import is_normal, wrapped
 from .range import is_finite

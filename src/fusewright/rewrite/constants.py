@@ -5,9 +5,10 @@ A constant is a number in the program, never the value of a parameter.
 
 from collections.abc import Iterator
 
-from ..ir import graph as g
-from ..ir.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, INT32, DType, compute_type
-from ..ir.graph import Node, Scalar
+from fusewright.ir import graph as g
+from fusewright.ir.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, INT32, DType, compute_type
+from fusewright.ir.graph import Node, Scalar
+
 from .build import like, split_const, value_of
 from .numerics import INF, fold, is_normal, is_power_of_two, quotient, stored, wrapped
 from .rule import Env, Rule

@@ -7,9 +7,10 @@ leaves it to the engine whether that pays.
 from collections.abc import Iterator
 from typing import TypeGuard
 
-from ..ir import graph as g
-from ..ir import index as ix
-from ..ir.graph import Node
+from fusewright.ir import graph as g
+from fusewright.ir import index as ix
+from fusewright.ir.graph import Node
+
 from . import plan
 from .nest import Factor, Nest, Reader, from_contract, from_sum, from_view, opens
 from .rule import Env, Rule

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..context import Context
-from ..ir import graph as g
-from ..ir.graph import Graph, Mutation, Node, Origin
-from ..target.cost import (
+from fusewright.context import Context
+from fusewright.ir import graph as g
+from fusewright.ir.graph import Graph, Mutation, Node, Origin
+from fusewright.target.cost import (
     Cost,
     Reading,
     node_bytes,
@@ -23,6 +23,7 @@ from ..target.cost import (
     reading_work,
     readings,
 )
+
 from .rule import CLASSES, Fact, Numerics, Rewrite, Rule
 
 # How many unproven candidates may be open inside one another.

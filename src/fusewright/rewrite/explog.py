@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from fractions import Fraction
 
-from ..ir import graph as g
-from ..ir.graph import Node
+from fusewright.ir import graph as g
+from fusewright.ir.graph import Node
+
 from .build import dependent_axes, drop_axes, is_op, like
 from .collect import is_layout, product_factors, product_of, sum_of, sum_terms
 from .range import interval

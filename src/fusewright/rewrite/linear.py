@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..ir import graph as g
-from ..ir import index as ix
-from ..ir.dtypes import FLOAT64, INT64
-from ..ir.graph import Node
+from fusewright.ir import graph as g
+from fusewright.ir import index as ix
+from fusewright.ir.dtypes import FLOAT64, INT64
+from fusewright.ir.graph import Node
+
 from .build import dependent_axes, like, scaled, split_const, through_view
 from .contract import convolution, matmul
 from .nest import opens

@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
-from ..ir import graph as g
-from ..ir import index as ix
-from ..ir.convolution import undivided
-from ..ir.dtypes import DType
-from ..ir.graph import Node, Scalar, Shape
-from ..ir.index import Conds, Index, Var
+from fusewright.ir import graph as g
+from fusewright.ir import index as ix
+from fusewright.ir.convolution import undivided
+from fusewright.ir.dtypes import DType
+from fusewright.ir.graph import Node, Scalar, Shape
+from fusewright.ir.index import Conds, Index, Var
+
 from .build import mapping
 
 Family = Literal["matmul", "convolution"]

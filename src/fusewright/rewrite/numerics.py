@@ -10,8 +10,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ..ir.dtypes import FLOAT32, FLOAT64, DType, compute_type
-from ..ir.graph import Scalar
+from fusewright.ir.dtypes import FLOAT32, FLOAT64, DType, compute_type
+from fusewright.ir.graph import Scalar
 
 INF = math.inf
 

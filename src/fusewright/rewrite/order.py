@@ -7,12 +7,13 @@ window holds an element: then the fill value never wins.
 from collections.abc import Iterator, Mapping
 from itertools import product
 
-from ..ir import graph as g
-from ..ir import index as ix
-from ..ir.graph import Node, Scalar
-from ..ir.index import Var
-from ..ir.scalar import identity
-from ..target.cost import is_pointwise
+from fusewright.ir import graph as g
+from fusewright.ir import index as ix
+from fusewright.ir.graph import Node, Scalar
+from fusewright.ir.index import Var
+from fusewright.ir.scalar import identity
+from fusewright.target.cost import is_pointwise
+
 from .build import dependent_axes, pointwise, through_view
 from .range import interval
 from .rule import Env, Rule

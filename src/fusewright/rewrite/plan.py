@@ -10,12 +10,13 @@ from dataclasses import replace
 from itertools import combinations
 from math import prod
 
-from ..ir import graph as g
-from ..ir import index as ix
-from ..ir.dtypes import DType, compute_type
-from ..ir.graph import Node
-from ..ir.index import Index, Var
-from ..target.cost import Cost, measure
+from fusewright.ir import graph as g
+from fusewright.ir import index as ix
+from fusewright.ir.dtypes import DType, compute_type
+from fusewright.ir.graph import Node
+from fusewright.ir.index import Index, Var
+from fusewright.target.cost import Cost, measure
+
 from .build import like, restored, through_view
 from .nest import Factor, Nest, changes, simplified
 from .windows import summed_alone, summed_window

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from ..ir import graph as g
-from ..ir.dtypes import DType
-from ..ir.graph import Node
-from ..ir.scalar import OPS
+from fusewright.ir import graph as g
+from fusewright.ir.dtypes import DType
+from fusewright.ir.graph import Node
+from fusewright.ir.scalar import OPS
+
 from .rule import Env
 
 INF = math.inf

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from functools import reduce
 from math import prod
 
-from ..ir import graph as g
-from ..ir import index as ix
-from ..ir.dtypes import INT32
-from ..ir.graph import Node
-from ..ir.scalar import REDUCTIONS, identity
+from fusewright.ir import graph as g
+from fusewright.ir import index as ix
+from fusewright.ir import offsets
+from fusewright.ir.dtypes import INT32
+from fusewright.ir.graph import Node
+from fusewright.ir.scalar import REDUCTIONS, identity
+
 from .build import (
     dependent_axes,
     drop_axes,
@@ -149,7 +151,7 @@ def covers(v: g.View, outs: frozenset[int], sources: frozenset[int]) -> bool:
     extents = tuple(v.x.shape[j] for j in order)
     if prod(extents) != prod(v.shape[k] for k in outs):
         return False
-    offset = ix.flatten([v.index[j] for j in order], ix.row_major(extents))
+    offset = offsets.flatten([v.index[j] for j in order], offsets.row_major(extents))
     terms = (
         sorted((abs(c), a) if isinstance(a, ix.Var) else (0, a) for c, a in ix.parts(offset)[1])
         if _only_variables(offset)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
-from ..ir import graph as g
+from fusewright.ir import graph as g
+
 from .samples import Draw
 
 Numerics = Literal["exact", "reassociate", "finite"]

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
 
-from ..ir import graph as g
-from ..ir import index as ix
-from ..ir.dtypes import FLOAT64, DType
-from ..ir.graph import Shape
+from fusewright.ir import graph as g
+from fusewright.ir import offsets
+from fusewright.ir.dtypes import FLOAT64, DType
+from fusewright.ir.graph import Shape
 
 T = TypeVar("T")
 
@@ -71,8 +71,8 @@ def graph_of(*roots: g.Node) -> g.Graph:
     """A graph with `roots` as outputs."""
     inputs = [n for n in g.topological(roots) if isinstance(n, g.Input)]
     return g.Graph(
-        inputs=tuple(g.InputSpec(x, (x.name,), ix.row_major(x.shape)) for x in inputs),
+        inputs=tuple(g.InputSpec(x, (x.name,), offsets.row_major(x.shape)) for x in inputs),
         outputs=roots,
-        output_strides=tuple(ix.row_major(r.shape) for r in roots),
+        output_strides=tuple(offsets.row_major(r.shape) for r in roots),
         result=g.Tree("tuple", ("",) * len(roots), tuple(g.Leaf(k) for k in range(len(roots)))),
     )

@@ -6,11 +6,12 @@ with `cat` or `pad` of a shifted result. Each costs passes over memory that one 
 
 from collections.abc import Iterator, Sequence
 
-from ..ir import graph as g
-from ..ir import index as ix
-from ..ir.graph import Node
-from ..ir.index import Index
-from ..ir.scalar import identity
+from fusewright.ir import graph as g
+from fusewright.ir import index as ix
+from fusewright.ir.graph import Node
+from fusewright.ir.index import Index
+from fusewright.ir.scalar import identity
+
 from .build import pointwise, through_view, value_of
 from .rule import Env, Rule
 from .samples import Draw

@@ -7,10 +7,11 @@ then falls. Only what holds for every number of the stated range is claimed. No 
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from ..ir import graph as g
-from ..ir.graph import Node
-from ..ir.scalar import OPS
-from ..target.cost import is_pointwise
+from fusewright.ir import graph as g
+from fusewright.ir.graph import Node
+from fusewright.ir.scalar import OPS
+from fusewright.target.cost import is_pointwise
+
 from .build import is_op, value_of
 from .numerics import fold
 from .range import Interval

@@ -7,11 +7,12 @@ them at once, since a value that two of them share pays only when both need less
 from collections.abc import Iterator, Sequence
 from math import prod
 
-from ..ir import graph as g
-from ..ir import index as ix
-from ..ir.graph import Node
-from ..ir.index import Index
-from ..target.cost import is_pointwise
+from fusewright.ir import graph as g
+from fusewright.ir import index as ix
+from fusewright.ir.graph import Node
+from fusewright.ir.index import Index
+from fusewright.target.cost import is_pointwise
+
 from .build import mapping, pointwise, through_view
 from .contract import convolution, matmul
 from .reduce import kept_axes

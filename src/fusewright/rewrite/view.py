@@ -7,12 +7,13 @@ twice. No arithmetic is simplified here.
 
 from collections.abc import Iterator, Sequence
 
-from ..ir import graph as g
-from ..ir import index as ix
-from ..ir.dtypes import FLOAT64
-from ..ir.graph import Node, Scalar
-from ..ir.index import Conds, Index
-from ..target.cost import is_pointwise
+from fusewright.ir import graph as g
+from fusewright.ir import index as ix
+from fusewright.ir.dtypes import FLOAT64
+from fusewright.ir.graph import Node, Scalar
+from fusewright.ir.index import Conds, Index
+from fusewright.target.cost import is_pointwise
+
 from .build import (
     dependent_axes,
     drop_axes,

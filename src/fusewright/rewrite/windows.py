@@ -8,11 +8,12 @@ output becomes a plain sum and a few edge sums.
 from dataclasses import dataclass
 from math import gcd
 
-from ..ir import graph as g
-from ..ir import index as ix
-from ..ir.convolution import undivided
-from ..ir.graph import Node
-from ..ir.index import Cond, Index, Var
+from fusewright.ir import graph as g
+from fusewright.ir import index as ix
+from fusewright.ir.convolution import undivided
+from fusewright.ir.graph import Node
+from fusewright.ir.index import Cond, Index, Var
+
 from .build import through_view
 from .nest import Factor
 

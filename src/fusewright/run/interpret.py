@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fusewright.errors import IRError
 from fusewright.ir import index as ix
+from fusewright.ir import offsets
 from fusewright.ir.dtypes import FLOAT64, DType
 from fusewright.ir.graph import (
     Arg,
@@ -271,7 +272,7 @@ def _affine(
     index: tuple[Index, ...], axes: tuple[Index, ...], source: tuple[int, ...]
 ) -> tuple[tuple[int, ...], int] | None:
     """Strides and offset of the view when it is one that torch can express, else None."""
-    offset = ix.flatten(index, ix.row_major(source))
+    offset = offsets.flatten(index, offsets.row_major(source))
     constant, terms = ix.parts(offset)
     if any(c < 0 or a not in axes for c, a in terms) or not prod(source):
         return None

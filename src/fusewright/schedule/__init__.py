@@ -7,10 +7,11 @@ The stages, in order: `prepare` (what is decided on the graph), `plan` (what mus
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..context import Context
-from ..ir import graph as g
-from ..ir.kernel import Buffer, Kernel, LibraryCall, Program, Step, Strided, WhyNot
-from ..target.arch import Arch
+from fusewright.context import Context
+from fusewright.ir import graph as g
+from fusewright.ir.kernel import Buffer, Kernel, LibraryCall, Program, Step, Strided, WhyNot
+from fusewright.target.arch import Arch
+
 from . import library
 from .fuse import Cluster, Fusion, describe, fuse
 from .lower import Lowering

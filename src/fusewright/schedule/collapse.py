@@ -6,9 +6,9 @@ row-major number of the pair: a contiguous tensor of any rank ends up with one f
 
 from collections.abc import Callable, Iterable
 
-from ..ir import body as b
-from ..ir import index as ix
-from ..ir.index import Index, Var
+from fusewright.ir import body as b
+from fusewright.ir import index as ix
+from fusewright.ir.index import Index, Var
 
 
 def index_expressions(bodies: Iterable[b.Expr]) -> tuple[Index, ...]:

@@ -10,12 +10,12 @@ chooses.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ..ir import body as b
-from ..ir import fma, mma, native
-from ..ir import index as ix
-from ..ir.dtypes import FLOAT32, UINT8, DType
-from ..ir.index import Index, Var
-from ..ir.kernel import (
+from fusewright.ir import body as b
+from fusewright.ir import fma, mma, native, offsets
+from fusewright.ir import index as ix
+from fusewright.ir.dtypes import FLOAT32, UINT8, DType
+from fusewright.ir.index import Index, Var
+from fusewright.ir.kernel import (
     Buffer,
     Kernel,
     LibraryCall,
@@ -27,10 +27,11 @@ from ..ir.kernel import (
     Tile,
     WhyNot,
 )
-from ..ir.onepass import partials_of
-from ..options import Options
-from ..target.arch import Arch, NativeProducts, Products
-from ..target.program_cost import strided_in
+from fusewright.ir.onepass import partials_of
+from fusewright.options import Options
+from fusewright.target.arch import Arch, NativeProducts, Products
+from fusewright.target.program_cost import strided_in
+
 from . import tile_gate
 from .gate import CHUNK, TILE_PLANES, TILE_STREAMED, Size, Times, times
 from .hosting import Element, Hosted, host, variables
@@ -340,12 +341,12 @@ def element_of(p: Product) -> Element:
         if computed is not None:
             return computed.value
         index = (batch, row, column)[-len(x.shape) :]
-        return b.Load(p.dtype, x.buffer, ix.flatten(index, x.strides) + x.offset)
+        return b.Load(p.dtype, x.buffer, offsets.flatten(index, x.strides) + x.offset)
 
     left, right = p.computed
     value: b.Expr = b.Dot(p.dtype, k, load(p.left, m, k, left), load(p.right, k, n, right))
     if p.bias is not None:
-        offset = ix.flatten((n,), p.bias.strides[-1:]) + p.bias.offset
+        offset = offsets.flatten((n,), p.bias.strides[-1:]) + p.bias.offset
         terms = (value, b.Load(p.dtype, p.bias.buffer, offset))
         value = _rounded(b.Apply(FLOAT32, "add", tuple(map(_wide, terms))), p.dtype)
     return Element(value, p.out, batch, m, n)

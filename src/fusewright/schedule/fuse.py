@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from ..ir import body as b
-from ..ir import graph as g
-from ..ir import index as ix
-from ..ir.index import Index, Var
-from ..ir.kernel import WhyNot
-from ..target.arch import Arch
+from fusewright.ir import body as b
+from fusewright.ir import graph as g
+from fusewright.ir import index as ix
+from fusewright.ir.index import Index, Var
+from fusewright.ir.kernel import WhyNot
+from fusewright.target.arch import Arch
+
 from . import spaces
 from .lower import Lowered, Lowering, SinkRef
 from .tile import row_capacity

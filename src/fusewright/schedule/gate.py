@@ -7,10 +7,10 @@ here.
 from dataclasses import dataclass
 from math import ceil, prod
 
-from ..ir import graph as g
-from ..ir.dtypes import FLOAT32
-from ..ir.matmul import roles
-from ..target.arch import Arch, Products
+from fusewright.ir import graph as g
+from fusewright.ir.dtypes import FLOAT32
+from fusewright.ir.matmul import roles
+from fusewright.target.arch import Arch, Products
 
 # emit/skeletons/gemm_sm90_config.cuh: rows of a cluster, columns, depth of a chunk; column tiles
 # that share what is streamed; chunks up to which sums are promoted twice a chunk.

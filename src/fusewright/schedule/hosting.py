@@ -8,12 +8,14 @@ both the folds and the elements (softmax, a norm) stays behind as a pass over th
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from ..ir import body as b
-from ..ir import index as ix
-from ..ir.index import Index, Var
-from ..ir.kernel import Buffer, Fold, Kernel, Phase, Store
-from ..ir.onepass import partials_of
-from ..target.arch import Arch
+from fusewright.ir import body as b
+from fusewright.ir import index as ix
+from fusewright.ir import offsets
+from fusewright.ir.index import Index, Var
+from fusewright.ir.kernel import Buffer, Fold, Kernel, Phase, Store
+from fusewright.ir.onepass import partials_of
+from fusewright.target.arch import Arch
+
 from .nests import shaped_kernel
 
 # Words per row that fold_kernel of emit/skeletons/gemm_sm90_prepare.cuh has shared memory for.
@@ -93,7 +95,7 @@ def variables(*xs: Index) -> tuple[Var, ...]:
 
 def number(axes: tuple[Index, ...]) -> Index:
     """The row-major number of a point."""
-    return ix.flatten(axes, ix.row_major(tuple(a.hi + 1 for a in axes)))
+    return offsets.flatten(axes, offsets.row_major(tuple(a.hi + 1 for a in axes)))
 
 
 def numbered(loops: tuple[Var, ...], axes: tuple[Index, ...]) -> Mapping[Index, Index] | None:
@@ -104,7 +106,7 @@ def numbered(loops: tuple[Var, ...], axes: tuple[Index, ...]) -> Mapping[Index, 
         points *= v.extent
     if points != at.hi + 1:
         return None
-    return dict(zip(loops, ix.unflatten(at, shape), strict=True))
+    return dict(zip(loops, offsets.unflatten(at, shape), strict=True))
 
 
 def host(
@@ -302,7 +304,8 @@ def _rest(
     types = {f.name: f.result_dtype for p in folding for f in p.folds}
     needed = dict.fromkeys(r for _, s in stores for r in references(s.body))
     names = {r: f"{reader.name.removesuffix('_kernel')}_{r}" for r in needed}
-    statistics = (Buffer(x, shape, types[r], ix.row_major(shape), "temp") for r, x in names.items())
+    dense = offsets.row_major(shape)
+    statistics = (Buffer(x, shape, types[r], dense, "temp") for r, x in names.items())
     finish = (Store(x, number(kept), b.Ref(types[r], r)) for r, x in names.items())
     row = number(tuple(reader.rows)) if reader.rows else ix.const(0)
 

@@ -7,10 +7,10 @@ turn it around on the way, so that neither copy is a pass of its own.
 
 from collections.abc import Mapping
 
-from ..ir import graph as g
-from ..ir.convolution import recognise
-from ..target.arch import Arch
-from ..target.cost import node_flops
+from fusewright.ir import graph as g
+from fusewright.ir.convolution import recognise
+from fusewright.target.arch import Arch
+from fusewright.target.cost import node_flops
 
 # A reader that folds this many elements to one stores little: it may do so across its loads.
 FOLDED = 16

@@ -11,13 +11,14 @@ from itertools import pairwise
 from math import prod
 from typing import TypeAlias
 
-from ..ir import graph as g
-from ..ir import index as ix
-from ..ir.convolution import Parameters, recognise
-from ..ir.index import Index, Var
-from ..ir.kernel import LibraryArg, Strided
-from ..ir.matmul import Roles, roles
-from ..target.cost import node_flops
+from fusewright.ir import graph as g
+from fusewright.ir import index as ix
+from fusewright.ir import offsets
+from fusewright.ir.convolution import Parameters, recognise
+from fusewright.ir.index import Index, Var
+from fusewright.ir.kernel import LibraryArg, Strided
+from fusewright.ir.matmul import Roles, roles
+from fusewright.target.cost import node_flops
 
 # A node at coordinates as a strided view of memory: (node that must be stored, strides per
 # variable, offset).
@@ -89,7 +90,7 @@ def _plan_matmul(c: g.Contract, bias: g.Node | None, view: View) -> CallPlan | N
     right = _matrix(b, b_index, (found.batch, found.k, found.n), view)
     order = (*found.batch, *found.m, *found.n)
     shape = (*_extents(found.batch), prod(_extents(found.m)), prod(_extents(found.n)))
-    strides = dict(zip(order, ix.row_major(_extents(order)), strict=True))
+    strides = dict(zip(order, offsets.row_major(_extents(order)), strict=True))
     result = tuple(strides.get(v, 1) for v in c.axes)
     if len(found.batch) == 0:
         function, args = "torch.mm", (left, right)
@@ -192,7 +193,7 @@ def _plan_convolution(
     else:
         args = (x, w, added, p.stride, p.padding, p.dilation, p.groups)
         function = f"torch.conv{rank}d"
-    strides = ix.row_major(c.shape)
+    strides = offsets.row_major(c.shape)
     return CallPlan(function, args, (), c.shape, strides, node_flops(c), (_describe(c),))
 
 
@@ -200,16 +201,16 @@ def _plan_channels_last(c: g.Contract, p: Parameters, view: View) -> CallPlan:
     plain = _plan_convolution(c, p, None, view)
     assert plain is not None
     x = plain.operands[0]
-    if x.strides != ix.channels_last(c.a.shape):
+    if x.strides != offsets.channels_last(c.a.shape):
         copy = g.permute(c.a, (0, *range(2, len(c.a.shape)), 1))
-        x = Operand(copy, c.a.shape, ix.channels_last(c.a.shape))
-    return replace(plain, args=(x, *plain.args[1:]), strides=ix.channels_last(c.shape))
+        x = Operand(copy, c.a.shape, offsets.channels_last(c.a.shape))
+    return replace(plain, args=(x, *plain.args[1:]), strides=offsets.channels_last(c.shape))
 
 
 def _whole(x: g.Node, view: View) -> Operand:
     found = view(x, x.axes)
     if found is None:
-        return Operand(x, x.shape, ix.row_major(x.shape))
+        return Operand(x, x.shape, offsets.row_major(x.shape))
     base, strides, offset = found
     return _operand(base, x.shape, tuple(strides.get(v, 1) for v in x.axes), offset)
 

@@ -8,10 +8,10 @@ kernels and no tiles are chosen here.
 
 from dataclasses import dataclass
 
-from ..ir import body as b
-from ..ir import graph as g
-from ..ir import index as ix
-from ..ir.index import Index
+from fusewright.ir import body as b
+from fusewright.ir import graph as g
+from fusewright.ir import index as ix
+from fusewright.ir.index import Index
 
 Coords = tuple[Index, ...]
 

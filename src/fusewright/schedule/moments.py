@@ -8,9 +8,10 @@ computing sample variances", 1979). Only the Graph is changed here; kernels come
 
 from math import prod
 
-from ..ir import graph as g
-from ..ir import index as ix
-from ..target.arch import Arch
+from fusewright.ir import graph as g
+from fusewright.ir import index as ix
+from fusewright.target.arch import Arch
+
 from .tile import row_capacity
 
 # Points of a chunk: a block keeps so many in registers; and the fewest that are worth the chunk's

@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ..ir import body as b
-from ..ir import graph as g
-from ..ir.kernel import Phase
-from ..ir.scalar import OPS
+from fusewright.ir import body as b
+from fusewright.ir import graph as g
+from fusewright.ir.kernel import Phase
+from fusewright.ir.scalar import OPS
 
 # Words that name something else in the emitted Python, C++ or CUDA text.
 RESERVED = frozenset(

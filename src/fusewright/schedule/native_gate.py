@@ -4,11 +4,12 @@ The rates are data of the target (`target.arch.NativeProducts`), fitted to measu
 timed here.
 """
 
-from ..ir.dtypes import BFLOAT16, FLOAT16, FLOAT32, DType
-from ..ir.kernel import Scheme
-from ..ir.native import CLUSTER_ROWS, WIDE, tile_columns
-from ..options import Options
-from ..target.arch import NativeProducts
+from fusewright.ir.dtypes import BFLOAT16, FLOAT16, FLOAT32, DType
+from fusewright.ir.kernel import Scheme
+from fusewright.ir.native import CLUSTER_ROWS, WIDE, tile_columns
+from fusewright.options import Options
+from fusewright.target.arch import NativeProducts
+
 from .gate import Size
 
 

@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from ..ir import body as b
-from ..ir import graph as g
-from ..ir import index as ix
-from ..ir.index import Index, Var
-from ..ir.kernel import AnchorName, Buffer, Fold, Keep, Kernel, Phase, Prefix, Store, Tile
-from ..ir.scalar import OPS
-from ..target.arch import Arch
+from fusewright.ir import body as b
+from fusewright.ir import graph as g
+from fusewright.ir import index as ix
+from fusewright.ir import offsets
+from fusewright.ir.index import Index, Var
+from fusewright.ir.kernel import AnchorName, Buffer, Fold, Keep, Kernel, Phase, Prefix, Store, Tile
+from fusewright.ir.scalar import OPS
+from fusewright.target.arch import Arch
+
 from . import collapse, tile
 from .fuse import Cluster, Member, describe, has_name, is_reduction, walked_axes
 from .lower import SinkRef
@@ -26,7 +28,7 @@ class Placement:
     offset: int = 0
 
     def at(self, coords: tuple[Index, ...]) -> Index:
-        return ix.flatten(coords, self.strides) + self.offset
+        return offsets.flatten(coords, self.strides) + self.offset
 
 
 Placements = Mapping[g.Node, Placement]

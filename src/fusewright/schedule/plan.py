@@ -8,10 +8,12 @@ decided by `fuse`.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ..ir import graph as g
-from ..ir import index as ix
-from ..ir.index import Index, Var
-from ..target.arch import Arch
+from fusewright.ir import graph as g
+from fusewright.ir import index as ix
+from fusewright.ir import offsets
+from fusewright.ir.index import Index, Var
+from fusewright.target.arch import Arch
+
 from .fuse import has_name
 from .layout import channels_last
 from .library import CallPlan, Operand, PlanArg, StridedView, plan_contract, plan_extern, tensors_in
@@ -52,14 +54,14 @@ class Plan:
             return sink.call.results[sink.position][2]
         if (planned := self.contracts.get(sink)) is not None:
             return planned.strides
-        return self.layouts.get(sink, ix.row_major(sink.shape))
+        return self.layouts.get(sink, offsets.row_major(sink.shape))
 
     def view(self, node: g.Node, coords: tuple[Index, ...]) -> StridedView | None:
         """`node[coords]` as a strided view of the deepest node that allows one."""
         best: StridedView | None = None
         variables = ix.variables(*coords)
         while True:
-            offset = ix.flatten(coords, self.strides(node))
+            offset = offsets.flatten(coords, self.strides(node))
             strides = {v: ix.coefficient(offset, v) for v in variables}
             if all(s is not None and s >= 0 for s in strides.values()):
                 start = offset - ix.add(ix.const(0), *(v * (s or 0) for v, s in strides.items()))

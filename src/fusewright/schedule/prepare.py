@@ -9,14 +9,16 @@ scan in three (`split_scan`). No kernels are formed here.
 from dataclasses import replace
 from math import prod
 
-from ..ir import graph as g
-from ..ir import index as ix
-from ..ir.dtypes import compute_type
-from ..ir.graph import Scalar
-from ..ir.matmul import roles
-from ..ir.scalar import identity
-from ..ir.windowed import as_library_form
-from ..target.arch import Arch
+from fusewright.ir import graph as g
+from fusewright.ir import index as ix
+from fusewright.ir import offsets
+from fusewright.ir.dtypes import compute_type
+from fusewright.ir.graph import Scalar
+from fusewright.ir.matmul import roles
+from fusewright.ir.scalar import identity
+from fusewright.ir.windowed import as_library_form
+from fusewright.target.arch import Arch
+
 from .gate import reads_product
 from .moments import chunked_rows, in_chunks, is_chunked
 from .split_scan import split_scan
@@ -205,7 +207,7 @@ def chunked(x: g.Node, axes: tuple[int, ...], chunks: int, fill: Scalar) -> g.No
     shape = (*(x.shape[k] for k in kept), chunks, length)
     out = ix.axes(shape)
     flat = out[-2] * length + out[-1]
-    position = dict(zip(axes, ix.unflatten(flat, extents), strict=True))
+    position = dict(zip(axes, offsets.unflatten(flat, extents), strict=True))
     position |= dict(zip(kept, out[:-2], strict=True))
     valid = ix.conjunction((ix.less(flat, total),))
     index = tuple(position[k] for k in range(len(x.shape)))

@@ -8,14 +8,16 @@ time.
 
 from dataclasses import dataclass
 
-from ..ir import body as b
-from ..ir import index as ix
-from ..ir.index import Index, Var
-from ..ir.kernel import Kernel, LibraryCall, Program, Store, Strided
-from ..ir.operand import base_load, streams, strides_of
-from ..ir.scalar import OPS
-from ..target.arch import Arch
-from ..target.program_cost import kernel_bytes
+from fusewright.ir import body as b
+from fusewright.ir import index as ix
+from fusewright.ir import offsets
+from fusewright.ir.index import Index, Var
+from fusewright.ir.kernel import Kernel, LibraryCall, Program, Store, Strided
+from fusewright.ir.operand import base_load, streams, strides_of
+from fusewright.ir.scalar import OPS
+from fusewright.target.arch import Arch
+from fusewright.target.program_cost import kernel_bytes
+
 from .hosting import without_keeps
 
 # The smaller operand is computed twice: for the range of a row, and to be split.
@@ -55,7 +57,7 @@ def find(
     stores = [s for p in phases for s in p.stores]
     if len(stores) != 1 or any(p.cols or p.folds or p.scans for p in kernel.phases):
         return None
-    at = ix.flatten(axes[-len(x.shape) :], x.strides) + x.offset
+    at = offsets.flatten(axes[-len(x.shape) :], x.strides) + x.offset
     mapping = _solved(stores[0], kernel.rows, at)
     return None if mapping is None else _prologue(kernel, stores[0].body, mapping, x, axes)
 

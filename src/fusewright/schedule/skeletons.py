@@ -7,11 +7,12 @@ what would be measured is listed here, too. How such a kernel is made is in `con
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..ir.kernel import Kernel, LibraryCall, Program, Scheme, Step, WhyNot
-from ..ir.onepass import partials_of
-from ..options import Options
-from ..target.arch import Arch
-from ..target.tuning import LIBRARY, Choice, Tuning
+from fusewright.ir.kernel import Kernel, LibraryCall, Program, Scheme, Step, WhyNot
+from fusewright.ir.onepass import partials_of
+from fusewright.options import Options
+from fusewright.target.arch import Arch
+from fusewright.target.tuning import LIBRARY, Choice, Tuning
+
 from . import contraction
 from .gate import CHUNK
 from .hosting import Hosted

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from math import prod
 
-from ..ir import index as ix
-from ..ir.index import Index, Var
+from fusewright.ir import index as ix
+from fusewright.ir import offsets
+from fusewright.ir.index import Index, Var
 
 Mapping_ = Mapping[Index, Index]
 
@@ -59,7 +60,7 @@ def _solve(mine: Index, unknown: list[Var], theirs: Index) -> Index | None:
 
 def is_bijection(coords: Iterable[Index], shape: tuple[int, ...]) -> bool:
     """Whether `coords`, over kernel variables, visit every point of `shape` exactly once."""
-    offset = ix.flatten(coords, ix.row_major(shape))
+    offset = offsets.flatten(coords, offsets.row_major(shape))
     constant, terms = ix.parts(offset)
     if constant or not all(isinstance(a, Var) for _, a in terms):
         return False

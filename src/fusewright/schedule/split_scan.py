@@ -7,11 +7,11 @@ operations does not depend on timing. Into how many chunks is decided in `prepar
 
 from dataclasses import dataclass
 
-from ..ir import graph as g
-from ..ir import index as ix
-from ..ir.graph import Node, Scalar, Shape
-from ..ir.index import Cond, Index
-from ..ir.scalar import REDUCTIONS, identity
+from fusewright.ir import graph as g
+from fusewright.ir import index as ix
+from fusewright.ir.graph import Node, Scalar, Shape
+from fusewright.ir.index import Cond, Index
+from fusewright.ir.scalar import REDUCTIONS, identity
 
 
 @dataclass(frozen=True, slots=True)

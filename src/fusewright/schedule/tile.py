@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import gcd, prod
 
-from ..ir import body as b
-from ..ir import index as ix
-from ..ir.index import Index, Var
-from ..ir.kernel import (
+from fusewright.ir import body as b
+from fusewright.ir import index as ix
+from fusewright.ir.index import Index, Var
+from fusewright.ir.kernel import (
     AnchorName,
     Buffer,
     Phase,
@@ -20,8 +20,8 @@ from ..ir.kernel import (
     streamed_load,
     transposition,
 )
-from ..ir.sliding import COLUMNS, Layout, sliding
-from ..target.arch import Arch
+from fusewright.ir.sliding import COLUMNS, Layout, sliding
+from fusewright.target.arch import Arch
 
 # Shared memory of one chunk of a stream: three of them fit a multiprocessor.
 STAGE_BYTES = 72 << 10

@@ -4,11 +4,12 @@ By multiply-adds it is rarely faster than the library's; what it saves is the pa
 result. The rates are data of the target (`target.arch.TileProducts`); nothing is timed here.
 """
 
-from ..ir.dtypes import FLOAT32, DType
-from ..ir.fma import fma_tile
-from ..ir.kernel import Scheme, Tile
-from ..ir.mma import SLICE, TILE, kind_of
-from ..target.arch import TileProducts, TileRates
+from fusewright.ir.dtypes import FLOAT32, DType
+from fusewright.ir.fma import fma_tile
+from fusewright.ir.kernel import Scheme, Tile
+from fusewright.ir.mma import SLICE, TILE, kind_of
+from fusewright.target.arch import TileProducts, TileRates
+
 from .gate import Size
 
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..errors import UsageError
-from ..ir.kernel import Scheme
+from fusewright.errors import UsageError
+from fusewright.ir.kernel import Scheme
 
 
 @dataclass(frozen=True, slots=True)

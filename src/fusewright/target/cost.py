@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-from ..ir import graph as g
-from ..ir import index as ix
-from ..ir.scalar import OPS
-from ..ir.windowed import as_library_form
+from fusewright.ir import graph as g
+from fusewright.ir import index as ix
+from fusewright.ir.scalar import OPS
+from fusewright.ir.windowed import as_library_form
 
 # Float operations in the time one byte moves to or from memory: 20 on an H100 in float32, 10 to 16
 # on server CPUs. Only the order of magnitude matters: it weighs algebra that trades one for the

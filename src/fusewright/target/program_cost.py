@@ -3,10 +3,19 @@
 from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 
-from ..ir import body as b
-from ..ir import index as ix
-from ..ir.kernel import Buffer, Kernel, LibraryArg, LibraryCall, Phase, Program, Step, Strided
-from ..ir.scalar import OPS
+from fusewright.ir import body as b
+from fusewright.ir import index as ix
+from fusewright.ir.kernel import (
+    Buffer,
+    Kernel,
+    LibraryArg,
+    LibraryCall,
+    Phase,
+    Program,
+    Step,
+    Strided,
+)
+from fusewright.ir.scalar import OPS
 
 
 def kernel_flops(kernel: Kernel) -> int:
