@@ -100,19 +100,19 @@ class TileProducts:
 
 # Fitted on an H100 to benchmarks/results/gemm_portable_h100.json.
 H100_TILES = TileProducts(
-    132,
-    (
+    units=132,
+    tiles=(
         TileRates("fma", 16, 8, 0.85e-6, 1.0e-6, 2.0e-6),
         TileRates("fma", 8, 4, 0.26e-6, 0.36e-6, 0.5e-6),
     ),
-    50e12,
-    780e12,
-    3e12,
+    library_flops=50e12,
+    library_half_flops=780e12,
+    memory_rate=3e12,
 )
 # Not measured: multiply-adds from the H100's, tensor cores at 0.7 of the datasheet's rate.
 A100_TILES = TileProducts(
-    108,
-    (
+    units=108,
+    tiles=(
         TileRates("fma", 16, 8, 1.65e-6, 1.8e-6, 3.0e-6),
         TileRates("fma", 8, 4, 0.45e-6, 0.6e-6, 0.8e-6),
         TileRates("native", 1, 1, 0.52e-6, 0.8e-6, 2.0e-6),
@@ -120,24 +120,52 @@ A100_TILES = TileProducts(
         TileRates("tf32", 1, 1, 0.52e-6, 0.8e-6, 3.0e-6),
         TileRates("six", 1, 1, 3.1e-6, 3.1e-6, 3.0e-6),
     ),
-    17.5e12,
-    250e12,
-    1.8e12,
+    library_flops=17.5e12,
+    library_half_flops=250e12,
+    memory_rate=1.8e12,
 )
 # A tile that 64 KB of shared memory per multiprocessor hold.
 ANY_TILES = TileProducts(
-    80, (TileRates("fma", 8, 4, 0.62e-6, 0.8e-6, 1.0e-6),), 10e12, 40e12, 0.5e12, pass_launch=4e-6
+    units=80,
+    tiles=(TileRates("fma", 8, 4, 0.62e-6, 0.8e-6, 1.0e-6),),
+    library_flops=10e12,
+    library_half_flops=40e12,
+    memory_rate=0.5e12,
+    pass_launch=4e-6,
 )
 # Fitted on an H100 to benchmarks/results/gemm_half_h100.json.
 H100_NATIVE = NativeProducts(
-    66, 13e-6, 0.72e-6, 15e-6, 10e-6, 2.5e12, 780e12, 2.5e12, 6e-6, 3e12, 3e-6, 350e12
+    clusters=66,
+    launches=13e-6,
+    chunk=0.72e-6,
+    epilogue=15e-6,
+    fold=10e-6,
+    pack_rate=2.5e12,
+    library_flops=780e12,
+    library_bytes=2.5e12,
+    library_launch=6e-6,
+    memory_rate=3e12,
+    pass_launch=3e-6,
+    tf32_flops=350e12,
 )
 # Fitted on an H100 to benchmarks/results/gemm_h100_time.json and gemm_shapes_h100.json; an
 # operation is 64 cycles of issue.
 H100_PRODUCTS = Products(
-    66, 14e-6, 1.14e-6, 1.2, 0.037e-6, 3.5e-6, 2.8e-6, 10e-6,
-    2.95e12, 2.5e12, 48e12, 2.9e12, 64, 0.9,
-)  # fmt: skip
+    clusters=66,
+    launches=14e-6,
+    chunk=1.14e-6,
+    short=1.2,
+    operation=0.037e-6,
+    epilogue=3.5e-6,
+    small=2.8e-6,
+    finish=10e-6,
+    stream_rate=2.95e12,
+    split_rate=2.5e12,
+    library_flops=48e12,
+    library_bytes=2.9e12,
+    library_columns=64,
+    margin=0.9,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,19 +204,31 @@ class Arch:
 
 
 ARCHS = (
-    Arch("cpu", "cpu", 64, 1, 64, 0, 20e9, 20e9, 100e9, 5e-6, 4096),
     Arch(
-        "cuda:sm_90a",
-        "cuda",
-        132,
-        2048,
-        16,
-        64,
-        3.03e12,
-        3.09e12,
-        51e12,
-        3e-6,
-        32768,
+        name="cpu",
+        kind="cpu",
+        units=64,
+        threads=1,
+        vector_bytes=64,
+        registers=0,
+        copy_rate=20e9,
+        read_rate=20e9,
+        float_rate=100e9,
+        launch=5e-6,
+        in_flight=4096,
+    ),
+    Arch(
+        name="cuda:sm_90a",
+        kind="cuda",
+        units=132,
+        threads=2048,
+        vector_bytes=16,
+        registers=64,
+        copy_rate=3.03e12,
+        read_rate=3.09e12,
+        float_rate=51e12,
+        launch=3e-6,
+        in_flight=32768,
         gencode="arch=compute_90a,code=sm_90a",
         cluster=16,
         shared=227 << 10,
@@ -198,33 +238,33 @@ ARCHS = (
         tiles=H100_TILES,
     ),
     Arch(
-        "cuda:sm_80",
-        "cuda",
-        108,
-        2048,
-        16,
-        64,
-        1.8e12,
-        1.8e12,
-        17.5e12,
-        3e-6,
-        16384,
+        name="cuda:sm_80",
+        kind="cuda",
+        units=108,
+        threads=2048,
+        vector_bytes=16,
+        registers=64,
+        copy_rate=1.8e12,
+        read_rate=1.8e12,
+        float_rate=17.5e12,
+        launch=3e-6,
+        in_flight=16384,
         gencode="arch=compute_80,code=sm_80",
         tiles=A100_TILES,
     ),
     # Any CUDA device: PTX of the oldest architecture that CUDA 12 and 13 both accept.
     Arch(
-        "cuda",
-        "cuda",
-        80,
-        1024,
-        16,
-        64,
-        0.5e12,
-        0.5e12,
-        10e12,
-        4e-6,
-        16384,
+        name="cuda",
+        kind="cuda",
+        units=80,
+        threads=1024,
+        vector_bytes=16,
+        registers=64,
+        copy_rate=0.5e12,
+        read_rate=0.5e12,
+        float_rate=10e12,
+        launch=4e-6,
+        in_flight=16384,
         gencode="arch=compute_75,code=compute_75",
         tiles=ANY_TILES,
     ),

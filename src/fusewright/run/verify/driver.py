@@ -145,8 +145,6 @@ def guarded(trial: Trial, name: str, phase: Callable[[Trial], None]) -> None:
         elif failure.role == "referee":
             trial.undecided.append(name)
             trial.add("reference", "warn", f"{name}: the reference fails: {failure}")
-        elif isinstance(failure, WorkerRaised) and failure.out_of_memory:
-            trial.leave_open(name, str(failure))
         else:
             trial.add(failing_name(failure), "fail", f"{name}: {failure}")
         raise Stop from failure
