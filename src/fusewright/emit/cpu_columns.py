@@ -36,16 +36,18 @@ from .cpu_scans import Carry, declare_carries
 from .cstyle import Env
 from .ctext import ADD, Text, Writer
 
-# Rows of one block: their accumulators stay in the L1 cache.
-COLUMN_BLOCK = 1024
+# Rows of one block: their accumulators stay in the L1 cache; over many columns, in registers.
+COLUMN_BLOCK, LONG_BLOCK = 1024, 128
+MANY_COLUMNS = 64
 # What the values kept for one block of rows may take: half of a small L2 cache.
 KEEP_BYTES = 256 << 10
 
 
 def column_block(kernel: Kernel) -> int:
-    """Lanes of a column reduction: as many as the cache and the number of tasks allow."""
+    """Lanes of a column reduction: as many as cache or registers and the number of tasks allow."""
     *outer, inner = kernel.rows
-    block = COLUMN_BLOCK
+    is_long = max(p.extent for p in kernel.phases) >= MANY_COLUMNS
+    block = LONG_BLOCK if is_long else COLUMN_BLOCK
     kept = sum(k.body.dtype.bytes * p.extent for p in kernel.phases for k in p.keeps)
     while block > 64 and kept * block > KEEP_BYTES:
         block //= 2
