@@ -22,14 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from run_founding import FOUNDING
+
 ROOT = Path(__file__).resolve().parents[1]
-FOUNDING = (
-    "sigmoid",
-    "sum_reduction",
-    "gemm_divide_sum_scaling",
-    "gemm_sigmoid_scaling_residual",
-    "matmul_sigmoid_sum",
-)
 # A split product, row reductions, a column stream, turned tiles, a scan, a Hopper product.
 SANITIZED = (
     "gemm_sigmoid_scaling_residual",

@@ -5,7 +5,6 @@ Nothing is computed here. Command lines are `cli`'s, the public functions `api`'
 
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -29,6 +28,7 @@ from .options import Options
 from .problem import Problem
 from .rewrite import Rewrite, rewrite
 from .run.device import detected_target, moved
+from .run.files import write_atomically
 from .run.load import import_text
 from .run.tune import (
     Runnable,
@@ -267,22 +267,10 @@ def write_output(text: str, path: str | Path, problem: Problem) -> Path:
     if target.is_dir():
         raise OutputError(f"{path}: is a folder; give the name of a file")
     try:
-        _write_atomically(text, target)
+        write_atomically(text, target, 0o666 & ~_umask())
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
     return target
-
-
-def _write_atomically(text: str, target: Path) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def _umask() -> int:

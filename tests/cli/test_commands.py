@@ -125,7 +125,7 @@ def test_a_rejected_file_stays_and_the_exit_code_says_so(
 def test_a_check_that_does_not_fit_is_left_out(
     run: Run, problem: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("fusewright.cli.checks.available_memory", lambda: 1000)
+    monkeypatch.setattr("fusewright.cli.checks.host_memory", lambda: 1000)
     outcome = run("optimize", problem, "-o", tmp_path / "new.py", "--target", "cpu", "--json")
     assert outcome.code == 0 and outcome.json["verify"] is None
     # x 8x16, weight 24x16, out 8, all float32, four times.

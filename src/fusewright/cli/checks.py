@@ -13,7 +13,7 @@ from fusewright.ir.kernel import Kernel
 from fusewright.pipeline import Compilation
 from fusewright.run.bench import BenchReport, bench
 from fusewright.run.build import find_compiler, find_nvcc
-from fusewright.run.device import detected_target
+from fusewright.run.device import detected_target, host_memory
 from fusewright.run.verify import VerifyReport, verify
 
 from . import console
@@ -108,23 +108,13 @@ def missing_device(c: Compilation) -> str:
 def missing_memory(c: Compilation) -> str:
     """Why checking on the CPU would exhaust this machine; empty when it would not, or on a GPU."""
     held = sum(s.node.nbytes for s in c.graph.inputs) + sum(n.nbytes for n in c.graph.outputs)
-    free = available_memory()
+    free = host_memory()
     if c.arch.kind != "cpu" or free is None or COPIES * held <= free:
         return ""
     return (
         f"not checked: that needs about {quantity(COPIES * held, 'B')} of memory and "
         f"{quantity(free, 'B')} are free; `fusewright verify` and `fusewright bench` try it anyway"
     )
-
-
-def available_memory() -> int | None:
-    """Bytes that this machine can still hand out; None where it does not tell (not Linux)."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    found = next((x for x in lines if x.startswith("MemAvailable:")), None)
-    return int(found.split()[1]) * 1024 if found else None
 
 
 def _require_compiler(c: Compilation, output: Path) -> None:

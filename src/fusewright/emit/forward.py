@@ -5,12 +5,12 @@ program's order, each buffer is allocated before its first writer and dropped af
 Words like @device@ are local names that `module` chooses, apart from the user's parameters.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fusewright.ir import offsets
 from fusewright.ir.graph import Graph, Leaf, Tree, Verbatim
-from fusewright.ir.kernel import Buffer, Kernel, LibraryArg, LibraryCall, Program, Strided
+from fusewright.ir.kernel import Buffer, Kernel, LibraryCall, Program, Strided
 from fusewright.ir.program_text import argument_code, strided_code
 
 from .binding import wrapper_name
@@ -59,7 +59,7 @@ def forward_lines(plan: ForwardPlan, depth: int = 2) -> list[str]:
         if dead and number + 1 < len(units):
             lines.append(f"{'    ' * depth}del {', '.join(dead)}")
     for b in plan.program.buffers:  # what no step writes is empty
-        if b.role not in GIVEN and b.name not in allocated and b.name in _kept(plan.program):
+        if b.role not in GIVEN and b.name not in allocated and b.name in plan.program.kept:
             lines += _allocation(plan, b, depth)
     return lines + _ending(plan, depth)
 
@@ -83,29 +83,13 @@ def _units(program: Program) -> list[Unit]:
 
 def _touched(program: Program, unit: Unit) -> list[str]:
     if isinstance(unit, LibraryCall):
-        return [*(s.buffer for s in strided_in(unit)), *filter(None, unit.outs)]
+        return [*unit.reads, *unit.writes]
     return [b.name for b in entry_buffers(program, unit[1])]
-
-
-def strided_in(call: LibraryCall) -> Iterator[Strided]:
-    """Every tensor argument of a call."""
-    stack: list[LibraryArg] = [*(v for _, v in reversed(call.kwargs)), *reversed(call.args)]
-    while stack:
-        arg = stack.pop()
-        if isinstance(arg, Strided):
-            yield arg
-        elif isinstance(arg, tuple):
-            stack.extend(reversed(arg))
-
-
-def _kept(program: Program) -> set[str]:
-    """Buffers that are needed after the last step."""
-    return {s.buffer for s in program.returns} | {s.buffer for _, s in program.updates}
 
 
 def _last_use(program: Program, units: Sequence[Unit]) -> dict[str, int]:
     """The number of the last unit that touches each temporary which is not needed at the end."""
-    kept = _kept(program)
+    kept = program.kept
     roles = {b.name: b.role for b in program.buffers}
     out: dict[str, int] = {}
     for number, unit in enumerate(units):
@@ -165,7 +149,7 @@ def _torch_entry(
 
 def call_lines(plan: ForwardPlan, call: LibraryCall, depth: int) -> list[str]:
     """A library call and, where its result is not laid out as the program says, its view."""
-    named = {s.buffer: plan.named(s.buffer) for s in strided_in(call)}
+    named = {s.buffer: plan.named(s.buffer) for s in call.operands}
     args = [argument_code(a, named, "@device@") for a in call.args]
     args += [f"{k}={argument_code(v, named, '@device@')}" for k, v in call.kwargs]
     if call.extern:
@@ -193,7 +177,7 @@ def _seen_as(plan: ForwardPlan, call: LibraryCall) -> str:
 
 def _matrix_shape(call: LibraryCall) -> tuple[int, ...]:
     """The shape of a matrix product's result; () where that is not known from the operands."""
-    tensors = list(strided_in(call))
+    tensors = call.operands
     if call.function not in ROW_MAJOR_RESULTS or len(tensors) < 2:
         return ()
     return (*tensors[-2].shape[:-1], tensors[-1].shape[-1])

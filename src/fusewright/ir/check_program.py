@@ -13,7 +13,7 @@ from .bounds import Guards, injective, violation
 from .check_graph import require, unique
 from .dtypes import BOOL, DType
 from .index import Index, Var
-from .kernel import Buffer, Kernel, LibraryArg, LibraryCall, Phase, Program, Store, Strided
+from .kernel import Buffer, Kernel, LibraryCall, Phase, Program, Store, Strided
 from .scalar import OPS, result_dtype
 
 GIVEN = ("input", "param", "buffer", "constant")
@@ -74,18 +74,10 @@ def span(x: Buffer) -> int:
 
 
 def _check_call(call: LibraryCall, state: _State) -> None:
-    for s in _strided_in((*call.args, *(v for _, v in call.kwargs))):
+    for s in call.operands:
         _check_strided(call.name, s, state)
-    for name in filter(None, call.outs):  # "" is a result that nobody needs
+    for name in call.writes:
         state.written[name] = state.buffer(name, call.name).size
-
-
-def _strided_in(args: Sequence[LibraryArg]) -> Iterator[Strided]:
-    for arg in args:
-        if isinstance(arg, Strided):
-            yield arg
-        elif isinstance(arg, tuple):
-            yield from _strided_in(arg)
 
 
 def _check_strided(where: str, s: Strided, state: _State) -> None:

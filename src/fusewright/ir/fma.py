@@ -8,8 +8,7 @@ the schedule's business.
 from dataclasses import dataclass
 
 from .kernel import Kernel, Tile
-from .native import Layout, NativePlan, Strides, plan_of
-from .onepass import partials_of
+from .native import Layout, NativePlan, Strides, partial_bytes, plan_of
 
 # Elements along the columns that the epilogue takes at once, at most.
 MOST_RUN = 4
@@ -60,10 +59,6 @@ def layout_of(strides: Strides, offset: int, rows: int) -> Layout:
 def workspace_bytes(kernel: Kernel) -> int:
     """Bytes the skeleton needs: partial results of folds; at least 1."""
     p, tile = fma_plan(kernel), fma_tile(kernel.tile)
-    words = sum(x.words for x in partials_of(kernel.phases) or ())
-    if "n" in {v.name for v in kernel.phases[0].cols}:
-        width = min(tile.warp_columns, 32 * fma_run(p.n))
-        slabs, extent = -(-p.n // tile.columns) * (tile.columns // width), p.m
-    else:
-        slabs, extent = -(-p.m // tile.warp_rows), p.n
-    return max(1, p.batch * slabs * words * extent * 4)
+    width = min(tile.warp_columns, 32 * fma_run(p.n))
+    across = -(-p.n // tile.columns) * (tile.columns // width)
+    return max(1, partial_bytes(kernel, p, across, -(-p.m // tile.warp_rows)))

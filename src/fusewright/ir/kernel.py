@@ -7,6 +7,7 @@ row) and column reductions; the anchor and the tile say how the nest maps to thr
 computes. No C text and no torch live here.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import Literal, TypeAlias
@@ -317,12 +318,37 @@ class LibraryCall:
     origins: tuple[str, ...] = ()
 
     @property
+    def operands(self) -> tuple["Strided", ...]:
+        """Every tensor among the (nested) arguments."""
+        return tuple(_strided_in((*self.args, *(v for _, v in self.kwargs))))
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The buffers of its operands, as a kernel's."""
+        return tuple(s.buffer for s in self.operands)
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The buffers of its results; "" among `outs` is a result that nobody needs."""
+        return tuple(filter(None, self.outs))
+
+    @property
     def is_convolution(self) -> bool:
         """Whether the result has its node's axes; a product's is memory seen with other axes."""
         return "conv" in self.function
 
 
 LibraryArg: TypeAlias = "Strided | Arg | tuple[LibraryArg, ...]"
+
+
+def _strided_in(args: Iterable[LibraryArg]) -> Iterator[Strided]:
+    for arg in args:
+        if isinstance(arg, Strided):
+            yield arg
+        elif isinstance(arg, tuple):
+            yield from _strided_in(arg)
+
+
 Step = Kernel | LibraryCall
 
 
@@ -348,6 +374,12 @@ class Program:
     returns: tuple[Strided, ...]
     updates: tuple[tuple[str, Strided], ...] = ()
     why_not: tuple[WhyNot, ...] = ()
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """Buffers that are needed after the last step."""
+        kept = (*self.returns, *(s for _, s in self.updates))
+        return frozenset(s.buffer for s in kept)
 
     def buffer(self, name: str) -> Buffer:
         return next(b for b in self.buffers if b.name == name)

@@ -7,8 +7,7 @@ kernel pays is the schedule's business.
 from dataclasses import dataclass
 
 from .kernel import Kernel, Scheme
-from .native import Layout, NativePlan, Operand, Strides, layout_of, plan_of
-from .onepass import partials_of
+from .native import Layout, NativePlan, Operand, Strides, layout_of, partial_bytes, plan_of, up
 
 # Rows and columns of a block; columns of a warp.
 TILE, WARP_COLUMNS = 128, 64
@@ -52,23 +51,15 @@ def workspace_bytes(kernel: Kernel) -> int:
     """Bytes the skeleton needs: copies of operands, sums of long chains, partial results of folds;
     at least 1."""
     p, kind = mma_plan(kernel), kind_of(kernel.scheme)
-    words = sum(x.words for x in partials_of(kernel.phases) or ())
-    if "n" in {v.name for v in kernel.phases[0].cols}:
-        slabs, extent = -(-p.n // TILE) * (TILE // min(WARP_COLUMNS, 32 * p.run)), p.m
-    else:
-        slabs, extent = -(-p.m // kind.warp_rows), p.n
+    across = -(-p.n // TILE) * (TILE // min(WARP_COLUMNS, 32 * p.run))
     size = sum(_copy(x, p, kind) for x in (p.a, p.b) if x.layout == "kPacked")
     if kind.planes > 1 and p.k > CHAIN:
         size += p.batch * -(-p.m // TILE) * -(-p.n // TILE) * TILE * TILE * 4
-    return max(1, size + p.batch * slabs * words * extent * 4)
+    return max(1, size + partial_bytes(kernel, p, across, -(-p.m // kind.warp_rows)))
 
 
 def _copy(x: Operand, p: NativePlan, kind: Kind) -> int:
     """A packed copy, and where it has several planes the exponents of its rows."""
     rows = (p.batch if x.strides[2] else 1) * x.rows
-    shifts = _up(rows * 4, 256) if kind.planes > 1 else 0
-    return _up(kind.planes * rows * _up(p.k * kind.size, 16), 256) + shifts
-
-
-def _up(x: int, to: int) -> int:
-    return -(-x // to) * to
+    shifts = up(rows * 4, 256) if kind.planes > 1 else 0
+    return up(kind.planes * rows * up(p.k * kind.size, 16), 256) + shifts

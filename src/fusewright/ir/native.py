@@ -109,19 +109,25 @@ def layout_of(strides: Strides, offset: int, rows: int) -> Layout:
 def workspace_bytes(kernel: Kernel) -> int:
     """Bytes the skeleton needs: `plan_of` of emit/skeletons/native_sm90_launch.cuh; at least 1."""
     p = native_plan(kernel)
-    words = sum(x.words for x in partials_of(kernel.phases) or ())
-    over_n = "n" in {v.name for v in kernel.phases[0].cols}
     width = min(SLAB, 32 * p.run)
-    slabs = -(-p.n // p.columns) * (p.columns // width) if over_n else -(-p.m // FOLD_ROWS)
-    partial = p.batch * slabs * words * (p.m if over_n else p.n) * 4
+    across = -(-p.n // p.columns) * (p.columns // width)
+    partial = partial_bytes(kernel, p, across, -(-p.m // FOLD_ROWS))
     size = 4 if kernel.scheme == "tf32" else 2
     copies = (
-        (p.batch if x.strides[2] else 1) * x.rows * _up(p.k, 16 // size) * size
+        (p.batch if x.strides[2] else 1) * x.rows * up(p.k, 16 // size) * size
         for x in (p.a, p.b)
         if x.layout == "kPacked"
     )
-    return max(1, sum(_up(x, 256) for x in (partial, *copies)))
+    return max(1, sum(up(x, 256) for x in (partial, *copies)))
 
 
-def _up(x: int, to: int) -> int:
+def partial_bytes(kernel: Kernel, p: NativePlan, across: int, down: int) -> int:
+    """Bytes of its folds' partial results: `across` of each row, or `down` of each column."""
+    words = sum(x.words for x in partials_of(kernel.phases) or ())
+    over_n = "n" in {v.name for v in kernel.phases[0].cols}
+    return p.batch * words * 4 * (across * p.m if over_n else down * p.n)
+
+
+def up(x: int, to: int) -> int:
+    """`x` rounded up to a multiple."""
     return -(-x // to) * to

@@ -39,10 +39,18 @@ def free_memory(device: torch.device) -> int:
     """Bytes that can still be allocated on the device (Linux), or 8 GB where nobody tells."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    info = Path("/proc/meminfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    available = [int(x.split()[1]) << 10 for x in lines if x.startswith("MemAvailable")]
-    return available[0] if available else 8 << 30
+    free = host_memory()
+    return 8 << 30 if free is None else free
+
+
+def host_memory() -> int | None:
+    """Bytes that this machine can still hand out; None where it does not tell (not Linux)."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = next((x for x in lines if x.startswith("MemAvailable:")), None)
+    return int(found.split()[1]) << 10 if found else None
 
 
 def moved(problem: Problem) -> Problem:

@@ -2,9 +2,7 @@
 
 import hashlib
 import importlib.util
-import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +11,7 @@ from typing import Any
 from fusewright.errors import OutputError
 
 from .build import default_cache_dir
+from .files import write_atomically
 
 
 def import_text(text: str, stem: str, given: Mapping[str, Any]) -> ModuleType:
@@ -42,10 +41,7 @@ def _kept(text: str, path: Path) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            handle, temporary = tempfile.mkstemp(dir=path.parent)
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.replace(temporary, path)
+            write_atomically(text, path)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
     return path

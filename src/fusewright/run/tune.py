@@ -7,8 +7,6 @@ is the schedule's business; here programs are built and timed on generated data.
 
 import ctypes
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from fusewright.ir.kernel import Buffer, LibraryCall, Program, Strided
 from fusewright.target.tuning import Choice, Tuning
 
 from .build import compile_cuda, default_cache_dir
+from .files import write_atomically
 from .scalars import torch_dtype
 
 ROUNDS, WARM_UPS = 15, 3
@@ -82,10 +81,7 @@ def add_to_table(path: Path, tuning: Tuning, version: str) -> None:
     table[section] = {**table.get(section, {}), **own}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".tuning.", dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(json.dumps(table, indent=1, sort_keys=True) + "\n")
-        os.replace(temporary, path)
+        write_atomically(json.dumps(table, indent=1, sort_keys=True) + "\n", path)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 

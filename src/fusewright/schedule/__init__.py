@@ -250,15 +250,5 @@ def _used_buffers(
 ) -> set[str]:
     used = {r.buffer for r in returns} | {name for t, s in updates for name in (t, s.buffer)}
     for step in steps:
-        if isinstance(step, Kernel):
-            used.update((*step.reads, *step.writes))
-        else:
-            used.update(step.outs)
-            used.update(s.buffer for s in _strided_in((step.args, step.kwargs)))
+        used.update((*step.reads, *step.writes))
     return used
-
-
-def _strided_in(arg: object) -> list[Strided]:
-    if isinstance(arg, Strided):
-        return [arg]
-    return [s for a in arg for s in _strided_in(a)] if isinstance(arg, tuple) else []

@@ -30,7 +30,6 @@ from fusewright.ir.kernel import (
 from fusewright.ir.onepass import partials_of
 from fusewright.options import Options
 from fusewright.target.arch import Arch, NativeProducts, Products
-from fusewright.target.program_cost import strided_in
 
 from . import tile_gate
 from .gate import CHUNK, TILE_PLANES, TILE_STREAMED, Size, Times, times
@@ -278,11 +277,11 @@ def hosted_by(program: Program, p: Product, element: Element, arch: Arch) -> Hos
     start = program.steps.index(p.call) + 1
     state, blocked = Hosted(), frozenset((p.out,))
     for step in program.steps[start:]:
-        if not blocked.intersection(reads(step)):
+        if not blocked.intersection(step.reads):
             continue
         if isinstance(step, Kernel) and p.out in step.reads:
             state = host(state, step, element, blocked, buffers, arch) or state
-        blocked |= frozenset(writes(step))
+        blocked |= frozenset(step.writes)
     return state if _can_wait(program.steps[start:], state, blocked) else Hosted()
 
 
@@ -290,7 +289,7 @@ def _can_wait(steps: Sequence[Step], hosted: Hosted, blocked: frozenset[str]) ->
     """Whether no foreign call need change places with another: random ones must not."""
     last = max((k for k, s in enumerate(steps) if s.name in hosted.rest), default=0)
     foreign = [s for s in steps[:last] if isinstance(s, LibraryCall) and s.extern]
-    later = [bool(blocked.intersection(reads(s))) for s in foreign]
+    later = [bool(blocked.intersection(s.reads)) for s in foreign]
     return later == sorted(later)
 
 
@@ -301,8 +300,7 @@ def _with_rest(steps: Sequence[Step], hosted: Hosted) -> list[Step]:
 
 
 def _still_read(program: Program, p: Product) -> bool:
-    kept = {s.buffer for s in program.returns} | {s.buffer for _, s in program.updates}
-    return p.out in kept or any(p.out in reads(s) for s in program.steps)
+    return p.out in program.kept or any(p.out in s.reads for s in program.steps)
 
 
 def _placed(steps: list[Step], call: LibraryCall, kernel: Kernel) -> tuple[Step, ...]:
@@ -310,27 +308,16 @@ def _placed(steps: list[Step], call: LibraryCall, kernel: Kernel) -> tuple[Step,
     waits for the kernel comes after it."""
     at = steps.index(call)
     before, after = steps[:at], steps[at + 1 :]
-    needs = [k for k, s in enumerate(after) if set(writes(s)).intersection(kernel.reads)]
+    needs = [k for k, s in enumerate(after) if set(s.writes).intersection(kernel.reads)]
     end = needs[-1] + 1 if needs else 0
     ready: list[Step] = []
     waiting: list[Step] = []
     blocked = set(kernel.writes)
     for s in after[:end]:
-        waits = bool(blocked.intersection(reads(s)))
+        waits = bool(blocked.intersection(s.reads))
         (waiting if waits else ready).append(s)
-        blocked.update(writes(s) if waits else ())
+        blocked.update(s.writes if waits else ())
     return (*before, *ready, kernel, *waiting, *after[end:])
-
-
-def reads(step: Step) -> tuple[str, ...]:
-    if isinstance(step, Kernel):
-        return step.reads
-    operands = strided_in((*step.args, *(v for _, v in step.kwargs)))
-    return tuple(s.buffer for s in operands)
-
-
-def writes(step: Step) -> tuple[str, ...]:
-    return step.writes if isinstance(step, Kernel) else tuple(filter(None, step.outs))
 
 
 def element_of(p: Product) -> Element:
@@ -413,21 +400,18 @@ def workspace_bytes(p: Product, kernel: Kernel) -> int:
     def batches(x: Strided) -> int:
         return p.batch if len(x.shape) == 3 and x.strides[0] else 1
 
-    def up(x: int, to: int) -> int:
-        return -(-x // to) * to
-
-    padded_columns, padded_depth = up(columns, TILE_PLANES), up(p.k, CHUNK)
+    padded_columns, padded_depth = native.up(columns, TILE_PLANES), native.up(p.k, CHUNK)
     words = sum(x.words for x in partials_of(kernel.phases) or ())
     over_n = ix.var("n", p.n) in kernel.phases[0].cols
     partial = 0
     if words:
         folds_rows = over_n == p.streams_right
-        slabs = up(rows, FOLD_ROWS) // FOLD_ROWS if folds_rows else padded_columns // TILE_PLANES
+        slabs = -(-rows // FOLD_ROWS) if folds_rows else padded_columns // TILE_PLANES
         partial = p.batch * slabs * words * (columns if folds_rows else rows) * 4
     copy = 0
     if not is_addressable(stream):
         inner, outer = (p.k, rows) if _k_stride(p, stream) == 1 else (rows, p.k)
-        copy = batches(stream) * up(inner, 4) * outer * 4
+        copy = batches(stream) * native.up(inner, 4) * outer * 4
     tiles = p.batch * -(-rows // TILE_STREAMED) * (padded_columns // TILE_PLANES)
     slices = kernel.tile.lanes
     sizes = (
@@ -440,7 +424,7 @@ def workspace_bytes(p: Product, kernel: Kernel) -> int:
     )
     total = 256
     for size in sizes:
-        total = up(total + size, 256)
+        total = native.up(total + size, 256)
     return total
 
 

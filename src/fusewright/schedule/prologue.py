@@ -63,23 +63,7 @@ def find(
 
 
 def _reads_alone(program: Program, call: LibraryCall, name: str) -> bool:
-    kept = {s.buffer for s in program.returns} | {s.buffer for _, s in program.updates}
-    operands = (
-        (s, name in s.reads if isinstance(s, Kernel) else name in _operands(s))
-        for s in program.steps
-    )
-    return name not in kept and all(s == call for s, reads in operands if reads)
-
-
-def _operands(call: LibraryCall) -> set[str]:
-    found, stack = set(), [*call.args, *(v for _, v in call.kwargs)]
-    while stack:
-        arg = stack.pop()
-        if isinstance(arg, Strided):
-            found.add(arg.buffer)
-        elif isinstance(arg, tuple):
-            stack.extend(arg)
-    return found
+    return name not in program.kept and all(s == call for s in program.steps if name in s.reads)
 
 
 def _solved(store: Store, rows: tuple[Var, ...], at: Index) -> dict[Index, Index] | None:

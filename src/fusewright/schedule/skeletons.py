@@ -159,6 +159,6 @@ def _served(candidate: Candidate) -> tuple[str, ...]:
 def _part(program: Program, wanted: Callable[[Step], bool]) -> Program:
     """Some steps of a program and the buffers they touch."""
     steps = tuple(s for s in program.steps if wanted(s))
-    used = {name for s in steps for name in (*contraction.reads(s), *contraction.writes(s))}
+    used = {name for s in steps for name in (*s.reads, *s.writes)}
     used |= {s.workspace for s in steps if isinstance(s, Kernel)}
     return Program(tuple(x for x in program.buffers if x.name in used), steps, ())

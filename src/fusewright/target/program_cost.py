@@ -1,6 +1,6 @@
 """What a scheduled program costs, from the IR alone: float operations and compulsory bytes."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from math import prod
 
 from fusewright.ir import body as b
@@ -8,12 +8,10 @@ from fusewright.ir import index as ix
 from fusewright.ir.kernel import (
     Buffer,
     Kernel,
-    LibraryArg,
     LibraryCall,
     Phase,
     Program,
     Step,
-    Strided,
 )
 from fusewright.ir.scalar import OPS
 
@@ -70,18 +68,9 @@ def _points(
 
 def call_bytes(call: LibraryCall, buffers: Mapping[str, Buffer]) -> int:
     """Bytes of a call's operands and results, each once."""
-    operands = dict.fromkeys(strided_in((*call.args, *(v for _, v in call.kwargs))))
+    operands = dict.fromkeys(call.operands)
     read = sum(prod(s.shape) * buffers[s.buffer].dtype.bytes for s in operands)
-    return read + sum(buffers[o].nbytes for o in call.outs if o)
-
-
-def strided_in(args: Iterable[LibraryArg]) -> Iterator[Strided]:
-    """Every tensor among (nested) arguments."""
-    for arg in args:
-        if isinstance(arg, Strided):
-            yield arg
-        elif isinstance(arg, tuple):
-            yield from strided_in(arg)
+    return read + sum(buffers[o].nbytes for o in call.writes)
 
 
 def step_flops(step: Step) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from fusewright.errors import FusewrightError
+from fusewright.run.device import host_memory
 from fusewright.run.verify import metrics, tensors
 from fusewright.run.verify.arithmetic import Float64
 from fusewright.run.verify.runner import seed_everything
@@ -143,10 +144,8 @@ def available_bytes(device: torch.device) -> int:
     """Free memory of the device, or of the machine for the CPU."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 1 << 62
+    free = host_memory()
+    return 1 << 62 if free is None else free
 
 
 class PeakMemory:
