@@ -11,7 +11,7 @@ from fusewright.ir import graph as g
 from fusewright.ir import index as ix
 from fusewright.ir import offsets
 from fusewright.ir.check import check_program
-from fusewright.ir.convolution import convolution
+from fusewright.ir.convolution import convolution, transposed_convolution
 from fusewright.ir.dtypes import FLOAT32
 from fusewright.ir.kernel import Kernel, LibraryCall
 from fusewright.run.interpret import interpret_graph, interpret_program
@@ -227,6 +227,16 @@ def test_what_follows_a_whole_sum_is_in_its_last_kernel():
     assert [len(kernels(p)) for p in programs(graph)] == [2, 2, 2, 2]
 
 
+def test_a_whole_sum_of_normalised_rows_is_folded_with_their_statistics():
+    rows = tensor("rows", 1024, 512)
+    wide = g.binary("mul", softmax(rows), rows)
+    graph = graph_of(g.reduce("sum", wide, (0, 1)))
+    for program in programs(graph):
+        readers = [k for k in kernels(program) if "rows" in k.reads]
+        assert [k.row_count for k in readers] == [1024], program.why_not
+    assert_same_values(graph)
+
+
 def test_split_with_a_remainder_keeps_the_value():
     assert_same_values(
         graph_of(
@@ -359,8 +369,8 @@ def _convolved(channels: int = 8, groups: int = 1):
     return convolution(image, filters, (1, 1), (1, 1), (1, 1), groups)
 
 
-def _layouts_of_calls(graph):
-    program = schedule(graph, Context(), arch("cuda:sm_90a"))
+def _layouts_of_calls(graph, target="cuda:sm_90a"):
+    program = schedule(graph, Context(), arch(target))
     (call,) = calls(program)
     buffer = program.buffer(call.outs[0])
     anchors = [k.anchor for k in kernels(program)]
@@ -382,6 +392,22 @@ def test_convolutions_that_are_returned_or_normalised_keep_their_layout():
     assert _layouts_of_calls(graph_of(y, g.unary("tanh", y)))[0] is False
     assert _layouts_of_calls(graph_of(normalised(y, (2, 3))))[0] is False
     assert _layouts_of_calls(graph_of(g.unary("tanh", _convolved(groups=2))))[0] is False
+
+
+@pytest.mark.parametrize(
+    ("stride", "extent", "inside"), [(2, 9, True), (1, 9, False), (2, 3, False)]
+)
+def test_strided_transposed_convolutions_keep_their_channels_inside_on_a_cpu(
+    stride, extent, inside
+):
+    image = tensor("image", 1, 8, extent, extent)
+    filters = tensor("filters", 8, 16, 4, 4, role="param")
+    once, ones = (stride, stride), (1, 1)
+    y = transposed_convolution(image, filters, once, ones, ones, 1, (0, 0))
+    graph = graph_of(g.unary("tanh", y))
+    assert _layouts_of_calls(graph, "cpu")[0] is inside
+    assert _layouts_of_calls(graph_of(g.unary("tanh", _convolved())), "cpu")[0] is False
+    assert_same_values(graph)
 
 
 @pytest.mark.parametrize("across", [False, True])

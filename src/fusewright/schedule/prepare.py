@@ -156,6 +156,8 @@ def split(node: g.Reduce, arch: Arch) -> g.Node:
     """The reduction as two (chunks, then the chunks' results) where one has too few rows."""
     if reads_product(node.x, arch):
         return _along_product(node, arch)
+    if (rows := _rows_folded(node)) and chunk_count(node.x, rows, arch) == 1:
+        return _after_rows(node, rows, arch)
     chunks = chunk_count(node.x, node.axes_reduced, arch)
     if chunks == 1:
         return node
@@ -220,10 +222,33 @@ def _along_product(node: g.Reduce, arch: Arch) -> g.Node:
     long = [a for a in node.axes_reduced if shape[a] > 1]
     if len(long) < 2 or prod(shape[long[-1] + 1 :]) > 1:
         return node
-    rows = [a for a in node.axes_reduced if a >= long[-1]]
-    rest = [a for a in node.axes_reduced if a < long[-1]]
+    return _after_rows(node, tuple(a for a in node.axes_reduced if a >= long[-1]), arch)
+
+
+def _after_rows(node: g.Reduce, rows: tuple[int, ...], arch: Arch) -> g.Node:
+    """The reduction as one over the axes `rows`, then one of its results."""
+    rest = [a for a in node.axes_reduced if a not in rows]
     outer = g.reduce(node.op, g.reduce(node.op, node.x, rows), rest)
     return split(outer, arch) if isinstance(outer, g.Reduce) else outer
+
+
+def _rows_folded(node: g.Reduce) -> tuple[int, ...]:
+    """The trailing axes of which what is reduced needs folds, if they are some of those reduced:
+    folded first, they share the kernel of those folds, which reads each row once."""
+    stack, seen = [node.x], set()
+    while stack:
+        n = stack.pop()
+        if n in seen:
+            continue
+        seen.add(n)
+        if isinstance(n, g.Unary | g.Binary | g.Where | g.Cast | g.View):
+            stack.extend(n.operands)
+        if not isinstance(n, g.Reduce) or n.x.shape != node.x.shape:
+            continue
+        trailing = tuple(range(n.axes_reduced[0], len(n.x.shape)))
+        if n.axes_reduced == trailing and {*trailing} < {*node.axes_reduced}:
+            return trailing
+    return ()
 
 
 def chunk_count(x: g.Node, axes: tuple[int, ...], arch: Arch) -> int:
