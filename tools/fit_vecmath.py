@@ -1,8 +1,8 @@
-"""Fit every polynomial of `emit/skeletons/vecmath.hpp`; the only place its coefficients come from.
+"""Fit the polynomials of `vecmath.hpp` and `device.cuh`: where their coefficients come from.
 
 Holds a small Remez exchange in mpmath and the table of fits; nothing imports it at run time.
 `python tools/fit_vecmath.py` prints the coefficients as C literals with the error of each fit,
-`--check` exits 1 unless the header holds every printed literal, names select fits.
+`--check` exits 1 unless the headers hold every printed literal, names select fits.
 
 Method: weighted minimax fit by the Remez exchange on a fixed Chebyshev-distributed grid
 (W. J. Cody, W. Fraser, J. F. Hart, "Rational Chebyshev approximation using linear equations",
@@ -21,7 +21,8 @@ import numpy as np
 from mpmath import mp, mpf
 
 mp.dps = 45
-HEADER = Path(__file__).parents[1] / "src/fusewright/emit/skeletons/vecmath.hpp"
+SKELETONS = Path(__file__).parents[1] / "src/fusewright/emit/skeletons"
+HEADERS = ("vecmath.hpp", "device.cuh")
 GRID = 801
 Real = Callable[[mpf], mpf]
 
@@ -226,6 +227,7 @@ FITS = (
         QUARTER,
         2,
     ),
+    Fit("one_plus_erf", lambda t: mp.log(mp.erfc(t), 2), lambda t: mp.log(2), 0, 4.3, 7),
     Fit("sinh", odd_tail(mp.sinh), odd_weight(mp.sinh), 0, 1.0001, 3),
     Fit("asin", odd_tail(mp.asin), odd_weight(mp.asin), 0, 0.2501, 4),
     Fit("atan", odd_tail(mp.atan), odd_weight(mp.atan), 0, 1, 8),
@@ -309,8 +311,8 @@ def in_order(literals: list[str], text: str) -> bool:
 
 
 def report(name: str, literals: list[str], error: str, header: str | None) -> bool:
-    """Print one list of literals; whether the header, if given, holds it."""
-    agrees = header is None or in_order(literals, header)
+    """Print one list of literals; whether the header, if given, holds it (in either order)."""
+    agrees = header is None or in_order(literals, header) or in_order(literals[::-1], header)
     print(f"{name}: {error}: {', '.join(literals)}{'' if agrees else '  NOT IN THE HEADER'}")
     return agrees
 
@@ -319,9 +321,9 @@ def main() -> int:
     """Fit, print, and with `--check` compare against the header."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="fits to do (default: all)")
-    parser.add_argument("--check", action="store_true", help="exit 1 unless the header agrees")
+    parser.add_argument("--check", action="store_true", help="exit 1 unless the headers agree")
     options = parser.parse_args()
-    header = HEADER.read_text() if options.check else None
+    header = "".join((SKELETONS / h).read_text() for h in HEADERS) if options.check else None
     agree = True
     for fit in FITS:
         if not options.names or fit.name in options.names:

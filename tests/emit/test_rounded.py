@@ -61,6 +61,45 @@ def test_every_value_is_rounded_as_well_as_to_a_sixteenth(name, of):
     assert (y - truth)[tiny].abs().max() <= info.tiny * info.eps
 
 
+def one_plus_erf(x: b.Expr) -> b.Expr:
+    return op("add", op("erf", x), lit(1.0))
+
+
+def gelu(x: b.Expr) -> b.Expr:
+    return op("mul", op("mul", x, lit(0.5)), one_plus_erf(op("mul", x, lit(0.5**0.5))))
+
+
+# The body, the value in float64 and in float32 as CUDA's eager computes it.
+ERF = {
+    "one_plus_erf": (one_plus_erf, lambda x: (-x).erfc(), lambda x: x.erf() + 1),
+    "gelu": (gelu, lambda x: x / 2 * (x * -(0.5**0.5)).erfc(),
+             lambda x: x * 0.5 * ((x * 0.5**0.5).erf() + 1)),
+}
+
+
+@pytest.mark.parametrize("name", ERF)
+@pytest.mark.parametrize("of", [dt.BFLOAT16, dt.FLOAT16], ids=lambda t: t.name)
+def test_one_plus_erf_keeps_its_lower_tail(name, of):
+    """As exact as the others down to 2^-30, which is less than what float32's own sum is off by."""
+    value, exact, eager = ERF[name]
+    case = pointwise(value, of, of)
+    assert "fw_short_one_plus_erf(" in text(case) and "erff(" not in text(case)
+    _, (y,) = run_on_simt(case.program, case.inputs)
+    x, info = case.inputs["x"], torch.finfo(case.inputs["x"].dtype)
+    truth, single, y = exact(x.double()), eager(x.float()), y.double()
+    special = ~single.isfinite()
+    assert torch.equal(y[special].nan_to_num(2.5), single.double()[special].nan_to_num(2.5))
+    allowed = truth.abs() * (info.eps / 2) * (1 + 1 / 16)
+    allowed += (truth.abs() < 2 * info.tiny) * info.tiny * info.eps + (x <= -4.3) * 2**-30
+    assert ((y - truth).abs() <= allowed)[~special].all()
+
+
+def test_erf_alone_and_other_sums_are_whole():
+    for value in (lambda x: op("erf", x), lambda x: op("add", op("erf", x), lit(0.5))):
+        assert "short" not in text(pointwise(value, dt.BFLOAT16, dt.BFLOAT16))
+    assert "short" not in text(pointwise(one_plus_erf, dt.BFLOAT16, F32))
+
+
 def test_what_is_not_rounded_is_whole():
     assert "short" not in text(pointwise(FUNCTIONS["expm1"][0], dt.BFLOAT16, F32))
 

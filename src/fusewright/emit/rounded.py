@@ -8,16 +8,17 @@ Kernels in 16-bit types are otherwise bound by instructions, not by memory. No t
 
 from dataclasses import replace
 
-from fusewright.ir.body import Apply, Choose, Convert, Expr, Guarded, rebuild
+from fusewright.ir.body import Apply, Choose, Convert, Dot, Expr, Guarded, Lit, rebuild
 from fusewright.ir.dtypes import FLOAT32
 from fusewright.ir.kernel import Kernel, Phase
 
-from .spell import HALVES, SHORT
+from .spell import HALVES, ONE_PLUS_ERF, SHORT
 
 # Short functions in one stored value, whose errors may add up.
 MOST = 2
 # Operations whose result has the sum of the operands' relative errors at most.
 PASSING = ("mul", "div", "neg", "abs")
+ONE = Lit(FLOAT32, 1.0)
 
 
 def with_short_functions(kernel: Kernel) -> Kernel:
@@ -46,11 +47,27 @@ def _short(body: Expr, rounded: set[Expr]) -> Expr:
         return body
 
     def change(e: Expr) -> Expr | None:
-        if not isinstance(e, Apply) or e not in rounded:
+        if isinstance(e, Dot):
+            return e
+        if e not in rounded or (function := _function(e)) is None:
             return None
-        return Apply(e.dtype, f"short_{e.op}", tuple(rebuild(a, change, {}) for a in e.args))
+        op, args = function
+        return Apply(e.dtype, f"short_{op}", tuple(rebuild(a, change, {}) for a in args))
 
     return rebuild(body, change, {})
+
+
+def _function(e: Expr) -> tuple[str, tuple[Expr, ...]] | None:
+    """The name and the arguments of the function with a short form that `e` is."""
+    if not isinstance(e, Apply) or e.dtype != FLOAT32:
+        return None
+    if e.op in SHORT:
+        return e.op, e.args
+    if e.op == "add" and ONE in e.args:
+        for x in e.args:
+            if isinstance(x, Apply) and x.op == "erf":
+                return ONE_PLUS_ERF, x.args
+    return None
 
 
 def _visit(root: Expr, small: bool, exact: set[Expr], rounded: set[Expr]) -> None:
@@ -61,7 +78,7 @@ def _visit(root: Expr, small: bool, exact: set[Expr], rounded: set[Expr]) -> Non
         if (e, small) in seen:
             continue
         seen.add((e, small))
-        if isinstance(e, Apply) and e.op in SHORT and e.dtype == FLOAT32:
+        if _function(e) is not None:
             (rounded if small else exact).add(e)
         stack.extend((x, passes) for x, passes in _operands(e, small))
 
@@ -69,6 +86,8 @@ def _visit(root: Expr, small: bool, exact: set[Expr], rounded: set[Expr]) -> Non
 def _operands(e: Expr, small: bool) -> list[tuple[Expr, bool]]:
     """The operands, and whether a small relative error of each is one of what is rounded."""
     match e:
+        case Dot():  # a product is the same for all that read it
+            return []
         case Convert():
             return [(e.x, e.dtype in HALVES and e.x.dtype == FLOAT32)]
         case Choose():

@@ -77,6 +77,8 @@ _LIBRARY = {
 
 # Functions that have a short form on CUDA, `short_...`, for results that are rounded to 16 bits.
 SHORT = ("exp", "expm1", "log1p")
+# So has the sum 1 + erf(x), as half of GELU is: below 0 erf itself keeps nothing of it.
+ONE_PLUS_ERF = "one_plus_erf"
 
 
 @cache
@@ -142,7 +144,8 @@ def _float_call(op: str, args: Sequence[Text], operand: DType, dialect: DialectN
         return call(_LIBRARY.get(op, op) + ("f" if operand == FLOAT32 else ""), *args)
     if dialect == "cpu" and op in _LIBRARY:
         return call(f"std::{_LIBRARY[op]}", *args)
-    if op in ("sigmoid", "rsqrt", "erfinv", "digamma") or op.removeprefix("short_") in SHORT:
+    short = op.removeprefix("short_") in (*SHORT, ONE_PLUS_ERF)
+    if short or op in ("sigmoid", "rsqrt", "erfinv", "digamma"):
         return call(f"fw_{op}", *args)
     raise IRError(f"no C spelling of the operation {op} on {operand.name}: add it to emit/spell.py")
 

@@ -17,6 +17,7 @@ from .cuda import KernelText, cuda_kernel
 from .cuda_contract import ContractionText, contraction, skeleton_text
 from .cuda_native import fma_contraction, mma_contraction, native_contraction
 from .helpers import cpu_helpers, cuda_helpers
+from .rounded import with_short_functions
 from .spell import DialectName
 
 Segment = tuple[Kernel, ...]
@@ -137,7 +138,8 @@ def _cuda_text(
         return cuda_kernel(kernel, buffers)
     on_tensor_cores = native_contraction if target.name == "cuda:sm_90a" else mma_contraction
     printers = {"split": contraction, "fma": fma_contraction}
-    return printers.get(kernel.scheme, on_tensor_cores)(kernel, buffers)
+    printer = printers.get(kernel.scheme, on_tensor_cores)
+    return printer(with_short_functions(kernel), buffers)
 
 
 def _cuda_entry(
