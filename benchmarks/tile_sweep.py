@@ -22,7 +22,8 @@ import torch
 
 from fusewright.capture import capture
 from fusewright.context import Context
-from fusewright.emit.unit import entry_buffers, segments, translation_unit
+from fusewright.emit.segment import segments
+from fusewright.emit.unit import translation_unit
 from fusewright.ir.kernel import Kernel, Program, Tile
 from fusewright.problem import load_problem
 from fusewright.rewrite import rewrite
@@ -73,15 +74,12 @@ def variants(program: Program) -> list[tuple[str, Tile, Program]]:
 def runner(program: Program, memory: dict[str, torch.Tensor]) -> Callable[[], None]:
     """Compiles a program of kernels only and binds its entry points to memory."""
     target = arch("cuda:sm_90a")
-    parts = segments(program)
-    binary = compile_cuda(translation_unit(program, target, parts), "sm_90a")
+    binary = compile_cuda(translation_unit(program, target), "sm_90a")
     library = ctypes.CDLL(str(binary.path))
     calls = []
-    for k, segment in enumerate(parts):
-        pointers = [
-            ctypes.c_void_p(memory[b.name].data_ptr()) for b in entry_buffers(program, segment)
-        ]
-        calls.append((getattr(library, f"forward_{k}"), pointers))
+    for segment in segments(program):
+        pointers = [ctypes.c_void_p(memory[b.name].data_ptr()) for b in segment.buffers]
+        calls.append((getattr(library, segment.entry), pointers))
 
     def run() -> None:
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)

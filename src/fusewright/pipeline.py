@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,12 +15,13 @@ from .capture.interface import interface
 from .context import Context
 from .emit.emission import Emission
 from .emit.module import module_text
-from .emit.unit import entry_buffers, entry_name, segments, translation_unit
+from .emit.segment import Segment, units
+from .emit.unit import translation_unit
 from .errors import CaptureError, OutputError
 from .ir.check import check_graph, check_program
 from .ir.graph import Graph, Leaf, Tree, Verbatim
 from .ir.interface import Interface
-from .ir.kernel import Kernel, LibraryCall, Program
+from .ir.kernel import Kernel, Program
 from .ir.program_text import program_text
 from .ir.text import graph_text
 from .options import Options
@@ -123,7 +123,7 @@ def compile_problem(
     program = run(
         "scheduled", program_text, lambda: check_program(schedule(rewritten, context, target))
     )
-    kernels = run("kernels", str, lambda: translation_unit(program, target, segments(program)))
+    kernels = run("kernels", str, lambda: translation_unit(program, target))
     emission = Emission(
         title=problem_title(problem),
         source=_source_of(problem) if source is None else source,
@@ -174,17 +174,13 @@ class Tuner:
 
 def _runnable(program: Program, target: Arch) -> Runnable:
     """The program with its kernels' text, a part of which the printed entry points are."""
-    parts = segments(program)
-    entries = iter(
-        (entry_name(n), tuple(x.name for x in entry_buffers(program, part)))
-        for n, part in enumerate(parts)
+    steps = tuple(
+        (u.entry, tuple(b.name for b in u.buffers)) if isinstance(u, Segment) else u
+        for u in units(program)
     )
-    steps: list[tuple[str, tuple[str, ...]] | LibraryCall] = []
-    for is_kernels, group in groupby(program.steps, key=lambda s: isinstance(s, Kernel)):
-        calls = [s for s in group if isinstance(s, LibraryCall)]
-        steps += [next(entries)] if is_kernels else calls
-    text = translation_unit(program, target, parts) if parts else ""
-    return Runnable(program, text, target.gencode.partition("code=")[2], tuple(steps))
+    has_kernels = any(isinstance(s, Kernel) for s in program.steps)
+    text = translation_unit(program, target) if has_kernels else ""
+    return Runnable(program, text, target.gencode.partition("code=")[2], steps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 import torch
 
-from fusewright.emit.unit import entry_buffers, entry_name, segments, translation_unit
+from fusewright.emit.segment import segments
+from fusewright.emit.unit import translation_unit
 from fusewright.ir import body as b
 from fusewright.ir import dtypes as dt
 from fusewright.ir import index as ix
@@ -145,7 +146,7 @@ def _numbered(p: Program, n: int) -> Program:
 
 def run_on_cpu(p: Program, inputs: dict[str, torch.Tensor], cache: Path | None = None):
     """Compiles the program, runs it, and returns (codes of the segments, outputs in order)."""
-    source = translation_unit(p, CPU, segments(p))
+    source = translation_unit(p, CPU)
     library = ctypes.CDLL(str(compile_cpp(source, flags=FLAGS, cache_dir=cache)))
     memory = {}
     for x in p.buffers:
@@ -154,9 +155,9 @@ def run_on_cpu(p: Program, inputs: dict[str, torch.Tensor], cache: Path | None =
         else:
             memory[x.name] = torch.empty(x.shape, dtype=getattr(torch, x.dtype.name))
     codes = []
-    for n, segment in enumerate(segments(p)):
-        args = [ctypes.c_void_p(memory[x.name].data_ptr()) for x in entry_buffers(p, segment)]
-        codes.append(getattr(library, entry_name(n))(*args))
+    for segment in segments(p):
+        args = [ctypes.c_void_p(memory[x.name].data_ptr()) for x in segment.buffers]
+        codes.append(getattr(library, segment.entry)(*args))
     return codes, [memory[r.buffer] for r in p.returns]
 
 
@@ -165,19 +166,18 @@ def run_on_simt(p: Program, inputs: dict[str, torch.Tensor]):
 
     Raises SimtError for what must not happen in a kernel.
     """
-    library = Library(translation_unit(p, CUDA, segments(p)))
+    library = Library(translation_unit(p, CUDA))
     memory = {
         x.name: inputs[x.name].contiguous() if x.role == "input" else _poisoned(x)
         for x in p.buffers
     }
     start(seed=0)
     codes = []
-    for n, segment in enumerate(segments(p)):
-        used = entry_buffers(p, segment)
-        for x in used:
+    for segment in segments(p):
+        for x in segment.buffers:
             tell(x.name, memory[x.name], x.role == "input")
-        pointers = [memory[x.name].data_ptr() for x in used]
-        codes.append(library.call(entry_name(n), pointers))
+        pointers = [memory[x.name].data_ptr() for x in segment.buffers]
+        codes.append(library.call(segment.entry, pointers))
     return codes, [memory[r.buffer] for r in p.returns]
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fusewright.context import Context
-from fusewright.emit.unit import segments, translation_unit
+from fusewright.emit.unit import translation_unit
 from fusewright.ir import graph as g
 from fusewright.ir.dtypes import FLOAT32, INT32
 from fusewright.ir.kernel import Kernel, Program
@@ -93,7 +93,7 @@ def build(
     program: Program, folder: Path, driver: str = DRIVER
 ) -> tuple[ctypes.CDLL, list[str]]:
     """The driver around the program's only hole, and the buffers that are the hole's members."""
-    text = translation_unit(program, SM90, segments(program))
+    text = translation_unit(program, SM90)
     device = text[text.index("// ---- device code") : text.index("#ifndef __CUDACC_RTC__")]
     (hole,) = re.findall(r"struct (\w+_hole)", device)
     finish = "hole.finish(0, i, total);" if "void finish" in device else ""

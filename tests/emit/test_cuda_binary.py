@@ -32,7 +32,7 @@ from emit.test_cuda_reduce import TILES
 from emit.test_elementwise import MAKERS, broadcast
 from emit.test_scalar_ops import every_operation
 from emit.windows import drawn
-from fusewright.emit.unit import segments, translation_unit
+from fusewright.emit.unit import translation_unit
 from fusewright.ir import dtypes as dt
 from fusewright.ir.kernel import Fold, Phase, Store, Tile
 from fusewright.run.build import compile_cuda, find_nvcc
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.skipif(find_nvcc() is None, reason="no nvcc")
 
 def compiled(cases, arch="sm_90a"):
     p = merged(cases)
-    return compile_cuda(translation_unit(p, CUDA, segments(p)), arch)
+    return compile_cuda(translation_unit(p, CUDA), arch)
 
 
 def find_cuobjdump() -> str | None:

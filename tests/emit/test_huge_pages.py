@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from emit.nests import CPU, buffer, kernel, lit, load, op, program, run_on_cpu, var
-from fusewright.emit.unit import FRESH_BYTES, segments, translation_unit
+from fusewright.emit.unit import FRESH_BYTES, translation_unit
 from fusewright.ir.kernel import Phase, Store, Tile
 
 
@@ -17,7 +17,7 @@ def doubled(count, role="output"):
 
 
 def advice(p):
-    text = translation_unit(p, CPU, segments(p))
+    text = translation_unit(p, CPU)
     return [line.strip() for line in text.splitlines() if line.strip().startswith("fw_huge_pages(")]
 
 

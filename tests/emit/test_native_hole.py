@@ -15,7 +15,7 @@ import torch
 
 from emit.test_contraction_hole import HEADER, special_rows
 from fusewright.context import Context
-from fusewright.emit.unit import segments, translation_unit
+from fusewright.emit.unit import translation_unit
 from fusewright.ir import graph as g
 from fusewright.ir import index as ix
 from fusewright.ir.dtypes import BFLOAT16, FLOAT16, FLOAT32
@@ -79,7 +79,7 @@ def always(monkeypatch):
 
 def build(program: Program, folder: Path) -> tuple[ctypes.CDLL, list[str]]:
     """The driver around the program's only hole, and the buffers that are the hole's members."""
-    text = translation_unit(program, SM90, segments(program))
+    text = translation_unit(program, SM90)
     device = text[text.index("// ---- device code") : text.index("#ifndef __CUDACC_RTC__")]
     (hole,) = re.findall(r"struct (\w+_hole)", device)
     finish = "hole.finish(0, \\1, \\2);" if "void finish" in device else ""
@@ -183,7 +183,7 @@ def product_of(dtype, m, n, k, batch=0):
 def test_the_workspace_is_what_the_skeleton_asks_for(dtype, precision, sizes, always, tmp_path):
     program = schedule(product_of(dtype, *sizes), Context(Options(precision=precision)), SM90)
     (kernel,) = (s for s in program.steps if isinstance(s, Kernel) and s.workspace)
-    text = translation_unit(program, SM90, segments(program))
+    text = translation_unit(program, SM90)
     call = re.compile(r"return native90::run<Tile, \w+, ([^>]*)>\([^;]*;")
     size = rf"native90::workspace_bytes<Tile, \1, {kernel.name}_hole>(problem)"
     text, count = call.subn(f"return (cudaError_t){size};", text)

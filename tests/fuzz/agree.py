@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from capture.harness import rebuilt
 from fusewright.context import Context
-from fusewright.emit.unit import segments, translation_unit
+from fusewright.emit.unit import translation_unit
 from fusewright.errors import CaptureError
 from fusewright.ir.check import check_program
 from fusewright.ir.graph import Graph
@@ -139,7 +139,7 @@ def _program_values(c: Compilation, stage: str, module: nn.Module, inputs: list[
     if stage == CUDA:
         target = arch(CUDA)
         program = check_program(schedule(c.rewritten, Context(Options(target=CUDA)), target))
-        translation_unit(program, target, segments(program))
+        translation_unit(program, target)
     buffers = input_buffers(c.rewritten)
     tensors = held(c.rewritten, module, inputs)
     torch.manual_seed(0)

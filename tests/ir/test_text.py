@@ -9,7 +9,7 @@ from fusewright.ir import dtypes as dt
 from fusewright.ir import graph as g
 from fusewright.ir import index as ix
 from fusewright.ir import offsets
-from fusewright.ir.code import code, evaluate, graph_code, program_code
+from fusewright.ir.code import code, evaluate
 from fusewright.ir.kernel import (
     Buffer,
     Fold,
@@ -187,10 +187,10 @@ GRAPHS = [
 
 @pytest.mark.parametrize("value", GRAPHS)
 def test_graph_code_rebuilds_the_graph(value):
-    again = evaluate(graph_code(value))
+    again = evaluate(code(value))
     assert again == value
     assert [n.key for n in again.nodes()] == [n.key for n in value.nodes()]
-    assert graph_code(again) == graph_code(value)
+    assert code(again) == code(value)
 
 
 def test_code_of_a_deep_graph():
@@ -283,7 +283,7 @@ def test_scans_as_text():
 
 @pytest.mark.parametrize("value", [program(), scan_program()])
 def test_program_code_rebuilds_the_program(value):
-    assert repr(evaluate(program_code(value))) == repr(value)
+    assert repr(evaluate(code(value))) == repr(value)
 
 
 @pytest.mark.parametrize(

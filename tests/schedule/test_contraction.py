@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fusewright.context import Context
-from fusewright.emit.unit import segments, translation_unit
+from fusewright.emit.unit import translation_unit
 from fusewright.ir import graph as g
 from fusewright.ir.body import Dot, Load, walk
 from fusewright.ir.check import check_program
@@ -46,7 +46,7 @@ def test_the_epilogue_moves_into_the_product(name, always):
     assert [s.anchor for s in program.steps if isinstance(s, Kernel)] == ["contraction"]
     assert not any(isinstance(s, LibraryCall) for s in program.steps)
     check_values(graph, program)
-    text = translation_unit(program, SM90, segments(program))
+    text = translation_unit(program, SM90)
     assert "gemm90::run_major" in text and "_hole" in text
 
 
@@ -57,7 +57,7 @@ def test_a_product_of_what_follows_another_is_a_kernel_of_its_own(always, monkey
     program = schedule(graph, Context(), SM90)
     assert [s.anchor for s in program.steps if isinstance(s, Kernel)] == ["contraction"] * 2
     check_values(graph, program)
-    assert translation_unit(program, SM90, segments(program)).count("gemm90::run_major<") == 2
+    assert translation_unit(program, SM90).count("gemm90::run_major<") == 2
 
 
 @pytest.mark.parametrize("name", STATISTICS)
@@ -132,7 +132,7 @@ def test_schemes_of_other_targets_and_precisions(target, precision, scheme, name
     (kernel,) = program.steps
     assert isinstance(kernel, Kernel) and kernel.scheme == scheme
     check_values(graph, program)
-    text = translation_unit(program, arch(target), segments(program))
+    text = translation_unit(program, arch(target))
     space = "fma32" if scheme == "fma" else "mma80"
     assert f"{space}::run<" in text and "sm90" not in text
 
@@ -196,7 +196,7 @@ def test_16_bit_products_take_what_follows(dtype, always):
     expected = interpret_graph(graph, inputs).outputs
     for e, o in zip(expected, interpret_program(program, inputs).outputs, strict=True):
         torch.testing.assert_close(o, e, rtol=2e-2, atol=1e-2)
-    text = translation_unit(program, SM90, segments(program))
+    text = translation_unit(program, SM90)
     assert "native90::run<" in text and "gemm90::" not in text
 
 
@@ -261,7 +261,7 @@ def test_pointwise_producers_of_operands_move_into_the_product(name, always, mon
     kernels = [s for s in program.steps if isinstance(s, Kernel)]
     (dot,) = [e for p in kernels[-1].phases for e in walk(*p.bodies) if isinstance(e, Dot)]
     assert sum(not isinstance(x, Load) for x in (dot.x, dot.y)) == inside
-    text = translation_unit(program, SM90, segments(program)).partition("// ---- device code")[2]
+    text = translation_unit(program, SM90).partition("// ---- device code")[2]
     assert text.count("float stream(int") + text.count("float planes(int") == inside
     assert inside == 0 or len(kernels) == 1
 
@@ -294,5 +294,5 @@ def test_small_grids_divide_the_depth(shape, slices):
     program = schedule(graph_of(matmul(a, g.permute(b, (1, 0)))), Context(), SM90)
     (kernel,) = program.steps
     assert isinstance(kernel, Kernel) and kernel.tile.lanes == slices
-    text = translation_unit(program, SM90, segments(program))
+    text = translation_unit(program, SM90)
     assert f"kSlices = {slices};" in text

@@ -15,7 +15,6 @@ from fusewright.ir.dtypes import (
     FLOAT64,
     INT8,
     INT16,
-    INT32,
     INT64,
     UINT8,
     DType,
@@ -36,7 +35,6 @@ Operand = Node | Number | float | int | bool
 Values = Node | Number | Scalar
 
 _CATEGORY = {"bool": 0, "int": 1, "float": 2}
-_SIGNED = (INT8, INT16, INT32, INT64)
 
 
 class NotLowered(Exception):
@@ -218,7 +216,3 @@ def choose(cond: Node, a: Values, b: Values) -> Node:
     if not isinstance(like, Node):
         raise TypeError("choose: one alternative must be a node")
     return g.where(cond, _alike(a, like), _alike(b, like))
-
-
-def is_half(dtype: DType) -> bool:
-    return compute_type(dtype) != dtype

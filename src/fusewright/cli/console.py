@@ -50,9 +50,9 @@ def show_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
 
-def note(message: str, style: str = "yellow") -> None:
+def note(message: str) -> None:
     """One remark on stderr, which `--json` leaves free."""
-    Console(file=sys.stderr, highlight=False, soft_wrap=True).print(Text(message, style))
+    Console(file=sys.stderr, highlight=False, soft_wrap=True).print(Text(message, "yellow"))
 
 
 @contextmanager

@@ -7,13 +7,12 @@ points themselves are printed by `unit`.
 from collections.abc import Sequence
 
 from fusewright.ir.dtypes import DType
-from fusewright.ir.kernel import Buffer, LibraryCall, Program
+from fusewright.ir.kernel import Buffer, Program
 
 from .ctext import Names, c_type
 from .pytext import bracketed
-from .unit import Segment, entry_buffers, entry_name, segments
+from .segment import Segment, segments
 
-GIVEN = ("input", "param", "buffer", "constant")
 SCALAR_TYPES = {
     "bool": "Bool",
     "uint8": "Byte",
@@ -28,51 +27,22 @@ SCALAR_TYPES = {
 }
 
 
-def fresh_buffers(program: Program) -> tuple[tuple[Buffer, ...], ...]:
-    """For each segment the buffers that nothing before it has written: it must allocate them."""
-    known = {b.name for b in program.buffers if b.role in GIVEN}
-    out = []
-    pending = iter(segments(program))
-    inside = False
-    for step in program.steps:
-        if isinstance(step, LibraryCall):
-            known.update(step.outs)
-            inside = False
-        elif not inside:
-            buffers = entry_buffers(program, next(pending))
-            out.append(tuple(b for b in buffers if b.name not in known))
-            known.update(b.name for b in buffers)
-            inside = True
-    return tuple(out)
-
-
-def wrapper_name(number: int) -> str:
-    """Name of the C++ function, and of its Python binding, for segment `number`."""
-    return f"fused_{number}"
-
-
 def torch_wrappers(program: Program, *, cuda: bool) -> str:
     """C++ text of one function per segment, with the headers it needs."""
     headers = ["#include <torch/types.h>"]
     if cuda:
         headers.append("#include <ATen/cuda/CUDAContext.h>")
     parts = ["\n".join(headers)]
-    for k, (segment, fresh) in enumerate(
-        zip(segments(program), fresh_buffers(program), strict=True)
-    ):
-        parts.append("\n".join(_wrapper(program, k, segment, fresh, cuda)))
+    parts += ["\n".join(_wrapper(s, cuda)) for s in segments(program)]
     return "\n\n".join(parts) + "\n"
 
 
 def torch_declarations(program: Program) -> list[str]:
     """The wrappers' declarations, one line each: the bindings are generated from them."""
     out = []
-    for k, (segment, fresh) in enumerate(
-        zip(segments(program), fresh_buffers(program), strict=True)
-    ):
-        count = len(entry_buffers(program, segment)) - len(fresh)
-        arguments = ", ".join(["torch::Tensor"] * count)
-        out.append(f"{_result_type(fresh)} {wrapper_name(k)}({arguments});")
+    for s in segments(program):
+        arguments = ", ".join(["torch::Tensor"] * (len(s.buffers) - len(s.fresh)))
+        out.append(f"{_result_type(s.fresh)} {s.wrapper}({arguments});")
     return out
 
 
@@ -82,14 +52,12 @@ def _result_type(fresh: Sequence[Buffer]) -> str:
     return "torch::Tensor" if len(fresh) == 1 else "std::vector<torch::Tensor>"
 
 
-def _wrapper(
-    program: Program, number: int, segment: Segment, fresh: Sequence[Buffer], cuda: bool
-) -> list[str]:
-    buffers = entry_buffers(program, segment)
+def _wrapper(segment: Segment, cuda: bool) -> list[str]:
+    buffers, fresh = segment.buffers, segment.fresh
     given = [b for b in buffers if b not in fresh]
     handed_out = Names(["options", "status"])
     names = {b.name: handed_out.fresh(b.name) for b in buffers}
-    head = f"{_result_type(fresh)} {wrapper_name(number)}("
+    head = f"{_result_type(fresh)} {segment.wrapper}("
     lines = bracketed(head, [f"torch::Tensor {names[b.name]}" for b in given], ") {")
     device = "kCUDA" if cuda else "kCPU"
     options = f"{names[given[0].name]}.options()" if given else f"torch::device(torch::{device})"
@@ -101,7 +69,7 @@ def _wrapper(
     pointers = [f"({_type(b.dtype, dialect)}*){names[b.name]}.data_ptr()" for b in buffers]
     if cuda:
         pointers.append("at::cuda::getCurrentCUDAStream().stream()")
-    lines += bracketed(f"  int status = {entry_name(number)}(", pointers, ");")
+    lines += bracketed(f"  int status = {segment.entry}(", pointers, ");")
     lines.append(f"  {_status_check(cuda)}")
     if fresh:
         returned = ", ".join(names[b.name] for b in fresh)

@@ -11,7 +11,6 @@ from fusewright.ir.index import Var
 from fusewright.ir.kernel import Buffer, Fold, Kernel, Phase, Prefix
 from fusewright.ir.scalar import OPS, identity
 
-from .cindex import is_wide
 from .cstyle import Env
 from .ctext import WIDTH, Names, c_type, identifier, literal, wrap
 from .spell import DialectName, compute_c_type
@@ -57,11 +56,6 @@ def function_name(kernel: Kernel) -> str:
     return identifier(kernel.name)
 
 
-def loop_type(v: Var, wide_type: str) -> str:
-    """The type of a loop variable that counts to (and one step past) the extent."""
-    return wide_type if is_wide(0, v.extent + 2**20) else "int"
-
-
 def has_checks(kernel: Kernel) -> bool:
     """Whether the kernel can report a failed bounds check."""
     return any(isinstance(e, Checked) for p in kernel.phases for e in walk(*p.bodies))
@@ -78,10 +72,10 @@ def kernel_cost(kernel: Kernel) -> int:
     return kernel.row_count * sum(p.extent * point_cost(p.bodies) for p in kernel.phases)
 
 
-def fold_identity(fold: Fold | Prefix, int64: str) -> str:
+def fold_identity(fold: Fold | Prefix) -> str:
     """The start value of a fold as C."""
     dtype = compute_c_type(fold.dtype)
-    return literal(identity(fold.kind, dtype), dtype, int64).code
+    return literal(identity(fold.kind, dtype), dtype).code
 
 
 # ---------------------------------------------------------------------------------------- comments

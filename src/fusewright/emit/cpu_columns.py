@@ -11,7 +11,6 @@ from math import prod
 from fusewright.ir.index import Index
 from fusewright.ir.kernel import Keep, Kernel, Phase
 
-from .common import loop_type
 from .cpu_clip import Clip, clipped
 from .cpu_folds import (
     Accumulator,
@@ -20,7 +19,7 @@ from .cpu_folds import (
     flush_to_lanes,
     result,
 )
-from .cpu_loops import is_parallel, nest, parallel_for, simd_pragma
+from .cpu_loops import is_parallel, loop_type, nest, parallel_for, simd_pragma
 from .cpu_nests import (
     STACK_BYTES,
     Kept,
@@ -61,7 +60,7 @@ def column_reduce(kernel: Kernel, env: Env, out: Writer) -> None:
     """Blocks of the innermost row axis (in parallel); the columns are loops around the lanes."""
     *outer, inner = kernel.rows
     block = column_block(kernel)
-    name, kind = env.variables[inner], loop_type(inner, "int64_t")
+    name, kind = env.variables[inner], loop_type(inner)
     if is_parallel(kernel) and (outer or block < inner.extent):
         out.line(parallel_for(kernel, len(outer) + (block < inner.extent)))
     if block >= inner.extent:

@@ -88,7 +88,7 @@ class Accumulator:
 
     @property
     def identity(self) -> str:
-        return fold_identity(self.fold, "int64_t")
+        return fold_identity(self.fold)
 
     @property
     def at_type(self) -> str:

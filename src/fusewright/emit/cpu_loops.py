@@ -10,7 +10,8 @@ from math import prod
 from fusewright.ir.index import Var
 from fusewright.ir.kernel import Kernel, Phase, Store
 
-from .common import has_checks, kernel_cost, loop_type
+from .cindex import is_wide
+from .common import has_checks, kernel_cost
 from .cstyle import Env, evaluate, name_value
 from .ctext import Text, Writer
 
@@ -20,6 +21,11 @@ PARALLEL_COST = 1 << 17
 CHUNK = 4096
 # Tasks that keep all cores of a large host busy.
 ENOUGH_TASKS = 64
+
+
+def loop_type(v: Var) -> str:
+    """The type of a loop variable that counts to (and one step past) the extent."""
+    return "int64_t" if is_wide(0, v.extent + 2**20) else "int"
 
 
 def is_parallel(kernel: Kernel) -> bool:
@@ -42,7 +48,7 @@ def simd_pragma(kernel: Kernel) -> str:
 def for_loop(v: Var, env: Env) -> str:
     """`for (int i = 0; i < extent; i++)`."""
     name = env.variables[v]
-    return f"for ({loop_type(v, 'int64_t')} {name} = 0; {name} < {v.extent}; {name}++)"
+    return f"for ({loop_type(v)} {name} = 0; {name} < {v.extent}; {name}++)"
 
 
 def elementwise(kernel: Kernel, env: Env, out: Writer) -> None:
@@ -69,7 +75,7 @@ def _inner_loop(kernel: Kernel, inner: Var, env: Env, out: Writer, has_pragma: b
 
 def _chunked(kernel: Kernel, outer: Sequence[Var], inner: Var, env: Env, out: Writer) -> None:
     """Few outer points: tasks are chunks of the innermost axis."""
-    name, kind = env.variables[inner], loop_type(inner, "int64_t")
+    name, kind = env.variables[inner], loop_type(inner)
     begin, end = env.names.fresh(f"{name}_begin"), env.names.fresh(f"{name}_end")
 
     def chunks() -> None:

@@ -15,13 +15,12 @@ from fusewright.ir.kernel import Phase
 from fusewright.ir.offsets import row_major
 from fusewright.ir.scalar import OPS
 
-from .common import loop_type
 from .cpu_folds import (
     Accumulator,
     declare,
     fold_values,
 )
-from .cpu_loops import assign_stores
+from .cpu_loops import assign_stores, loop_type
 from .cpu_scans import Carry, write_scans
 from .cstyle import Env, evaluate, name_value
 from .ctext import Writer
@@ -97,7 +96,7 @@ def plain_loop(env: Env, out: Writer, reverse: bool = False) -> LoopHead:
     """A loop over one column variable, on demand from the last column to the first."""
 
     def write(v: Var, over: Range, body: Point) -> None:
-        name, kind = env.variables[v], loop_type(v, "int64_t")
+        name, kind = env.variables[v], loop_type(v)
         step = env.names.fresh(f"{name}_back") if reverse else name
         head = f"for ({kind} {step} = {over.first}; {step} < {over.last}; {step}++)"
         from_end = f"const {kind} {name} = {v.extent - 1} - {step};"
@@ -127,7 +126,7 @@ def column_loops(
         if not blocks.step or k != blocks.level:
             loops[k](v, Range("0", str(v.extent)), lambda counted: inside(k + 1, counted))
             return
-        name, kind = env.variables[v], loop_type(v, "int64_t")
+        name, kind = env.variables[v], loop_type(v)
         first, last = env.names.fresh(f"{name}_begin"), env.names.fresh(f"{name}_end")
         step, end = blocks.step, blocks.end or v.extent
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from fusewright.ir.index import Var
 from fusewright.ir.kernel import Kernel, Phase
 
-from .common import has_checks, loop_type
+from .common import has_checks
 from .cpu_folds import (
     Accumulator,
     accumulators,
@@ -23,7 +23,7 @@ from .cpu_folds import (
     result,
     settle_partial,
 )
-from .cpu_loops import is_parallel, nest, parallel_for, simd_pragma, write_stores
+from .cpu_loops import is_parallel, loop_type, nest, parallel_for, simd_pragma, write_stores
 from .cpu_nests import (
     STACK_BYTES,
     Emit,
@@ -237,7 +237,7 @@ class _Rows:
         out = self.out
 
         def write(v: Var, over: Range, body: Point) -> None:
-            name, kind = env.variables[v], loop_type(v, "int64_t")
+            name, kind = env.variables[v], loop_type(v)
             whole = self._whole_vectors(v) >= lanes
             base = env.names.fresh(f"{name}_base")
             head = f"for ({kind} {base} = {over.first}; {base} < {over.last}; {base} += {lanes})"

@@ -52,7 +52,7 @@ def declare_carries(phase: Phase, lanes: int, env: Env, out: Writer) -> tuple[Ca
     """The carries of a phase's scans at the identity: one for each lane, or (0) a single one."""
     carries = [Carry(s, env.names.fresh(f"{s.name}_carry"), lanes) for s in phase.scans]
     for c in carries:
-        start = literal(identity(c.scan.kind, c.dtype), c.dtype, "int64_t").code
+        start = literal(identity(c.scan.kind, c.dtype), c.dtype).code
         _declare(c_type(c.dtype, "cpu"), c.name, lanes, start, out)
         if c.scan.position is not None:
             _declare(c.at_type, f"{c.name}_at", lanes, "0", out)

@@ -10,8 +10,7 @@ from fusewright.ir.body import Expr
 from fusewright.ir.index import Var
 from fusewright.ir.kernel import Kernel, Transposition
 
-from .common import loop_type
-from .cpu_loops import elementwise_body, is_parallel, nest, parallel_for, simd_pragma
+from .cpu_loops import elementwise_body, is_parallel, loop_type, nest, parallel_for, simd_pragma
 from .cstyle import Env
 from .ctext import Text, Writer, c_type
 
@@ -38,7 +37,7 @@ def transposed(kernel: Kernel, turned: Transposition, env: Env, out: Writer) -> 
         if k == len(sides):
             _tile(kernel, turned, env, out)
             return
-        name, kind = env.variables[sides[k]], loop_type(sides[k], "int64_t")
+        name, kind = env.variables[sides[k]], loop_type(sides[k])
         extent = sides[k].extent
         with out.block(f"for ({kind} {name}_0 = 0; {name}_0 < {extent}; {name}_0 += {TILE})"):
             tiles(k + 1)
@@ -49,7 +48,7 @@ def transposed(kernel: Kernel, turned: Transposition, env: Env, out: Writer) -> 
 def _tile(kernel: Kernel, turned: Transposition, env: Env, out: Writer) -> None:
     p, q = (env.variables[v] for v in (turned.loaded, turned.stored))
     for v, name in ((turned.loaded, p), (turned.stored, q)):
-        kind, end = loop_type(v, "int64_t"), f"{name}_0 + {TILE}"
+        kind, end = loop_type(v), f"{name}_0 + {TILE}"
         bound = end if v.extent % TILE == 0 else f"fw_minimum<{kind}>({end}, {v.extent})"
         out.line(f"const {kind} {name}_end = {bound};")
     names = {e: env.names.fresh(f"{env.pointers[e.buffer]}_tile") for e in turned.loads}
@@ -71,4 +70,4 @@ def _tile(kernel: Kernel, turned: Transposition, env: Env, out: Writer) -> None:
 
 
 def _loop(v: Var, name: str) -> str:
-    return f"for ({loop_type(v, 'int64_t')} {name} = {name}_0; {name} < {name}_end; {name}++)"
+    return f"for ({loop_type(v)} {name} = {name}_0; {name} < {name}_end; {name}++)"

@@ -27,7 +27,7 @@ from fusewright.ir.index import walk as walk_index
 
 from .cindex import IndexPrinter, is_wide
 from .ctext import ADD, MUL, UNARY, Names, Text, Writer, c_type, call, literal, ternary
-from .spell import DialectName, apply_op, c_type_of_int64, convert
+from .spell import DialectName, apply_op, convert
 
 # A value whose text is longer than this gets a name even if it is used once.
 INLINE_LIMIT = 64
@@ -53,7 +53,7 @@ class Env:
 
     @property
     def index(self) -> IndexPrinter:
-        return IndexPrinter(self.variables, c_type_of_int64(self.dialect))
+        return IndexPrinter(self.variables, c_type(INT64, self.dialect))
 
     def with_variables(self, extra: Mapping[Index, str]) -> "Env":
         return replace(self, variables={**self.variables, **extra})
@@ -128,7 +128,7 @@ class _Scope:
         dialect = self.env.dialect
         match e:
             case Lit():
-                return literal(e.value, e.dtype, c_type_of_int64(dialect))
+                return literal(e.value, e.dtype)
             case Ref():
                 return self._ref(e)
             case Load():
@@ -158,7 +158,7 @@ class _Scope:
         text, x = self._index(e.index), e.index
         if e.dtype == INT64:
             # An int where 64 bits are not needed: arithmetic with int64 operands widens it.
-            return text if is_wide(x.lo, x.hi) else Text(f"({c_type_of_int64(self.env.dialect)})"
+            return text if is_wide(x.lo, x.hi) else Text(f"({c_type(INT64, self.env.dialect)})"
                                                          f"{text.at(UNARY)}", UNARY)
         return convert(text, INT64, e.dtype, self.env.dialect)
 
@@ -195,7 +195,7 @@ class _Scope:
     def _indirect(self, x: Expr, stride: int) -> str:
         text = self.known[x]
         if x.dtype != INT64 and not isinstance(x, Checked):
-            text = Text(f"({c_type_of_int64(self.env.dialect)}){text.at(UNARY)}", UNARY)
+            text = Text(f"({c_type(INT64, self.env.dialect)}){text.at(UNARY)}", UNARY)
         return text.at(ADD) if stride == 1 else f"{text.at(MUL)} * {stride}"
 
     def _guarded(self, e: Guarded) -> Text:

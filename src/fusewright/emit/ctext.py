@@ -105,18 +105,18 @@ class Names:
 # ---------------------------------------------------------------------------------------- literals
 
 
-def literal(value: Scalar, dtype: DType, int64: str) -> Text:
-    """A constant of `dtype`, exact; `int64` is how the dialect spells that type."""
+def literal(value: Scalar, dtype: DType) -> Text:
+    """A constant of `dtype`, exact."""
     if dtype == BOOL:
         return Text("true" if value else "false")
     if dtype.kind == "int":
-        return _int_literal(int(value), int64)
+        return _int_literal(int(value))
     if dtype in (FLOAT16, BFLOAT16):
         return call(f"fw_to_{dtype.name}", float_literal(float(value), FLOAT32))
     return float_literal(float(value), dtype)
 
 
-def _int_literal(value: int, int64: str) -> Text:
+def _int_literal(value: int) -> Text:
     if value in (-(2**31), -(2**63)):
         suffix = "" if value == -(2**31) else "LL"
         return Text(f"{value + 1}{suffix} - 1", ADD)

@@ -51,7 +51,7 @@ _COMBINE = {
 }
 
 
-def skeleton_text(roots: Sequence[str] = (ROOT,)) -> str:
+def skeleton_text(roots: Sequence[str]) -> str:
     """The matrix products' skeletons as one text: their files in the order of inclusion."""
     files: dict[str, str] = {}
     for root in dict.fromkeys(roots):
@@ -278,10 +278,10 @@ def _apply(kernel: Kernel, partials: Sequence[Partial], env: Env, out: Writer) -
 def _identity(p: Partial) -> list[str]:
     """The partial of no element."""
     if p.form == "best":
-        return [fold_identity(p.fold, "long long"), "__int_as_float(2147483647)"]
+        return [fold_identity(p.fold), "__int_as_float(2147483647)"]
     if p.form == "exponentials":
         return ["-FW_INF", "0.0f"]
-    return ["0.0f"] * p.words if p.form == "squares" else [fold_identity(p.fold, "long long")]
+    return ["0.0f"] * p.words if p.form == "squares" else [fold_identity(p.fold)]
 
 
 def _merge(p: Partial, at: int) -> str:

@@ -48,7 +48,7 @@ class Registers:
 
     @property
     def identity(self) -> str:
-        value = fold_identity(self.fold, "long long")
+        value = fold_identity(self.fold)
         if not self.is_arg:
             return value
         last = "9223372036854775807LL" if self.at_type == "long long" else "2147483647"

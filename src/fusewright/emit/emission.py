@@ -9,7 +9,7 @@ from fusewright.ir.kernel import Program
 from fusewright.options import Options
 from fusewright.target.arch import Arch
 
-from .unit import Segment, segments
+from .segment import Segment, segments
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 
 from fusewright.ir import offsets
 from fusewright.ir.graph import Graph, Leaf, Tree, Verbatim
-from fusewright.ir.kernel import Buffer, Kernel, LibraryCall, Program, Strided
+from fusewright.ir.kernel import Buffer, LibraryCall, Program, Strided
 from fusewright.ir.program_text import argument_code, strided_code
 
-from .binding import wrapper_name
-from .pytext import bracketed, comment, tuple_text, unspeakable
-from .unit import Segment, entry_buffers, entry_name, segments
+from .pytext import INDENT, bracketed, comment, tuple_text, unspeakable
+from .segment import Segment, units
 
-GIVEN = ("input", "param", "buffer", "constant")
+# Of a statement of forward.
+DEPTH = 2
+PAD = INDENT * DEPTH
 # torch functions whose result is always row-major, so that its memory can be seen with other axes.
 ROW_MAJOR_RESULTS = ("torch.mm", "torch.addmm", "torch.bmm", "torch.baddbmm")
 
@@ -47,116 +48,88 @@ class ForwardPlan:
         return strided_code(s, self.named(s.buffer))
 
 
-def forward_lines(plan: ForwardPlan, depth: int = 2) -> list[str]:
+def forward_lines(plan: ForwardPlan) -> list[str]:
     """The statements after the guards, up to and including the return."""
-    units = _units(plan.program)
+    steps = tuple(units(plan.program))
     lines: list[str] = []
-    last = _last_use(plan.program, units)
-    allocated: set[str] = set()
-    for number, unit in enumerate(units):
-        lines += _unit_lines(plan, unit, allocated, depth)
+    last = _last_use(plan.program, steps)
+    for number, unit in enumerate(steps):
+        lines += _unit_lines(plan, unit)
         dead = [plan.names[b] for b, at in last.items() if at == number]
-        if dead and number + 1 < len(units):
-            lines.append(f"{'    ' * depth}del {', '.join(dead)}")
+        if dead and number + 1 < len(steps):
+            lines.append(f"{PAD}del {', '.join(dead)}")
+    written = {name for step in plan.program.steps for name in step.writes}
     for b in plan.program.buffers:  # what no step writes is empty
-        if b.role not in GIVEN and b.name not in allocated and b.name in plan.program.kept:
-            lines += _allocation(plan, b, depth)
-    return lines + _ending(plan, depth)
+        if not b.given and b.name not in written and b.name in plan.program.kept:
+            lines += _allocation(plan, b)
+    return lines + _ending(plan)
 
 
-Unit = tuple[int, Segment] | LibraryCall
-"""A numbered segment of kernels, or one library call."""
-
-
-def _units(program: Program) -> list[Unit]:
-    runs = iter(enumerate(segments(program)))
-    out: list[Unit] = []
-    inside = False
-    for step in program.steps:
-        if isinstance(step, LibraryCall):
-            out.append(step)
-        elif not inside:
-            out.append(next(runs))
-        inside = isinstance(step, Kernel)
-    return out
-
-
-def _touched(program: Program, unit: Unit) -> list[str]:
-    if isinstance(unit, LibraryCall):
-        return [*unit.reads, *unit.writes]
-    return [b.name for b in entry_buffers(program, unit[1])]
-
-
-def _last_use(program: Program, units: Sequence[Unit]) -> dict[str, int]:
+def _last_use(program: Program, steps: Sequence[Segment | LibraryCall]) -> dict[str, int]:
     """The number of the last unit that touches each temporary which is not needed at the end."""
     kept = program.kept
-    roles = {b.name: b.role for b in program.buffers}
+    temporary = {b.name for b in program.buffers if not b.given and b.name not in kept}
     out: dict[str, int] = {}
-    for number, unit in enumerate(units):
-        for name in _touched(program, unit):
-            if roles[name] not in GIVEN and name not in kept:
-                out[name] = number
+    for number, unit in enumerate(steps):
+        touched = (
+            (*unit.reads, *unit.writes)
+            if isinstance(unit, LibraryCall)
+            else (b.name for b in unit.buffers)
+        )
+        out.update((name, number) for name in touched if name in temporary)
     return out
 
 
 # ------------------------------------------------------------------------------------------- units
 
 
-def _unit_lines(plan: ForwardPlan, unit: Unit, allocated: set[str], depth: int) -> list[str]:
+def _unit_lines(plan: ForwardPlan, unit: Segment | LibraryCall) -> list[str]:
     if isinstance(unit, LibraryCall):
-        allocated.update(unit.outs)
-        return [*_origins(unit.origins, depth), *call_lines(plan, unit, depth)]
-    number, segment = unit
-    lines = _origins((o for k in segment for o in k.origins), depth)
-    buffers = entry_buffers(plan.program, segment)
-    fresh = [b for b in buffers if b.role not in GIVEN and b.name not in allocated]
-    allocated.update(b.name for b in fresh)
+        return [*_origins(unit.origins), *_call_lines(plan, unit)]
+    lines = _origins(o for k in unit.kernels for o in k.origins)
     if plan.torch_binding:
-        return lines + _torch_entry(plan, number, buffers, fresh, depth)
-    for b in fresh:
-        lines += _allocation(plan, b, depth)
-    pointers = [f"{plan.names[b.name]}.data_ptr()" for b in buffers]
+        return lines + _torch_entry(plan, unit)
+    for b in unit.fresh:
+        lines += _allocation(plan, b)
+    pointers = [f"{plan.names[b.name]}.data_ptr()" for b in unit.buffers]
     stream = ["@stream@"] if plan.cuda else []
-    head = f"@status@ = @library@.{entry_name(number)}("
-    lines += bracketed(head, [*pointers, *stream], ")", depth)
-    pad = "    " * depth
-    return [*lines, f"{pad}if @status@:", f"{pad}    _raise(@library@, @status@)"]
+    head = f"@status@ = @library@.{unit.entry}("
+    lines += bracketed(head, [*pointers, *stream], ")", DEPTH)
+    return [*lines, f"{PAD}if @status@:", f"{PAD}    _raise(@library@, @status@)"]
 
 
-def _origins(texts: Iterable[str], depth: int) -> list[str]:
+def _origins(texts: Iterable[str]) -> list[str]:
     distinct = [t for t in dict.fromkeys(texts) if t]
-    lines = [line for t in distinct[:8] for line in comment(unspeakable(t), depth)]
-    return lines + (comment("...", depth) if len(distinct) > 8 else [])
+    lines = [line for t in distinct[:8] for line in comment(unspeakable(t), DEPTH)]
+    return lines + (comment("...", DEPTH) if len(distinct) > 8 else [])
 
 
-def _allocation(plan: ForwardPlan, b: Buffer, depth: int) -> list[str]:
+def _allocation(plan: ForwardPlan, b: Buffer) -> list[str]:
     """`torch.empty` would read better, and takes a third longer to read its arguments."""
     sizes = [tuple_text(map(str, t)) for t in (b.shape, b.strides)]
     options = [f"dtype=torch.{b.dtype.name}", "device=@device@"]
     name = plan.names[b.name]
-    return bracketed(f"{name} = torch.empty_strided(", [*sizes, *options], ")", depth)
+    return bracketed(f"{name} = torch.empty_strided(", [*sizes, *options], ")", DEPTH)
 
 
-def _torch_entry(
-    plan: ForwardPlan, number: int, buffers: Sequence[Buffer], fresh: Sequence[Buffer], depth: int
-) -> list[str]:
+def _torch_entry(plan: ForwardPlan, segment: Segment) -> list[str]:
     """The classical binding: tensors in, the new tensors out (a list when there are several)."""
-    given = [plan.names[b.name] for b in buffers if b not in fresh]
-    new = ", ".join(plan.names[b.name] for b in fresh)
+    given = [plan.names[b.name] for b in segment.buffers if b not in segment.fresh]
+    new = ", ".join(plan.names[b.name] for b in segment.fresh)
     target = f"{new} = " if new else ""
-    return bracketed(f"{target}@library@.{wrapper_name(number)}(", given, ")", depth)
+    return bracketed(f"{target}@library@.{segment.wrapper}(", given, ")", DEPTH)
 
 
-def call_lines(plan: ForwardPlan, call: LibraryCall, depth: int) -> list[str]:
+def _call_lines(plan: ForwardPlan, call: LibraryCall) -> list[str]:
     """A library call and, where its result is not laid out as the program says, its view."""
     named = {s.buffer: plan.named(s.buffer) for s in call.operands}
     args = [argument_code(a, named, "@device@") for a in call.args]
     args += [f"{k}={argument_code(v, named, '@device@')}" for k, v in call.kwargs]
     if call.extern:
-        return _extern_lines(plan, call, args, depth)
+        return _extern_lines(plan, call, args)
     (name,) = call.outs
     return bracketed(
-        f"{plan.names[name]} = {call.function}(", args, f"){_seen_as(plan, call)}", depth
+        f"{plan.names[name]} = {call.function}(", args, f"){_seen_as(plan, call)}", DEPTH
     )
 
 
@@ -183,55 +156,51 @@ def _matrix_shape(call: LibraryCall) -> tuple[int, ...]:
     return (*tensors[-2].shape[:-1], tensors[-1].shape[-1])
 
 
-def _extern_lines(
-    plan: ForwardPlan, call: LibraryCall, args: Sequence[str], depth: int
-) -> list[str]:
+def _extern_lines(plan: ForwardPlan, call: LibraryCall, args: Sequence[str]) -> list[str]:
     """A foreign op: its results are brought to the strides they had at capture."""
     strides = [
         tuple_text(map(str, plan.program.buffer(o).strides)) if o else "None" for o in call.outs
     ]
     names = [plan.names[o] if o else "_" for o in call.outs]
     target = f"({names[0]},)" if len(names) == 1 else ", ".join(names)
-    inner = bracketed(f"{call.function}(", args, "),", depth + 1)
-    pad = "    " * depth
+    inner = bracketed(f"{call.function}(", args, "),", DEPTH + 1)
     line = f"{target} = _results({call.function}({', '.join(args)}), {tuple_text(strides)})"
-    if len(pad) + len(line) <= 100:
-        return [f"{pad}{line}"]
-    return [f"{pad}{target} = _results(", *inner, f"{pad}    {tuple_text(strides)},", f"{pad})"]
+    if len(PAD) + len(line) <= 100:
+        return [f"{PAD}{line}"]
+    return [f"{PAD}{target} = _results(", *inner, f"{PAD}    {tuple_text(strides)},", f"{PAD})"]
 
 
 # ------------------------------------------------------------------------------------------ ending
 
 
-def _ending(plan: ForwardPlan, depth: int) -> list[str]:
+def _ending(plan: ForwardPlan) -> list[str]:
     """Copies into mutated inputs, then the result in the structure that forward returns."""
-    pad = "    " * depth
     lines = []
     targets = {name for name, _ in plan.program.updates}
     clobbered = [s for _, s in plan.program.updates if s.buffer in targets]
     saved: dict[Strided, str] = {}
     for s in dict.fromkeys(clobbered):
         saved[s] = f"old_{plan.names[s.buffer]}"
-        lines.append(f"{pad}{saved[s]} = {plan.strided(s)}.clone()")
-    results = [_result(plan, k, targets) for k in range(len(plan.program.returns))]
+        lines.append(f"{PAD}{saved[s]} = {plan.strided(s)}.clone()")
+    results = [_result(plan, k) for k in range(len(plan.program.returns))]
     early = {}
     for k, text in enumerate(results):
         if targets and text.endswith(".clone()"):
             early[k] = f"result_{k}"
-            lines.append(f"{pad}result_{k} = {text}")
+            lines.append(f"{PAD}result_{k} = {text}")
     for name, s in plan.program.updates:
-        lines.append(f"{pad}{plan.given[name]}.copy_({saved.get(s) or plan.strided(s)})")
+        lines.append(f"{PAD}{plan.given[name]}.copy_({saved.get(s) or plan.strided(s)})")
     texts = [early.get(k, text) for k, text in enumerate(results)]
-    return [*lines, f"{pad}return {structure_text(plan.graph.result, texts)}"]
+    return [*lines, f"{PAD}return {structure_text(plan.graph.result, texts)}"]
 
 
-def _result(plan: ForwardPlan, position: int, targets: set[str]) -> str:
+def _result(plan: ForwardPlan, position: int) -> str:
     """The tensor to return: an input itself where eager returns it, never an input by accident."""
     s = plan.program.returns[position]
     buffer = plan.program.buffer(s.buffer)
     if (source := dict(plan.graph.aliases).get(position)) is not None:
         return plan.given[plan.buffers[source]]
-    return f"{plan.strided(s)}.clone()" if buffer.role in GIVEN else plan.strided(s)
+    return f"{plan.strided(s)}.clone()" if buffer.given else plan.strided(s)
 
 
 def structure_text(result: Tree | Leaf | Verbatim, leaves: Sequence[str]) -> str:

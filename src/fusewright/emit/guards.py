@@ -119,13 +119,11 @@ def admitted_lines(e: Emission, head: str) -> list[str]:
         ]
     for condition in e.interface.conditions:
         lines += bracketed("if @refusal@ is None and not (", [condition.text], "):", 2)
-        lines += _assigned("@refusal@", string(condition.refusal))
+        lines += _refused(string(condition.refusal))
     lines.append("        if @refusal@ is None:")
     texts = dict(e.interface.tensors)
     reads = [texts[s.name] for s in e.tensors if s.name in texts]
-    lines += _tuple_lines(
-        "@tensors@", [*reads, *(["*_held(@modules@)"] if e.interface.held else [])]
-    )
+    lines += _read_lines([*reads, *(["*_held(@modules@)"] if e.interface.held else [])])
     lines.append("            @refusal@ = _changed_tensor(@tensors@)")
     if e.program.updates:
         written = tuple_text(str(k) for k in _written_positions(e))
@@ -142,17 +140,17 @@ def admitted_lines(e: Emission, head: str) -> list[str]:
     ]
 
 
-def _assigned(name: str, text: str) -> list[str]:
-    line = f"            {name} = {text}"
+def _refused(text: str) -> list[str]:
+    line = f"            @refusal@ = {text}"
     if len(line) <= 100:
         return [line]
-    return [f"            {name} = (", f"                {text}", "            )"]
+    return ["            @refusal@ = (", f"                {text}", "            )"]
 
 
-def _tuple_lines(name: str, items: list[str]) -> list[str]:
+def _read_lines(items: list[str]) -> list[str]:
     if len(items) == 1:
-        return [f"            {name} = ({items[0]},)"]
-    return bracketed(f"{name} = (", items, ")", 3)
+        return [f"            @tensors@ = ({items[0]},)"]
+    return bracketed("@tensors@ = (", items, ")", 3)
 
 
 def _written_positions(e: Emission) -> list[int]:

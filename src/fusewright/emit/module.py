@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from fusewright.errors import OutputError
 
 from . import support
-from .binding import torch_declarations, torch_wrappers, wrapper_name
+from .binding import torch_declarations, torch_wrappers
 from .emission import Emission
 from .forward import ForwardPlan, forward_lines
 from .guards import admitted_lines, filled, guard_parts, table_parts
 from .header import header_lines
 from .pytext import PythonNames, bracketed, string, unspeakable
-from .unit import entry_buffers, entry_name
 
 __all__ = ["Emission", "module_text"]
 
@@ -114,7 +113,7 @@ def _library_parts(e: Emission) -> list[str]:
     if not e.segments:
         return []
     template = support.TORCH_LIBRARY if e.torch_binding else support.LIBRARY
-    functions = [string(wrapper_name(k)) for k in range(len(e.segments))]
+    functions = [string(s.wrapper) for s in e.segments]
     text = filled(
         template,
         NAME=extension_name(e),
@@ -157,11 +156,10 @@ def _keeps(e: Emission, flag: str) -> bool:
 
 def _entry_types(e: Emission) -> list[str]:
     """Every argument of an entry point is a pointer: buffers, and on CUDA the stream."""
-    lines = []
-    for k, segment in enumerate(e.segments):
-        count = len(entry_buffers(e.program, segment)) + e.cuda
-        lines.append(f"    library.{entry_name(k)}.argtypes = [ctypes.c_void_p] * {count}")
-    return lines
+    return [
+        f"    library.{s.entry}.argtypes = [ctypes.c_void_p] * {len(s.buffers) + e.cuda}"
+        for s in e.segments
+    ]
 
 
 def extension_name(e: Emission) -> str:

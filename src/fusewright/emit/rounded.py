@@ -30,11 +30,11 @@ def _shortened(phase: Phase) -> Phase:
     """Folds and kept values stay as they are: what refers to them needs all their bits."""
     exact: set[Expr] = set()
     for body in (x.body for x in (*phase.keeps, *phase.scans, *phase.folds)):
-        _visit(body, False, exact, set())
+        _visit(body, exact, set())
     stores = []
     for s in phase.stores:
         rounded: set[Expr] = set()
-        _visit(s.body, False, exact, rounded)
+        _visit(s.body, exact, rounded)
         stores.append((s, rounded))
     return replace(
         phase,
@@ -70,9 +70,9 @@ def _function(e: Expr) -> tuple[str, tuple[Expr, ...]] | None:
     return None
 
 
-def _visit(root: Expr, small: bool, exact: set[Expr], rounded: set[Expr]) -> None:
+def _visit(root: Expr, exact: set[Expr], rounded: set[Expr]) -> None:
     """Sorts the functions below `root` by whether some use of theirs needs all their bits."""
-    stack, seen = [(root, small)], set()
+    stack, seen = [(root, False)], set()
     while stack:
         e, small = stack.pop()
         if (e, small) in seen:

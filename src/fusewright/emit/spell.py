@@ -10,7 +10,7 @@ from functools import cache
 from typing import Literal
 
 from fusewright.errors import IRError
-from fusewright.ir.dtypes import BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, UINT8, DType
+from fusewright.ir.dtypes import BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, INT64, UINT8, DType
 
 from . import vecmath
 from .ctext import (
@@ -124,7 +124,7 @@ def _special(op: str, args: Sequence[Text], operand: DType, dialect: DialectName
         case "logical_not":
             return prefix("!", args[0])
         case "reciprocal":
-            return infix("/", MUL, literal(1.0, operand, ""), args[0])
+            return infix("/", MUL, literal(1.0, operand), args[0])
         case "abs" if operand.kind == "int":
             return call(f"fw_abs_int<{c_type(operand, dialect)}>", *args)
         case "pow" if operand.kind == "int":
@@ -168,15 +168,10 @@ def convert(x: Text, source: DType, target: DType, dialect: DialectName) -> Text
         as_float = x if source == FLOAT32 else prefix("(float)", x)
         return call(f"fw_to_{target.name}", as_float)
     if target == BOOL:
-        return infix("!=", EQUALITY, x, literal(0, source, ""))
+        return infix("!=", EQUALITY, x, literal(0, source))
     if target == UINT8 and source in (FLOAT32, FLOAT64):
         # As c10::convert does: through int64, so that negative values wrap.
-        x = prefix(f"({c_type_of_int64(dialect)})", x)
+        x = prefix(f"({c_type(INT64, dialect)})", x)
     elif target.kind == "int" and target.bits < 32 and source.is_float:
         x = prefix("(int)", x)
     return prefix(f"({c_type(target, dialect)})", x)
-
-
-def c_type_of_int64(dialect: DialectName) -> str:
-    """The spelling of a 64-bit integer."""
-    return "int64_t" if dialect == "cpu" else "long long"

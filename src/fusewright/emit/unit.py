@@ -1,11 +1,9 @@
 """Puts kernels together to one translation unit: helpers, kernels, and a C entry point per segment.
 
-A segment is a maximal run of kernels without a library call between them; its entry point is called
-once per forward. Nothing about Python, torch or loading lives here.
+What a segment is, is said in `segment`. Nothing about Python, torch or loading lives here.
 """
 
-from collections.abc import Mapping, Sequence
-from itertools import groupby
+from collections.abc import Mapping
 from typing import Protocol
 
 from fusewright.ir.kernel import Buffer, Kernel, Program
@@ -18,9 +16,8 @@ from .cuda_contract import ContractionText, contraction, skeleton_text
 from .cuda_native import fma_contraction, mma_contraction, native_contraction
 from .helpers import cpu_helpers, cuda_helpers
 from .rounded import with_short_functions
+from .segment import Segment, segments
 from .spell import DialectName
-
-Segment = tuple[Kernel, ...]
 
 # From this size on, memory comes straight from the system and every page of it is mapped anew at
 # each call (glibc's malloc keeps smaller blocks mapped and hands them out again).
@@ -34,57 +31,38 @@ class TargetLike(Protocol):
     def name(self) -> str: ...
 
 
-def segments(program: Program) -> tuple[Segment, ...]:
-    """The maximal runs of kernels in the order of execution."""
-    runs = groupby(program.steps, key=lambda s: isinstance(s, Kernel))
-    return tuple(
-        tuple(s for s in run if isinstance(s, Kernel)) for is_kernels, run in runs if is_kernels
-    )
-
-
-def entry_name(number: int) -> str:
-    """Name of the C function of segment `number`."""
-    return f"forward_{number}"
-
-
-def entry_buffers(program: Program, segment: Segment) -> tuple[Buffer, ...]:
-    """The parameters of a segment's entry: every buffer it touches, in the program's order."""
-    used = {b for k in segment for b in buffer_order(k)}
-    return tuple(b for b in program.buffers if b.name in used)
-
-
-def translation_unit(program: Program, target: TargetLike, segments: Sequence[Segment]) -> str:
+def translation_unit(program: Program, target: TargetLike) -> str:
     """The whole C++ or CUDA C++ text: helpers, one function per kernel, one entry per segment.
 
-    Entry point k is `int forward_k(buffers of entry_buffers...)`; on CUDA a stream is the last
+    Entry point k is `int forward_k(buffers of segment k...)`; on CUDA a stream is the last
     parameter. It returns 0, on the CPU 1 after a failed bounds check, on CUDA the first launch
     error. Raises IRError for what has no spelling.
     """
     if target.name.startswith("cuda"):
-        return _cuda_unit(program, target, segments)
-    return _cpu_unit(program, segments)
+        return _cuda_unit(program, target)
+    return _cpu_unit(program)
 
 
-def _cpu_unit(program: Program, segments: Sequence[Segment]) -> str:
+def _cpu_unit(program: Program) -> str:
     buffers = {b.name: b for b in program.buffers}
-    kernels = "\n".join(cpu_kernel(k, buffers) for s in segments for k in s)
-    entries = "\n".join(_cpu_entry(program, s, n) for n, s in enumerate(segments))
+    parts = segments(program)
+    kernels = "\n".join(cpu_kernel(k, buffers) for s in parts for k in s.kernels)
+    entries = "\n".join(map(_cpu_entry, parts))
     text = f"{kernels}\n{entries}"
     memory = "#include <memory>\n" if "std::unique_ptr" in kernels else ""
     return f"{memory}{cpu_helpers(text)}{text}"
 
 
-def _cpu_entry(program: Program, segment: Segment, number: int) -> str:
-    buffers = entry_buffers(program, segment)
-    params, names = entry_parameters(segment, buffers, "cpu")
+def _cpu_entry(segment: Segment) -> str:
+    params, names = _entry_parameters(segment, "cpu")
     out = Writer()
-    head = signature(f'extern "C" int {entry_name(number)}', params)
+    head = signature(f'extern "C" int {segment.entry}', params)
     out.extend(head[:-1])
     with out.block(head[-1]):
-        for buffer in buffers:
+        for buffer in segment.buffers:
             if _is_fresh_and_large(buffer, segment):
                 out.line(f"fw_huge_pages({names[buffer.name]}, {buffer.nbytes});")
-        for kernel in segment:
+        for kernel in segment.kernels:
             call = f"{function_name(kernel)}({', '.join(names[b] for b in buffer_order(kernel))})"
             out.line(f"if ({call}) return 1;" if has_checks(kernel) else f"{call};")
         out.line("return 0;")
@@ -93,34 +71,35 @@ def _cpu_entry(program: Program, segment: Segment, number: int) -> str:
 
 def _is_fresh_and_large(buffer: Buffer, segment: Segment) -> bool:
     """Whether the segment writes memory that was allocated for this call and is mapped by use."""
-    written = any(buffer.name in (*k.writes, k.workspace) for k in segment)
+    written = any(buffer.name in (*k.writes, k.workspace) for k in segment.kernels)
     return written and buffer.role in ("temp", "output") and buffer.nbytes >= FRESH_BYTES
 
 
-def entry_parameters(
-    segment: Segment, buffers: Sequence[Buffer], dialect: DialectName
+def _entry_parameters(
+    segment: Segment, dialect: DialectName
 ) -> tuple[list[str], dict[str, str]]:
     """Typed pointers of an entry point, and the name of each buffer in it."""
-    fresh = Names(function_name(k) for k in segment)
-    names = {b.name: fresh.fresh(b.name) for b in buffers}
-    written = {b for k in segment for b in (*k.writes, k.workspace)}
+    fresh = Names(function_name(k) for k in segment.kernels)
+    names = {b.name: fresh.fresh(b.name) for b in segment.buffers}
+    written = {b for k in segment.kernels for b in (*k.writes, k.workspace)}
     params = [
         f"{'' if b.name in written else 'const '}{c_type(b.dtype, dialect)}* {names[b.name]}"
-        for b in buffers
+        for b in segment.buffers
     ]
     return params, names
 
 
-def _cuda_unit(program: Program, target: TargetLike, segments: Sequence[Segment]) -> str:
+def _cuda_unit(program: Program, target: TargetLike) -> str:
     buffers = {b.name: b for b in program.buffers}
-    kernels = [k for s in segments for k in s]
+    parts = segments(program)
+    kernels = [k for s in parts for k in s.kernels]
     texts = {k.name: _cuda_text(k, buffers, target) for k in kernels}
     device = "\n".join(texts[k.name].device for k in kernels)
     products = [t for t in texts.values() if isinstance(t, ContractionText)]
     entries = "\n".join(
         (
             *(t.host for t in products),
-            *(_cuda_entry(program, s, n, texts) for n, s in enumerate(segments)),
+            *(_cuda_entry(s, texts) for s in parts),
         )
     )
     skeleton = f"{skeleton_text([t.skeleton for t in products])}\n" if products else ""
@@ -142,20 +121,14 @@ def _cuda_text(
     return printer(with_short_functions(kernel), buffers)
 
 
-def _cuda_entry(
-    program: Program,
-    segment: Segment,
-    number: int,
-    texts: Mapping[str, KernelText | ContractionText],
-) -> str:
-    buffers = entry_buffers(program, segment)
-    params, names = entry_parameters(segment, buffers, "cuda")
+def _cuda_entry(segment: Segment, texts: Mapping[str, KernelText | ContractionText]) -> str:
+    params, names = _entry_parameters(segment, "cuda")
     out = Writer()
-    head = signature(f'extern "C" int {entry_name(number)}', [*params, "cudaStream_t stream"], " {")
+    head = signature(f'extern "C" int {segment.entry}', [*params, "cudaStream_t stream"], " {")
     out.extend(head)
     out.depth = 1
     out.line("cudaError_t error = cudaSuccess;")
-    for kernel in segment:
+    for kernel in segment.kernels:
         text, arguments = texts[kernel.name], [names[b] for b in buffer_order(kernel)]
         if isinstance(text, ContractionText):
             out.extend(text.launch(arguments))

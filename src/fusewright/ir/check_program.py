@@ -16,8 +16,6 @@ from .index import Index, Var
 from .kernel import Buffer, Kernel, LibraryCall, Phase, Program, Store, Strided
 from .scalar import OPS, result_dtype
 
-GIVEN = ("input", "param", "buffer", "constant")
-
 
 def check_program(program: Program) -> Program:
     """The program itself, if it keeps every rule of `ir.kernel`; raises IRError otherwise.
@@ -31,7 +29,7 @@ def check_program(program: Program) -> Program:
     for x in program.buffers:
         require(len(x.strides) == len(x.shape), f"buffer {x.name}: strides of another rank")
         require(all(s >= 0 for s in x.strides), f"buffer {x.name}: negative stride")
-        if x.role in GIVEN:
+        if x.given:
             state.written[x.name] = x.size
     for step in program.steps:
         if isinstance(step, Kernel):
@@ -43,7 +41,7 @@ def check_program(program: Program) -> Program:
     for name, s in program.updates:
         _check_strided(f"update of {name}", s, state)
         target = state.buffer(name, "update")
-        require(target.role in GIVEN, f"update of {name}, which is no input")
+        require(target.given, f"update of {name}, which is no input")
         require(target.shape == s.shape, f"update of {name}: shape {s.shape}")
     return program
 

@@ -17,16 +17,6 @@ from .keyed import Keyed
 _NAMED = (Keyed, kernel.Kernel, kernel.Phase, kernel.LibraryCall, kernel.Buffer, graph.InputSpec)
 
 
-def graph_code(value: graph.Graph) -> str:
-    """Python text that rebuilds the graph; see `code`."""
-    return code(value)
-
-
-def program_code(value: kernel.Program) -> str:
-    """Python text that rebuilds the program; see `code`."""
-    return code(value)
-
-
 def code(value: Any) -> str:
     """Assignments, operands first, that end in `result = ...`; needs the names of `namespace()`."""
     names: dict[Any, str] = {}

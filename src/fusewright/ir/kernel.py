@@ -32,6 +32,11 @@ class Buffer:
     role: BufferRole
 
     @property
+    def given(self) -> bool:
+        """Whether it is there before the first step: the program may read it at once."""
+        return self.role not in ("temp", "output")
+
+    @property
     def size(self) -> int:
         return prod(self.shape)
 

@@ -19,7 +19,7 @@ class ScalarOp:
 
     `result` is the result type ("same" as the operands or "bool"); `on` the operand kinds admitted;
     `monotone` holds on the whole real line (for the first operand); `low`/`high` bound the result
-    for finite arguments; `commutative`, `associative`, `idempotent` as in algebra; `cost` counts
+    for finite arguments; `commutative`, `idempotent` as in algebra; `cost` counts
     float operations for the roofline (1 for an add, about 10 for a transcendental).
     """
 
@@ -31,14 +31,12 @@ class ScalarOp:
     low: float = -INF
     high: float = INF
     commutative: bool = False
-    associative: bool = False
     idempotent: bool = False
     cost: int = 1
 
 
 NUMBER = ("int", "float")
 ANY = ("bool", "int", "float")
-BITS = ("bool", "int")
 
 
 def _float(name: str, cost: int = 10, **facts: object) -> ScalarOp:
@@ -88,9 +86,9 @@ UNARY = (
 )
 
 BINARY = (
-    ScalarOp("add", 2, on=NUMBER, monotone="increasing", commutative=True, associative=True),
+    ScalarOp("add", 2, on=NUMBER, monotone="increasing", commutative=True),
     ScalarOp("sub", 2, on=NUMBER, monotone="increasing"),
-    ScalarOp("mul", 2, on=NUMBER, commutative=True, associative=True),
+    ScalarOp("mul", 2, on=NUMBER, commutative=True),
     ScalarOp("div", 2, cost=4),
     ScalarOp("floor_div", 2, on=NUMBER, cost=6),
     ScalarOp("trunc_div", 2, on=("int",), cost=6),
@@ -102,8 +100,8 @@ BINARY = (
     ScalarOp("copysign", 2),
     ScalarOp("nextafter", 2, cost=4),
     # NaN in either operand gives NaN, as torch.maximum does.
-    ScalarOp("maximum", 2, on=ANY, monotone="increasing", commutative=True, associative=True),
-    ScalarOp("minimum", 2, on=ANY, monotone="increasing", commutative=True, associative=True),
+    ScalarOp("maximum", 2, on=ANY, monotone="increasing", commutative=True),
+    ScalarOp("minimum", 2, on=ANY, monotone="increasing", commutative=True),
     # NaN in one operand gives the other, as torch.fmax does.
     ScalarOp("fmax", 2, commutative=True),
     ScalarOp("fmin", 2, commutative=True),
@@ -113,12 +111,12 @@ BINARY = (
     ScalarOp("le", 2, result="bool", on=ANY),
     ScalarOp("gt", 2, result="bool", on=ANY),
     ScalarOp("ge", 2, result="bool", on=ANY),
-    ScalarOp("logical_and", 2, result="bool", on=("bool",), commutative=True, associative=True),
-    ScalarOp("logical_or", 2, result="bool", on=("bool",), commutative=True, associative=True),
-    ScalarOp("logical_xor", 2, result="bool", on=("bool",), commutative=True, associative=True),
-    ScalarOp("bitwise_and", 2, on=("int",), commutative=True, associative=True),
-    ScalarOp("bitwise_or", 2, on=("int",), commutative=True, associative=True),
-    ScalarOp("bitwise_xor", 2, on=("int",), commutative=True, associative=True),
+    ScalarOp("logical_and", 2, result="bool", on=("bool",), commutative=True),
+    ScalarOp("logical_or", 2, result="bool", on=("bool",), commutative=True),
+    ScalarOp("logical_xor", 2, result="bool", on=("bool",), commutative=True),
+    ScalarOp("bitwise_and", 2, on=("int",), commutative=True),
+    ScalarOp("bitwise_or", 2, on=("int",), commutative=True),
+    ScalarOp("bitwise_xor", 2, on=("int",), commutative=True),
     ScalarOp("shift_left", 2, on=("int",)),
     ScalarOp("shift_right", 2, on=("int",)),
 )

@@ -53,10 +53,6 @@ class Draw:
     def chance(self) -> bool:
         return self.random.random() < 0.5
 
-    def some_axes(self, rank: int, low: int = 1) -> tuple[int, ...]:
-        """At least `low` of `rank` axes, sorted."""
-        return tuple(sorted(self.random.sample(range(rank), self.random.randint(low, rank))))
-
     def like(self, value: float, x: g.Node) -> g.Node:
         """`value` in the shape and dtype of x."""
         return g.const(value, x.dtype, x.shape)

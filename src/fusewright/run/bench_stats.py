@@ -42,13 +42,13 @@ def estimate(samples: Sequence[float], seed: int = 0) -> Estimate:
     return Estimate(median(samples), medians[cut], medians[-1 - cut], least, size)
 
 
-def paired_ratio(baseline: Sequence[float], candidate: Sequence[float], seed: int = 0) -> Estimate:
+def paired_ratio(baseline: Sequence[float], candidate: Sequence[float]) -> Estimate:
     """Baseline time over candidate time, pair by pair of the same round: above 1 is a speed-up.
 
     Pairs of one round share the state of the machine, so slow drift cancels in the ratio.
     """
     pairs = zip(baseline, candidate, strict=True)
-    return estimate([slow / fast for slow, fast in pairs], seed)
+    return estimate([slow / fast for slow, fast in pairs])
 
 
 def noise_of(same_against_same: Estimate) -> float:

@@ -49,7 +49,6 @@ from .scalars import apply, arg_fold, fold, scan, torch_dtype
 
 # Points of a grid evaluated at once: bounds the memory of one subexpression to 32 MiB of float64.
 CHUNK = 1 << 22
-READ_ONLY = ("input", "param", "buffer", "constant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ def _allocate(b: Buffer, inputs: Mapping[str, Tensor], device: torch.device) -> 
     data = torch.full((span,), _poison(b.dtype), dtype=torch_dtype(b.dtype), device=device)
     written = torch.zeros(span, dtype=torch.bool, device=device)
     memory = _Memory(b, data, written)
-    if b.role in READ_ONLY:
+    if b.given:
         if b.name not in inputs:
             raise IRError(f"no value was given for the input {b.name!r}")
         _fill(memory, inputs[b.name].detach())

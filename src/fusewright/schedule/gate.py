@@ -89,7 +89,7 @@ def library_seconds(p: Size, rates: Products) -> float:
 
 
 def split_seconds(
-    p: Size, slices: int, rates: Products, operations: float = 0.0, folds: bool = False
+    p: Size, slices: int, rates: Products, operations: float, folds: bool
 ) -> float:
     """Whole waves of tiles, each a slice of K, behind the split of the smaller operand, and the
     sum of the slices. A small depth has its own tiles."""

@@ -40,14 +40,12 @@ class Operand:
 class CallPlan:
     """A library call before buffers have names.
 
-    `result_shape` and `result_strides` are those of the tensor the function returns; `strides` are
-    the same memory seen with the axes of the level-1 node.
+    `strides` are those of the result, seen with the axes of the level-1 node.
     """
 
     function: str
     args: tuple["PlanArg", ...]
     kwargs: tuple[tuple[str, "PlanArg"], ...]
-    result_shape: g.Shape
     strides: tuple[int, ...]
     flops: int
     covers: tuple[str, ...]
@@ -61,7 +59,7 @@ PlanArg: TypeAlias = "Operand | g.Arg | tuple[PlanArg, ...]"
 
 
 def plan_contract(
-    c: g.Contract, bias: g.Node | None, view: View, channels_last: bool = False
+    c: g.Contract, bias: g.Node | None, view: View, channels_last: bool
 ) -> CallPlan | None:
     """The library call for a contraction plus an optional bias (same shape), or None.
 
@@ -89,7 +87,6 @@ def _plan_matmul(c: g.Contract, bias: g.Node | None, view: View) -> CallPlan | N
     left = _matrix(a, a_index, (found.batch, found.m, found.k), view)
     right = _matrix(b, b_index, (found.batch, found.k, found.n), view)
     order = (*found.batch, *found.m, *found.n)
-    shape = (*_extents(found.batch), prod(_extents(found.m)), prod(_extents(found.n)))
     strides = dict(zip(order, offsets.row_major(_extents(order)), strict=True))
     result = tuple(strides.get(v, 1) for v in c.axes)
     if len(found.batch) == 0:
@@ -102,7 +99,7 @@ def _plan_matmul(c: g.Contract, bias: g.Node | None, view: View) -> CallPlan | N
         added, args = None, (left, right)
     if bias is not None and added is None:
         return None
-    return CallPlan(function, args, (), shape, result, node_flops(c), (_describe(c),))
+    return CallPlan(function, args, (), result, node_flops(c), (_describe(c),))
 
 
 def _describe(c: g.Contract) -> str:
@@ -194,7 +191,7 @@ def _plan_convolution(
         args = (x, w, added, p.stride, p.padding, p.dilation, p.groups)
         function = f"torch.conv{rank}d"
     strides = offsets.row_major(c.shape)
-    return CallPlan(function, args, (), c.shape, strides, node_flops(c), (_describe(c),))
+    return CallPlan(function, args, (), strides, node_flops(c), (_describe(c),))
 
 
 def _plan_channels_last(c: g.Contract, p: Parameters, view: View) -> CallPlan:
