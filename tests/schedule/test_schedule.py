@@ -369,6 +369,30 @@ def _convolved(channels: int = 8, groups: int = 1):
     return convolution(image, filters, (1, 1), (1, 1), (1, 1), groups)
 
 
+def _depthwise(rank=2, stride=1, dilation=1, multiplier=1):
+    x, w = tensor("x", 2, 6, *(40,) * rank), tensor("w", 6 * multiplier, 1, *(3,) * rank)
+    many = [[v] * rank for v in (stride, 1, dilation)]
+    return convolution(x, w, *many, 6)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"dilation": 2}, {"multiplier": 2}])
+def test_depthwise_convolutions_are_weighted_windows_of_a_gpu(rank, options):
+    cpu, cuda, *_ = programs(graph_of(g.unary("tanh", _depthwise(rank, **options))))
+    assert calls(cpu)
+    assert not calls(cuda) and len(cuda.steps) == 1
+    (kernel,) = kernels(cuda)
+    assert kernel.anchor == "stencil" if rank > 1 else kernel.tile.lanes == 1
+
+
+def test_convolutions_that_sum_over_channels_or_scatter_stay_with_the_library():
+    x, w = tensor("x", 2, 6, 40, 40), tensor("w", 6, 1, 3, 3)
+    scattered = transposed_convolution(x, w, (2, 2), (1, 1), (1, 1), 6, (0, 0))
+    wide = convolution(x, tensor("w", 6, 1, 9, 9), (1, 1), (4, 4), (1, 1), 6)
+    for y in (_convolved(groups=2), scattered, wide):
+        assert all(calls(program) for program in programs(graph_of(y)))
+
+
 def _layouts_of_calls(graph, target="cuda:sm_90a"):
     program = schedule(graph, Context(), arch(target))
     (call,) = calls(program)

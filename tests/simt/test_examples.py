@@ -19,7 +19,8 @@ ANCHORS = {
     "row_scan": "gather_scan_sort",
 }
 # What no example has at small scale: planes for all multiprocessors with rows of odd length,
-# running sums of columns, rows that fit no block, loads across the stores, overlapping windows.
+# running sums of columns, rows that fit no block, loads across the stores, overlapping windows,
+# weighted ones.
 OTHERS = {
     "transpose": """
 class Model(nn.Module):
@@ -35,6 +36,15 @@ def get_inputs(): return [torch.randn(120, 40, 129)]
 class Model(nn.Module):
     def forward(self, x): return F.max_pool2d(F.relu(x) + 1, (3, 4), 1, 1) * 2
 def get_inputs(): return [torch.randn(2, 3, 37, 128)]
+""",
+    "stencil": """
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(6, 6, (3, 4), (1, 2), 1, groups=6), nn.BatchNorm2d(6)
+        self.eval()
+    def forward(self, x): return F.relu(self.norm(self.conv(F.hardswish(x))))
+def get_inputs(): return [torch.randn(2, 6, 37, 130)]
 """,
     "row_cluster": """
 class Model(nn.Module):

@@ -15,6 +15,7 @@ from .ctext import Writer
 from .cuda_cluster import PORTABLE_CLUSTER, row_cluster
 from .cuda_loops import MAX_GRID, Launch, elementwise
 from .cuda_reduce import column_reduce, row_reduce
+from .cuda_stencil import stencil_kernel
 from .cuda_stream import column_stream
 from .cuda_transpose import transpose
 from .cuda_window import window
@@ -71,6 +72,8 @@ def cuda_kernel(kernel: Kernel, buffers: Buffers) -> KernelText:
             grid = column_stream(kernel, env, body)
         case "window":
             grid = window(kernel, env, body)
+        case "stencil":
+            grid = stencil_kernel(kernel, env, body)
         case _:
             raise IRError(f"{kernel.name}: {kernel.anchor} is not printed here")
     if grid.blocks > MAX_GRID:

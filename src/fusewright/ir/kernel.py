@@ -151,6 +151,7 @@ AnchorName = Literal[
     "column_reduce",
     "column_stream",
     "window",
+    "stencil",
     "row_scan",
     "column_scan",
     "contraction",
@@ -167,16 +168,17 @@ Scheme = Literal["", "split", "six", "native", "bf16", "tf32", "fma"]
 class Tile:
     """How a nest maps to the machine; printed in the kernel's header and accepted as an override.
 
-    `threads` per block (CUDA) ; `vector` elements per memory access along the fastest axis;
-    `items` vectors per thread in flight; `lanes` threads that share one row (row_reduce, row_scan)
-    or that split the columns (column_reduce, column_scan). row_cluster: `lanes / threads` blocks
-    share a row, whose kept values are in shared memory. elementwise: neighbouring blocks take the
-    same place of `lanes` outermost rows. column_stream: `items` columns per chunk of shared memory,
+    `threads` per block (CUDA) ; `vector` elements per memory access along the fastest axis; `items`
+    vectors per thread in flight; `lanes` threads that share one row (row_reduce, row_scan) or that
+    split the columns (column_reduce, column_scan). row_cluster: `lanes / threads` blocks share a
+    row, whose kept values are in shared memory. elementwise: neighbouring blocks take the same
+    place of `lanes` outermost rows. column_stream: `items` columns per chunk of shared memory,
     `stages` chunks in flight. transpose: a tile has `lanes` points along the axis that its loads
     walk, `threads * items` in all. window: `lanes` threads share a row, `items` rows of results are
-    computed per step (along one axis alone: vectors of a thread), `stages` steps by a block. Scans:
-    with two `stages` the next chunk is fetched while one is scanned. contraction: `lanes` slices of
-    what is summed over, of a cluster each; by fma: a thread has `items` rows and `lanes` columns.
+    computed per step (along one axis alone: vectors of a thread), `stages` steps by a block.
+    stencil: a thread takes `items` windows below one another. Scans: with two `stages` the next
+    chunk is fetched while one is scanned. contraction: `lanes` slices of what is summed over, of a
+    cluster each; by fma: a thread has `items` rows and `lanes` columns.
     """
 
     threads: int = 256

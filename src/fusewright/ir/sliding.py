@@ -76,13 +76,13 @@ def sliding(rows: tuple[Var, ...], phases: tuple[Phase, ...]) -> Windows | None:
     if across is None:
         return None
     place = Var(f"{rows[-1].name}_at", across.places)
-    folds, taps = _placed(first.folds, across, place), _without(first.cols, across)
+    folds, taps = _placed(first.folds, across, place), without(first.cols, across)
     bodies = tuple(f.body for f in folds)
     down = next((_slide(v, taps, bodies) for v in rows[-2:-1]), None)
     over = None
     if down is not None:
         over = Var(f"{down.row.name}_at", down.places)
-        folds, taps = _placed(folds, down, over), _without(taps, down)
+        folds, taps = _placed(folds, down, over), without(taps, down)
     lo, hi = _support(folds, place)
     if hi - lo < 2:
         return None
@@ -91,11 +91,12 @@ def sliding(rows: tuple[Var, ...], phases: tuple[Phase, ...]) -> Windows | None:
     return Windows(across, down, taps, folds, at, lo, over)
 
 
-def _without(cols: tuple[Var, ...], slide: Slide) -> tuple[Var, ...]:
+def without(cols: tuple[Var, ...], slide: Slide) -> tuple[Var, ...]:
     return tuple(c for c in cols if c != slide.col)
 
 
-def _expressions(bodies: Sequence[Expr]) -> list[Index]:
+def expressions(bodies: Sequence[Expr]) -> list[Index]:
+    """Every index expression of the bodies: offsets, coordinates and conditions."""
     out: list[Index] = []
     for e in walk(*bodies):
         match e:
@@ -110,34 +111,41 @@ def _expressions(bodies: Sequence[Expr]) -> list[Index]:
 
 def _slide(row: Var, cols: tuple[Var, ...], bodies: tuple[Expr, ...]) -> Slide | None:
     """The slide of the innermost column with which the bodies know `row` as a place only."""
-    expressions = _expressions(bodies)
-    for col in reversed(cols):
-        pairs = ((ix.coefficient(x, row), ix.coefficient(x, col)) for x in expressions)
-        found = next(((a, b) for a, b in pairs if a and b), None)
-        if found is None or min(found) <= 0:
-            continue
-        common = gcd(*found)
-        slide = Slide(row, col, found[0] // common, found[1] // common)
-        if max(slide.stride, slide.dilation) <= LARGEST_STRIDE and _is_slide(slide, expressions):
-            return slide
-    return None
+    known = expressions(bodies)
+    slides = (slide_of(row, col, known) for col in reversed(cols))
+    return next((s for s in slides if s is not None and is_slide(s, known)), None)
 
 
-def _is_slide(slide: Slide, expressions: Sequence[Index]) -> bool:
+def slide_of(row: Var, col: Var, known: Sequence[Index]) -> Slide | None:
+    """The places that the first expression with both variables is of; others are not looked at."""
+    pairs = ((ix.coefficient(x, row), ix.coefficient(x, col)) for x in known)
+    found = next(((a, b) for a, b in pairs if a and b), None)
+    if found is None or min(found) <= 0:
+        return None
+    common = gcd(*found)
+    slide = Slide(row, col, found[0] // common, found[1] // common)
+    return slide if max(slide.stride, slide.dilation) <= LARGEST_STRIDE else None
+
+
+def is_slide(slide: Slide, known: Sequence[Index]) -> bool:
     """Whether going `dilation` rows on and `stride` columns back changes no expression."""
     step = Var("slide_step", 2)
     moved: dict[Index, Index] = {
         slide.row: slide.row + slide.dilation * step,
         slide.col: slide.col - slide.stride * step,
     }
-    return not any(step in ix.variables(ix.substitute(x, moved)) for x in expressions)
+    return not any(step in ix.variables(ix.substitute(x, moved)) for x in known)
+
+
+def at_place(slide: Slide, place: Var) -> dict[Index, Index]:
+    """Row and column as the multiples of a place that make it (Bezout)."""
+    row = pow(slide.stride, -1, slide.dilation) if slide.dilation > 1 else 0
+    col = (1 - slide.stride * row) // slide.dilation
+    return {slide.row: place * row, slide.col: place * col}
 
 
 def _placed(folds: tuple[Fold, ...], slide: Slide, place: Var) -> tuple[Fold, ...]:
-    """The folds over the place: row and column are multiples of it that make it (Bezout)."""
-    row = pow(slide.stride, -1, slide.dilation) if slide.dilation > 1 else 0
-    col = (1 - slide.stride * row) // slide.dilation
-    return _substituted(folds, {slide.row: place * row, slide.col: place * col})
+    return _substituted(folds, at_place(slide, place))
 
 
 def _substituted(folds: tuple[Fold, ...], mapping: dict[Index, Index]) -> tuple[Fold, ...]:

@@ -21,6 +21,7 @@ from fusewright.ir.kernel import (
     transposition,
 )
 from fusewright.ir.sliding import COLUMNS, Layout, sliding
+from fusewright.ir.stencil import stencil
 from fusewright.target.arch import Arch
 
 # Shared memory of one chunk of a stream: three of them fit a multiprocessor.
@@ -61,6 +62,11 @@ WINDOW_WAVES = 32
 WINDOW_REGISTERS = 96
 WINDOW_SHARED = 24 << 10
 
+# Taps of a stencil that are taken without a loop, windows and places of a thread.
+LARGEST_STENCIL = 64
+STENCIL_ITEMS = 8
+STENCIL_PLACES = 24
+
 # Threads that read neighbouring rows together.
 WARP = 32
 
@@ -93,6 +99,8 @@ def choose_anchor(
     if not any(p.cols for p in phases):
         turned = arch.kind == "cuda" and transposition(rows, phases) is not None
         return "transpose" if turned else "elementwise"
+    if arch.kind == "cuda" and _stencil_tile(rows, phases, arch) is not None:
+        return "stencil"
     if arch.kind == "cuda" and _slides(rows, phases):
         if rows[-1].extent < WARP:
             return "row_reduce"
@@ -117,7 +125,8 @@ def choose_anchor(
 
 def _slides(rows: tuple[Var, ...], phases: tuple[Phase, ...]) -> bool:
     """Whether neighbouring rows fold overlapping or adjoining short windows (pooling): a thread
-    per row then finds its neighbours' data in the cache, and threads of a row would idle."""
+    per row then finds its neighbours' data in the cache, and threads of a row would idle. What is
+    the same for all rows (weights of the taps) is anyone's."""
     if not rows or max(p.extent for p in phases if p.cols) > LARGEST_WINDOW:
         return False
     if rows[-1].extent < WARP and prod(v.extent for v in rows) < MANY_ROWS:
@@ -126,7 +135,7 @@ def _slides(rows: tuple[Var, ...], phases: tuple[Phase, ...]) -> bool:
         ix.coefficient(e.offset, v)
         for p in phases
         for e in b.loads(*p.bodies)
-        if p.cols and any(v in p.cols for v in ix.variables(e.offset))
+        if rows[-1] in ix.variables(e.offset) and any(v in p.cols for v in ix.variables(e.offset))
         for v in (rows[-1], p.cols[-1])
     ]
     return bool(steps) and all(s is not None and 0 < s <= LARGEST_STRIDE for s in steps)
@@ -166,6 +175,28 @@ def _window_tile(
     layout = Layout(found, replace(tile, stages=steps))
     fits = layout.shared_bytes <= WINDOW_SHARED and layout.registers <= WINDOW_REGISTERS
     return layout.tile if fits else None
+
+
+def _stencil_tile(
+    rows: tuple[Var, ...], phases: tuple[Phase, ...], arch: Arch
+) -> Tile | None:
+    """The tile of short folds that weigh what slides: as many windows per thread as its registers
+    hold the places of, and as leave threads for the whole target."""
+    found = stencil(rows, phases)
+    if found is None or phases[0].extent > LARGEST_STENCIL or sliding(rows, phases) is not None:
+        return None
+    offsets = [e.offset for _, value in found.values for e in b.loads(value)]
+    steps = [ix.coefficient(x, rows[-1]) for x in offsets if rows[-1] in ix.variables(x)]
+    if not steps or any(s is None or not 0 < s <= LARGEST_STRIDE for s in steps):
+        return None
+    if found.slide is None and not _slides(rows, phases):
+        return None
+    items, points = min(STENCIL_ITEMS, found.row.extent), prod(v.extent for v in rows)
+    while items > 1 and (
+        found.depth(items) > STENCIL_PLACES or points // items < arch.units * arch.threads
+    ):
+        items //= 2
+    return Tile(threads=256, items=items)
 
 
 def _stream_tile(
@@ -245,6 +276,8 @@ def choose_tile(
     if anchor == "transpose" and (turned := transposition(rows, phases)) is not None:
         return _transpose(turned)
     if anchor == "column_stream" and (tile := _stream_tile(rows, phases, buffers, arch)):
+        return tile
+    if anchor == "stencil" and (tile := _stencil_tile(rows, phases, arch)):
         return tile
     if anchor == "window" and (tile := _window_tile(rows, phases, buffers, arch)):
         return tile
