@@ -7,6 +7,7 @@ the verifier. This module runs in the verifier's process and does not import tor
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -79,13 +80,18 @@ class Worker:
 
     def _call(self, command: str, timeout_s: float, arguments: dict[str, Any]) -> Any:
         try:
-            wire.send(self._sock, {"command": command, "arguments": arguments})
+            ticket = secrets.token_hex(8)
+            message = {"command": command, "arguments": arguments, "ticket": ticket}
+            wire.send(self._sock, message)
             reply = wire.receive(self._sock, time.monotonic() + timeout_s)
         except wire.WireTimeout:
             self.close()
             raise WorkerHung(f"{command}: no answer within {timeout_s:g} s") from None
         except (wire.WireClosed, ValueError):
             raise WorkerCrashed(f"{command}: {self._describe_end()}") from None
+        if not isinstance(reply, dict) or reply.get("ticket") != ticket:
+            self.close()
+            raise WorkerCrashed(f"{command}: something else than the worker wrote to its channel")
         if "error" in reply:
             raise WorkerRaised(**reply["error"])
         return reply["result"]

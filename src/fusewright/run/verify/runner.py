@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +22,7 @@ import torch
 
 from fusewright.errors import ProblemError
 from fusewright.problem import execute_file
-from fusewright.run.verify import guard, handover, tensors
+from fusewright.run.verify import audit, guard, handover, tensors
 from fusewright.run.verify.specs import Spec
 
 CONSTRUCTION_SEED = 42
@@ -38,6 +39,7 @@ class Session:
     source: ModuleType | None = None
     cls: type[torch.nn.Module] | None = None
     before: guard.Snapshot | None = None
+    heard: Callable[[], list[str]] = list
     slots: dict[str, torch.nn.Module] = field(default_factory=dict)
     inputs: dict[str, list[Any]] = field(default_factory=dict)
     sources: dict[str, Callable[[], list[Any]]] = field(default_factory=dict)
@@ -50,9 +52,11 @@ class Session:
 def load(session: Session, path: str, cls: str, device: str, poison: bool) -> dict[str, Any]:
     """Import the user's file; report which of the convention's names it has."""
     session.device, session.poison = torch.device(device), poison
+    session.before = guard.take_snapshot()
     if poison:
         guard.poison_host_memory()
-    session.before = guard.take_snapshot()
+        guard.hide_own_modules()
+        session.heard = audit.listen(str(Path(path).absolute()))
     session.source, _ = execute_file(path)
     found = getattr(session.source, cls, None)
     if not (isinstance(found, type) and issubclass(found, torch.nn.Module)):
@@ -436,7 +440,8 @@ def recover(session: Session, slot: str, mode: bool) -> None:
 def findings(session: Session) -> dict[str, Any]:
     """What the user's code did to this process since before its import."""
     assert session.before is not None
-    return {"findings": guard.findings(session.before), "children": guard.child_processes()}
+    found = [*guard.findings(session.before), *session.heard()]
+    return {"findings": found, "children": guard.child_processes()}
 
 
 def forget(session: Session) -> None:

@@ -99,7 +99,7 @@ class Trial:
     def add(self, name: str, outcome: Outcome, detail: str, reproduce: str = "") -> None:
         """A check; one that failed gets a command to repeat it, by default this verification."""
         command = reproduce or self.command() if outcome == "fail" else ""
-        self.checks.append(Check(name, outcome, detail, command))
+        self.checks.append(Check(name, outcome, printable(detail), command))
 
     def command(self) -> str:
         """The command that repeats this verification."""
@@ -278,6 +278,12 @@ class Trial:
             self.add(name, "warn", "cannot be told without a float64 oracle: " + describe(unknown))
         else:
             self.add(name, "pass", describe_best(found))
+
+
+def printable(text: str) -> str:
+    """The text without what moves a terminal's cursor or cannot be printed: it may be the user's
+    file's."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def describe(findings: list[Finding], limit: int = 3) -> str:

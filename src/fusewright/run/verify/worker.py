@@ -34,6 +34,8 @@ from fusewright.run.verify.arithmetic import Float64
 
 _PR_SET_PDEATHSIG = 1
 _REAP_S = 2.0
+# Characters of an exception's message that are passed on.
+_LONGEST_TEXT = 20_000
 _REFEREE = (referee, drawing, statecheck, power, gradients, samples, separable)
 Commands = Mapping[str, Callable[..., Any]]
 # The commands of one worker, made when it starts: they share what it keeps in mind.
@@ -149,7 +151,7 @@ def serve_worker(sock: socket.socket, commands: Commands) -> None:
             message = wire.receive(sock)
         except wire.WireClosed:
             return
-        wire.send(sock, answer(commands, message))
+        wire.send(sock, answer(commands, message) | {"ticket": message["ticket"]})
 
 
 def answer(commands: Commands, message: dict[str, Any]) -> dict[str, Any]:
@@ -157,7 +159,9 @@ def answer(commands: Commands, message: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"result": commands[message["command"]](**message["arguments"])}
     except Exception as error:
-        kind, text = type(error).__name__, str(error)
+        kind, text = type(error).__name__, str(error)[:_LONGEST_TEXT]
         if isinstance(error, torch.OutOfMemoryError):
             kind = "OutOfMemoryError"
-        return {"error": {"kind": kind, "text": text, "trace": traceback.format_exc()}}
+        return {
+            "error": {"kind": kind, "text": text, "trace": traceback.format_exc()[-_LONGEST_TEXT:]}
+        }
