@@ -411,6 +411,26 @@ def test_assigned_attributes() -> None:
     assert vars(problem.module)["steps"] == 0 and not hasattr(problem.module, "last")
 
 
+class WritingData(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 3))
+        self.register_buffer("mean", torch.zeros(3))
+        self.register_buffer("scale", torch.ones(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.mean.data.mul_(0.9).add_(x.mean(0), alpha=0.1)
+        self.scale.data = self.weight.data.norm(dim=1)
+        return (x - self.mean) @ self.weight.data.t() / self.scale
+
+
+def test_the_data_attribute_is_read_and_written() -> None:
+    graph = check_module(WritingData(), torch.randn(5, 3))
+    assert sorted(m.target for m in graph.mutations) == ["mean", "scale"]
+    with pytest.raises(CaptureError, match="another shape"):
+        captured(_module(lambda x: setattr(x, "data", x[:1])), torch.randn(2))
+
+
 def test_capture_is_deterministic() -> None:
     torch.manual_seed(0)
     module = Dropping()

@@ -252,6 +252,18 @@ def test_an_input_returned_is_that_very_tensor_and_a_copy_is_not(tmp_path):
     assert got.data_ptr() != ours[0].data_ptr()
 
 
+def test_equal_results_have_memory_of_their_own_as_in_eager(tmp_path):
+    body = """
+        class Model(nn.Module):
+            def forward(self, x):
+                y = x.sin()
+                return y, x.sin(), y + 0, y[0].clone()
+        def get_inputs(): return [torch.rand(3, 6)]
+    """
+    _, got, _, _ = both(emitted(tmp_path, body))
+    assert len({x.untyped_storage().data_ptr() for x in got}) == len(got)
+
+
 def test_version_counters_of_written_tensors_rise(tmp_path):
     module = emitted(tmp_path, PROBLEMS["mutated_input"])
     _, new = pair(module)

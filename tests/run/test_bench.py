@@ -189,6 +189,15 @@ def test_candidate_shares_the_parameters_of_the_reference():
     assert candidate.weight.data_ptr() == reference.weight.data_ptr()
 
 
+def test_candidate_gets_the_mode_of_each_part_of_the_reference():
+    reference, candidate = (
+        torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4)) for _ in range(2)
+    )
+    reference[1].eval()
+    assert share_state(reference, candidate) is None
+    assert candidate.training and candidate[0].training and not candidate[1].training
+
+
 def test_the_first_import_includes_the_kernels(tmp_path: Path):
     """An emitted file compiles them at its first call, by `_library()`."""
     file, output = tmp_path / "new.py", tmp_path / "seconds.json"

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from fusewright.context import Context
@@ -56,6 +57,7 @@ def export(problem: Problem, context: Context) -> Exported:
         with (
             tensors_as_buffers(problem.module),
             watched(problem.module) as watch,
+            _TracedData(),
             redirect_stderr(io.StringIO()),
         ):
             inputs = registered_inputs(problem)
@@ -70,6 +72,29 @@ def export(problem: Problem, context: Context) -> Exported:
         if not node.users and _draws(node.target):
             context.warn(f"{node.target} draws random numbers that nothing uses: left out")
     return Exported(written, functional, watch.structure)
+
+
+class _TracedData(TorchFunctionMode):
+    """Makes `x.data` the operator detach, and `x.data = y` a copy into it.
+
+    torch does not trace the attribute: what is read so looks like a constant (2.13).
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func == _READ_DATA:
+            return args[0].detach()
+        if func == _ASSIGN_DATA:
+            into, value = args
+            if (into.shape, into.dtype) != (value.shape, value.dtype):
+                raise CaptureError("forward assigns .data of another shape or dtype")
+            return into.detach().copy_(value)
+        return func(*args, **(kwargs or {}))
+
+
+_READ_DATA = torch.Tensor.data.__get__  # type: ignore[attr-defined]
+_ASSIGN_DATA = torch.Tensor.data.__set__  # type: ignore[attr-defined]
 
 
 def _draws(target: Any) -> bool:

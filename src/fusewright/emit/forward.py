@@ -195,12 +195,15 @@ def _ending(plan: ForwardPlan) -> list[str]:
 
 
 def _result(plan: ForwardPlan, position: int) -> str:
-    """The tensor to return: an input itself where eager returns it, never an input by accident."""
-    s = plan.program.returns[position]
-    buffer = plan.program.buffer(s.buffer)
+    """The tensor to return: an input itself where eager returns it, else memory of its own, though
+    an input or an earlier result has the same values."""
     if (source := dict(plan.graph.aliases).get(position)) is not None:
         return plan.given[plan.buffers[source]]
-    return f"{plan.strided(s)}.clone()" if buffer.given else plan.strided(s)
+    s = plan.program.returns[position]
+    taken = plan.program.buffer(s.buffer).given or any(
+        s.buffer == earlier.buffer for earlier in plan.program.returns[:position]
+    )
+    return f"{plan.strided(s)}.clone()" if taken else plan.strided(s)
 
 
 def structure_text(result: Tree | Leaf | Verbatim, leaves: Sequence[str]) -> str:

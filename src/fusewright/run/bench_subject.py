@@ -76,14 +76,16 @@ def init_inputs(subject: Subject) -> list[Any]:
 
 
 def share_state(reference: nn.Module, candidate: nn.Module) -> str | None:
-    """Gives the candidate the reference's parameters (same storage), mode and copies of buffers.
+    """Gives the candidate the reference's parameters (same storage), modes and copies of buffers.
 
     Returns why that failed, None if all went well; the candidate then keeps what it has drawn.
     """
     parameters = {name for name, _ in reference.named_parameters(remove_duplicate=False)}
     state = reference.state_dict(keep_vars=True)
     shared = {k: v if k in parameters else _copied(v) for k, v in state.items()}
-    candidate.train(reference.training)
+    modes = {path: part.training for path, part in reference.named_modules()}
+    for path, part in candidate.named_modules():
+        part.training = modes.get(path, reference.training)
     try:
         candidate.load_state_dict(shared, strict=True, assign=True)
     except (RuntimeError, TypeError, ValueError) as error:

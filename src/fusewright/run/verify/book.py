@@ -44,7 +44,8 @@ class Expectation:
 
     oracle: how the float64 values were had, or why not. wide: them (None when sliced or not had).
     cut: the number of batch rows that this is about, None for all. sharp: bounds that follow from
-    eager's own error alone; they are widened before anything is called wrong.
+    eager's own error alone; they are widened before anything is called wrong. changed: the inputs
+    and state entries that eager writes. moved: those that it leaves with other values.
     """
 
     point: Point
@@ -55,6 +56,7 @@ class Expectation:
     wide: dict[str, torch.Tensor] | None
     cut: int | None = None
     sharp: bool = False
+    moved: tuple[str, ...] = ()
 
     @property
     def byte_count(self) -> int:

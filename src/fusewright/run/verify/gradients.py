@@ -70,7 +70,7 @@ def _wide_gradients(
     modes = [Float64(base), Float64(base, jitter=jitter)][: book.jittered_runs]
     modes += [Float64(base, rounding, ops) for rounding, ops in allowed]
     for mode in modes:
-        module = weights.wide_module(book, point.weights).train(point.train)
+        module = weights.wide_module(book, point.weights, point.train)
         inputs = oracle.widen_inputs(referee.fresh_inputs(book, point))
         with oracle.float64_arithmetic(mode):
             made = runner.gradients(module, inputs, point.seed, comb)[0]

@@ -6,6 +6,7 @@ points it computes what is right after the candidate has answered.
 
 import secrets
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ def _evaluate(book: Book, point: Point) -> tuple[dict[str, Any], Expectation]:
     state = drawing.weights(book, point.weights)
     plan = {"slot": "reference", "inputs": "point", "seed": point.seed, "prefix": None}
     with oracle.PeakMemory(book.session.device) as peak:
-        report = runner.call(book.session, keep="eager", state=state, **plan)
+        report = runner.call(book.session, keep="eager", state=state, written=True, **plan)
     book.written.update(dict.fromkeys(report["effects"]["state"]["keys"]))
     if report["seconds"] > _SLOW_S:
         book.jittered_runs = 1
@@ -78,7 +79,8 @@ def _evaluate(book: Book, point: Point) -> tuple[dict[str, Any], Expectation]:
     changed = tuple(path for path in eager if not path.startswith("output"))
     report["finite"] = min((metrics.finite_share(t) for t in eager.values()), default=1.0)
     sharp = point.sample is not None
-    return report, _expectation(book, point, eager, changed, report["rng"], peak.bytes, sharp)
+    found = _expectation(book, point, eager, changed, report["rng"], peak.bytes, sharp)
+    return report, replace(found, moved=tuple(_moved(report)))
 
 
 def keep(book: Book, name: str, expectation: Expectation) -> None:
@@ -102,7 +104,7 @@ def prepare(book: Book, slot: str, point: Point) -> None:
     """Give the module the point's state and mode, and put fresh inputs in place as `point`."""
     module = book.session.slots[slot]
     weights.set_state(book, slot, point.weights)
-    module.train(point.train)
+    runner.set_mode(book.session, module, point.train)
     if point.sample is None:
         runner.put(book.session, "point", drawing.inputs(book, point.inputs), "plain")
     else:
@@ -143,14 +145,21 @@ def _eager_effects(book: Book, report: dict[str, Any]) -> dict[str, torch.Tensor
         dict(tensors.tensor_leaves(session.inputs["point"])),
         dict(session.slots["reference"].state_dict()),
     )
-    changed = {f"input{k}" for k in report["effects"]["inputs"]["keys"]}
-    changed |= {f"state {k}" for k in report["effects"]["state"]["keys"]}
+    changed = {*_moved(report), *report["written"]}
     return {
         # What lives in the module or in the inputs will not stay as it is.
         path: tensor.detach().clone() if path in changed or report["aliases"] else tensor.detach()
         for path, tensor in effects.flat().items()
         if path in changed or path.startswith("output")
     }
+
+
+def _moved(report: dict[str, Any]) -> list[str]:
+    """Paths of the inputs and state entries that have other values after the call."""
+    effects = report["effects"]
+    return [f"input{k}" for k in effects["inputs"]["keys"]] + [
+        f"state {k}" for k in effects["state"]["keys"]
+    ]
 
 
 def _expectation(
@@ -308,7 +317,7 @@ def wide_run(
     edit: changes every state entry (by its name) and every input (by its path, such as `[0]`).
     inner: a further dispatch mode.
     """
-    module = weights.wide_module(book, point.weights).train(point.train)
+    module = weights.wide_module(book, point.weights, point.train)
     if edit is not None:
         oracle.edit_state(module, edit)
     wide = oracle.widen_inputs(inputs, edit)
@@ -381,7 +390,7 @@ def judge_call(book: Book, name: str, output: Spec, effects: Spec | None) -> lis
     if effects is not None:
         found += [
             Finding(path, False, "was not changed, but the reference changes it")
-            for path in expectation.changed
+            for path in expectation.moved
             if path not in got
         ]
     return [finding.to_json() for finding in found]
@@ -391,7 +400,8 @@ def _unsharpened(book: Book, sharp: Expectation) -> Expectation:
     """The expectation with all that the reference allows, where its own error alone was allowed."""
     eager = {path: next(e.parts()).eager for path, e in sharp.expected.items()}
     whole = (sharp.changed, sharp.random)
-    return _expectation(book, sharp.point, eager, *whole, 0, sharp=False)
+    found = _expectation(book, sharp.point, eager, *whole, 0, sharp=False)
+    return replace(found, moved=sharp.moved)
 
 
 def read(book: Book, leaf: Spec) -> torch.Tensor:

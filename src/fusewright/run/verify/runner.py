@@ -41,6 +41,7 @@ class Session:
     before: guard.Snapshot | None = None
     heard: Callable[[], list[str]] = list
     slots: dict[str, torch.nn.Module] = field(default_factory=dict)
+    modes: dict[str, bool] = field(default_factory=dict)
     inputs: dict[str, list[Any]] = field(default_factory=dict)
     sources: dict[str, Callable[[], list[Any]]] = field(default_factory=dict)
     poison: bool = False
@@ -82,8 +83,9 @@ def construct(session: Session, slot: str, init: Spec, where: str) -> dict[str, 
     seed_everything(CONSTRUCTION_SEED)
     with torch.device(where) if where != "cpu" else contextlib.nullcontext():
         session.slots[slot] = session.cls(*args, **kwargs)
-    session.slots[slot].to(session.device)
-    return {"training": session.slots[slot].training}
+    module = session.slots[slot].to(session.device)
+    session.modes = {path: part.training for path, part in module.named_modules()}
+    return {"training": module.training}
 
 
 def state(session: Session, slot: str, prefix: str) -> Spec:
@@ -120,7 +122,15 @@ def mapped(spec: Spec, lender: handover.Lender) -> dict[str, torch.Tensor]:
 
 
 def train(session: Session, slot: str, mode: bool) -> None:
-    session.slots[slot].train(mode)
+    set_mode(session, session.slots[slot], mode)
+
+
+def set_mode(session: Session, module: torch.nn.Module, mode: bool) -> torch.nn.Module:
+    """As module.train(mode); in the mode that it was built in, each part is in its own again."""
+    for path, part in module.train(mode).named_modules():
+        if session.modes.get("") == mode:
+            part.training = session.modes.get(path, part.training)
+    return module
 
 
 def put(session: Session, name: str, spec: Spec, layout: str) -> dict[str, bool]:
@@ -209,6 +219,7 @@ class CallPlan:
     settle: bool = False
     keep: str | None = None
     drop: bool = False
+    written: bool = False
 
 
 def call(session: Session, **arguments: Any) -> dict[str, Any]:
@@ -217,12 +228,14 @@ def call(session: Session, **arguments: Any) -> dict[str, Any]:
     context: "no_grad", "inference" or "grad". state: what the module's state is before the call;
     where it is given, the entries and inputs that the call changed are reported too. settle: look
     again a moment later whether the output still changes. keep: name under which the output stays
-    alive. drop: let go of large inputs, which otherwise stay for further calls.
+    alive. drop: let go of large inputs, which otherwise stay for further calls. written: report all
+    that was written in place, too.
     """
     plan = CallPlan(**arguments)
     module, inputs = session.slots[plan.slot], session.inputs[plan.inputs]
     if session.poison:
         guard.poison_device_memory(session.device, session.sizes)
+    versions = _versions(module, inputs) if plan.written else {}
     seed_everything(plan.seed)
     rng, start = _rng_state(session.device), time.perf_counter()
     with context_of(plan.context):
@@ -232,13 +245,15 @@ def call(session: Session, **arguments: Any) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     report: dict[str, Any] = {
         "seconds": seconds,
-        "rng": not _all_equal(rng, _rng_state(session.device)),
+        "rng": not all(map(torch.equal, rng, _rng_state(session.device))),
     }
     report["unsettled"] = _unsettled(first, output, session.device) if plan.settle else []
     report["output"] = tensors.dump(output, plan.prefix, session.lender)
     report["aliases"] = aliases(output, inputs, module)
     if plan.state is not None:
         report["effects"] = _changes(session, plan, module, inputs)
+        now = _versions(module, inputs) if plan.written else {}
+        report["written"] = [path for path, n in now.items() if versions.get(path) != n]
     if plan.keep:
         session.kept[plan.keep] = output
     session.sizes = [leaf.untyped_storage().nbytes() for _, leaf in _plain_leaves(output)]
@@ -262,10 +277,6 @@ def synchronize(device: torch.device) -> None:
 def _rng_state(device: torch.device) -> list[torch.Tensor]:
     states = [torch.get_rng_state()]
     return states + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
-
-
-def _all_equal(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def _plain_leaves(value: Any) -> list[tuple[str, torch.Tensor]]:
@@ -293,6 +304,12 @@ def _unsettled(first: Any, output: Any, device: torch.device) -> list[str]:
     synchronize(device)
     pairs = zip(_plain_leaves(first), _plain_leaves(output), strict=True)
     return [path for (path, early), (_, late) in pairs if not same_bits(early, late)]
+
+
+def _versions(module: torch.nn.Module, inputs: list[Any]) -> dict[str, int]:
+    """How often each input and state entry has been written in place, as torch counts it."""
+    found = {f"input{k}": t._version for k, t in tensors.tensor_leaves(inputs)}
+    return found | {f"state {k}": t._version for k, t in module.state_dict().items()}
 
 
 def _changes(
@@ -431,7 +448,7 @@ def drop(session: Session, slot: str) -> None:
 
 def recover(session: Session, slot: str, mode: bool) -> None:
     """After a check that broke off: the module of `slot` stays, in its mode, and nothing else."""
-    session.slots = {slot: session.slots[slot].train(mode)}
+    session.slots = {slot: set_mode(session, session.slots[slot], mode)}
     for held in (session.inputs, session.sources, session.kept):
         held.clear()
     release_memory(session.device)

@@ -32,10 +32,10 @@ def _stamps(module: torch.nn.Module) -> dict[str, tuple[int, int]]:
     return {name: (id(tensor), tensor._version) for name, tensor in parameters}
 
 
-def wide_module(book: Book, weights: str) -> torch.nn.Module:
-    """The reference in float64 with the named weights."""
+def wide_module(book: Book, weights: str, train: bool) -> torch.nn.Module:
+    """The reference in float64 with the named weights, in a mode."""
     session = book.session
     if "wide" not in session.slots:
         session.slots["wide"] = oracle.widen(session.slots["reference"])
     set_state(book, "wide", weights)
-    return session.slots["wide"]
+    return runner.set_mode(session, session.slots["wide"], train)
