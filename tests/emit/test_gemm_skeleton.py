@@ -16,7 +16,7 @@ SHIM = Path(__file__).resolve().parent / "gemm_shim"
 PARTS = ("raster.cuh", "unit_finish.cuh", *sorted(p.name for p in SKELETONS.glob("*_sm90*.cuh")))
 PORTABLE = ROOT / "benchmarks" / "gemm" / "portable.cu"
 UNIT = """
-#include "gemm_sm90_launch.cuh"
+#include "gemm_sm90_short_launch.cuh"
 struct Hole {
     static constexpr bool kSwapped = SWAPPED;
     static constexpr int kPartialWords = WORDS;

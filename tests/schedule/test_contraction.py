@@ -50,6 +50,15 @@ def test_the_epilogue_moves_into_the_product(name, always):
     assert "gemm90::run_major" in text and "_hole" in text
 
 
+@pytest.mark.parametrize(("depth", "small"), [(64, True), (128, True), (192, False)])
+def test_only_small_depths_bring_their_kernel(depth, small, always):
+    graph = graph_of(g.unary("sigmoid", matmul(tensor("x", 24, depth), tensor("w", depth, 16))))
+    program = schedule(graph, Context(), SM90)
+    text = translation_unit(program, SM90, segments(program))
+    assert "gemm90::run_major" in text
+    assert ("short_kernel" in text) == ("kRun" in text) == small
+
+
 def test_a_product_of_what_follows_another_is_a_kernel_of_its_own(always, monkeypatch):
     monkeypatch.setattr(contraction, "pass_seconds", lambda *prologue: 1.0)
     hidden = g.unary("tanh", matmul(tensor("x", 9, 24), tensor("w", 24, 24, role="param")))

@@ -34,7 +34,7 @@ from .ctext import Text, Writer, c_type
 from .cuda_runs import ACCUMULATOR, ONE, apply_runs, element_words, without_dot
 
 SKELETONS = Path(__file__).parent / "skeletons"
-ROOT = "gemm_sm90_launch.cuh"
+ROOT, SHORT_ROOT = "gemm_sm90_launch.cuh", "gemm_sm90_short_launch.cuh"
 _LOCAL_INCLUDE = re.compile(r'^#include "(.*)"\n', re.M)
 _ONCE = "#pragma once\n"
 _SYSTEM_INCLUDE = re.compile(r"^#include <.*>\n", re.M)
@@ -78,7 +78,7 @@ class ContractionText:
     device: str
     host: str
     name: str
-    skeleton: str = ROOT
+    skeleton: str
 
     def launch(self, arguments: Sequence[str]) -> list[str]:
         """The host statements that enqueue it on `stream` with the given pointers."""
@@ -173,7 +173,8 @@ def contraction(kernel: Kernel, buffers: Buffers) -> ContractionText:
         fold_functions(kernel, partials, env, out)
     out.lines[-1] = "};"
     host = _host(kernel, parts, members, buffers, env)
-    return ContractionText(out.text, host, name)
+    root = SHORT_ROOT if _is_short(kernel, parts) else ROOT
+    return ContractionText(out.text, host, name, root)
 
 
 def members_of(kernel: Kernel) -> list[str]:
@@ -233,15 +234,21 @@ def _constants(kernel: Kernel, parts: _Matrices, partials: Sequence[Partial], ou
     out.line(f"static constexpr gemm90::Division kDivision = gemm90::Division::{division};")
     whole = rows_fit and planes.rows % PLANE_ROWS == 0
     out.line(f"static constexpr bool kWhole = {str(whole).lower()};")
-    out.line(f"static constexpr int kRun = {_run(kernel, parts)};")
-    out.line("using Value = float;")
+    if _is_short(kernel, parts):
+        out.line(f"static constexpr int kRun = {_run(kernel, parts)};")
+        out.line("using Value = float;")
+
+
+def _is_short(kernel: Kernel, parts: _Matrices) -> bool:
+    """Whether the product has the kernel for a small depth: `FastProduct` of its skeleton."""
+    whole = kernel.tile.lanes == 1 and not kernel_partials(kernel)
+    return whole and parts.dot.k.extent <= SHORT_DEPTH
 
 
 def _run(kernel: Kernel, parts: _Matrices) -> int:
-    """Neighbouring elements that the kernel for a small depth hands over at once."""
-    short = parts.dot.k.extent <= SHORT_DEPTH and kernel.tile.lanes == 1
+    """Neighbouring elements of a row that the hole also takes at once."""
     columns = parts.n.hi + 1
-    return min(MOST_RUN, columns & -columns) if short and not kernel_partials(kernel) else 1
+    return min(MOST_RUN, columns & -columns) if _is_short(kernel, parts) else 1
 
 
 def _division(planes: _Operand, batch: Index) -> str:

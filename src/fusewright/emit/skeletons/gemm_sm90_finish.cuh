@@ -156,9 +156,7 @@ SM90_INLINE void unscale(float (&sum)[64], const PlaneStat* stats, const int (&s
 //   static constexpr int kDepth;          // K; 0: not known when this is compiled
 //   static constexpr Division kDivision;  // see prepare_kernel
 //   static constexpr bool kWhole;         // rows of D are multiples of 256, columns of 128
-//   static constexpr int kRun;            // of neighbouring n that `apply` also takes (short_kernel): 1, 2, 4
 //   __device__ void apply(int batch, int m, int n, float acc, float* p) const;   // stores; adds to p
-//   __device__ void apply(int batch, int m, int n, const float (&acc)[kRun], float* p) const;  // kRun > 1
 //   __device__ void element(int batch, int m, int n, float acc, float* p) const;   // with a fold:
 //                                                        stores; sets p to what apply would add
 //   __device__ static void partial_identity(float* p);

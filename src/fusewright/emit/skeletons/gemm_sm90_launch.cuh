@@ -10,8 +10,7 @@
 //              16 bytes; writes an aligned copy of S
 //   prepare<2> lowers the flag, splits P into fp16 pairs, samples the rows of S
 //   gemm<Fast> the product and the hole; may raise the flag. With kSlices > 1 it leaves sums over
-//              slices of K, and a kernel behind it adds them in a fixed order and runs the hole.
-//              Depths up to 128: `short_kernel`
+//              slices of K, and a kernel behind it adds them in a fixed order and runs the hole
 //   prepare<3> and gemm<Safe>   return at once while the flag is down, else redo everything in bf16
 //   [fold]     only with a row or column fold: merges the partial buffer, calls `finish`
 // The hole runs twice if the flag is raised: it must only store what it computes, never read what it
@@ -127,43 +126,15 @@ inline cudaError_t launch_product(const Plan& q, const CUtensorMap& stream_map,
     return cudaGetLastError();
 }
 
-// The fp16 product of a depth of kChunks.
-template <int kChunks, bool kMajorK, class Epilogue>
-inline cudaError_t launch_short(const CUtensorMap& stream_map, const CUtensorMap& plane_map, Args args,
-                                const Epilogue& hole, int units, cudaStream_t queue) {
-    using Smem = Short<kChunks>;
-    args.row_blocks = (args.rows + Smem::kPanelRows - 1) / Smem::kPanelRows;
-    args.column_tiles = (args.columns + Smem::kTile - 1) / Smem::kTile;
-    const int64_t tiles = int64_t(args.batches) * args.row_blocks * args.column_tiles;
-    const int run = int((tiles + units - 1) / units);
-    const auto kernel = short_kernel<kMajorK, kChunks, Epilogue>;
-    const cudaError_t status =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Smem::kBytes);
-    if (status != cudaSuccess) return status;
-    kernel<<<unsigned((tiles + run - 1) / run), Smem::kThreads, Smem::kBytes, queue>>>(
-        stream_map, plane_map, args, hole, run);
-    return cudaGetLastError();
-}
-
-// The fp16 product by the kernel for its depth: only that one is compiled if the hole knows the depth.
-template <bool kMajorK, class Epilogue>
-inline cudaError_t launch_fast(const Plan& q, const CUtensorMap& stream_map,
-                               const CUtensorMap& plane_map, const Args& args, const Epilogue& hole,
-                               int units, cudaStream_t queue) {
-    constexpr int kDepth = Epilogue::kDepth;
-    if constexpr (Epilogue::kPartialWords == 0 && Epilogue::kSlices == 1) {
-        if constexpr (kDepth <= kChunk)
-            if (kDepth > 0 || args.depth <= kChunk)
-                return launch_short<1, kMajorK>(stream_map, plane_map, args, hole, units, queue);
-        if constexpr (kDepth == 0 || (kDepth > kChunk && kDepth <= 2 * kChunk))
-            if (kDepth > 0 || args.depth <= 2 * kChunk)
-                return launch_short<2, kMajorK>(stream_map, plane_map, args, hole, units, queue);
-    }
-    constexpr bool kNever = Epilogue::kPartialWords == 0 && Epilogue::kSlices == 1 && kDepth > 0 &&
-                            kDepth <= 2 * kChunk;
-    if constexpr (!kNever)
+// How the fp16 product is launched; for small depths gemm_sm90_short_launch.cuh has another way.
+template <class Epilogue, class = void>
+struct FastProduct {
+    template <bool kMajorK>
+    static cudaError_t launch(const Plan& q, const CUtensorMap& stream_map, const CUtensorMap& plane_map,
+                              const Args& args, const Epilogue& hole, int units, cudaStream_t queue) {
         return launch_product<Fast, kMajorK>(q, stream_map, plane_map, args, hole, units, queue);
-}
+    }
+};
 
 inline Division division_of(const Prepare& a) {
     if (a.planes_source.k_stride != 1) return Division::kStrips;
@@ -260,7 +231,7 @@ inline cudaError_t run_major(const Problem& p, const Epilogue& hole, void* works
     const auto maps = maps_of(hole);
     if (status == cudaSuccess) status = launch_prepare<2, kDivision>(prepare, maps, queue);
     if (status == cudaSuccess && !safe_only)
-        status = launch_fast<kMajorK>(q, map, pairs, args, hole, units, queue);
+        status = FastProduct<Epilogue>::template launch<kMajorK>(q, map, pairs, args, hole, units, queue);
     if (status == cudaSuccess && safe_only) status = cudaMemsetAsync(flag, 1, 4, queue);
     if (status == cudaSuccess) status = launch_prepare<3, kDivision>(prepare, maps, queue);
     if (status == cudaSuccess)

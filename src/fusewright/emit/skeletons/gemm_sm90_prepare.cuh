@@ -4,7 +4,6 @@
 #pragma once
 #include "fold_slabs.cuh"
 #include "gemm_sm90.cuh"
-#include "gemm_sm90_short.cuh"
 
 namespace gemm90 {
 

@@ -5,7 +5,9 @@
 // pass through shared memory, to be stored along C's rows in whole lines.
 //
 // A block takes `run` consecutive tiles, numbered along a panel (64 rows per group), then across
-// panels. Accuracy, guard and hole are those of `gemm_kernel`; no folds, no slices of K.
+// panels. Accuracy, guard and hole are those of `gemm_kernel`; no folds, no slices of K. The hole has
+//   static constexpr int kRun;   // 1, 2, 4: of neighbouring n that `apply` also takes, if more than 1:
+//   __device__ void apply(int batch, int m, int n, const float (&acc)[kRun], float* p) const;
 #pragma once
 #include "gemm_sm90.cuh"
 
