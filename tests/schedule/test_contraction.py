@@ -54,7 +54,7 @@ def test_the_epilogue_moves_into_the_product(name, always):
 def test_only_small_depths_bring_their_kernel(depth, small, always):
     graph = graph_of(g.unary("sigmoid", matmul(tensor("x", 24, depth), tensor("w", depth, 16))))
     program = schedule(graph, Context(), SM90)
-    text = translation_unit(program, SM90, segments(program))
+    text = translation_unit(program, SM90)
     assert "gemm90::run_major" in text
     assert ("short_kernel" in text) == ("kRun" in text) == small
 
