@@ -441,6 +441,12 @@ def fake_image(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
 
     Raises ProblemError when the module holds something that cannot be deep-copied.
     """
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if nn.parameter.is_lazy(tensor):
+            raise ProblemError(
+                f"{name} of {type(module).__name__} has no shape before the first call: give sizes "
+                "instead of a lazy module, or call the model once in its constructor"
+            )
     # deepcopy takes an object's copy from `memo` where it finds one, so no tensor is ever copied.
     memo: dict[int, Any] = {id(t): fake_tensor(t, mode) for t in _tensors_of(module)}
     try:

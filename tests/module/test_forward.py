@@ -134,6 +134,13 @@ PROBLEMS = {
                 return x.clone()
         def get_inputs(): return [torch.rand(6)]
     """,
+    "ordered_results": """
+        from collections import OrderedDict
+        class Model(nn.Module):
+            def forward(self, x):
+                return OrderedDict(out=x.sin(), rest=OrderedDict([("0", x.cos()), ("n", 2)]))
+        def get_inputs(): return [torch.rand(6)]
+    """,
     "strided_inputs": """
         class Model(nn.Module):
             def forward(self, x, y):

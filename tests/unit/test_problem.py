@@ -463,5 +463,7 @@ def test_live_module_errors() -> None:
     stubborn.lock = threading.Lock()
     with pytest.raises(ProblemError, match=r"Live cannot be deep-copied.*lock"):
         problem_from_module(stubborn, [torch.ones(2, 5)])
+    with pytest.raises(ProblemError, match=r"^0\.weight of Sequential has no shape"):
+        problem_from_module(nn.Sequential(nn.LazyLinear(4)), [torch.ones(2, 5)])
     with pytest.raises(ProblemError, match="it has no file to build from"):
         build_inputs(problem_from_module(Live(), [torch.ones(2, 5)]))

@@ -1,10 +1,11 @@
-"""What forward returns: tensors taken out of tuples, lists, dicts, named tuples and dataclasses.
+"""What forward returns: its tensors, taken out of tuples, lists, dicts, named tuples, dataclasses.
 
 Read from the live result, so that a class needs no registration with torch. Which tensors are the
 same, or an input, is `signature`'s business.
 """
 
 import dataclasses
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -65,6 +66,8 @@ def taken_apart(value: Any, tensors: list[torch.Tensor]) -> Structure:
     if type(value) is dict:
         keys = tuple(_dict_key(k) for k in value)
         return Tree("dict", keys, _all(value.values(), tensors))
+    if type(value) is OrderedDict and all(isinstance(k, str) for k in value):
+        return _record(OrderedDict, value, tensors)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _record(type(value), _fields(value), tensors)
     return Verbatim(_spelled(value))
@@ -118,5 +121,5 @@ def _unknown(value: Any) -> CaptureError:
         return CaptureError("forward returns a number that depends on the values of a tensor")
     return CaptureError(
         f"forward returns a {kind.__module__}.{kind.__qualname__}: return tensors and constants in "
-        "tuples, lists, dicts, named tuples or dataclasses"
+        "tuples, lists, dicts, ordered dicts, named tuples or dataclasses"
     )

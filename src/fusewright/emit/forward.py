@@ -217,8 +217,8 @@ def structure_text(result: Tree | Leaf | Verbatim, leaves: Sequence[str]) -> str
         return tuple_text(parts)
     if result.kind == "list":
         return f"[{', '.join(parts)}]"
-    if result.kind == "dict":
-        pairs = zip(result.keys, parts, strict=True)
-        return f"{{{', '.join(f'{key!r}: {part}' for key, part in pairs)}}}"
-    named = zip(result.keys, parts, strict=True)
-    return f"{result.kind}({', '.join(f'{key}={part}' for key, part in named)})"
+    pairs = list(zip(result.keys, parts, strict=True))
+    if result.kind != "dict" and all(str(key).isidentifier() for key in result.keys):
+        return f"{result.kind}({', '.join(f'{key}={part}' for key, part in pairs)})"
+    items = f"{{{', '.join(f'{key!r}: {part}' for key, part in pairs)}}}"
+    return items if result.kind == "dict" else f"{result.kind}(**{items})"

@@ -50,7 +50,7 @@ def rewrite(graph: g.Graph, context: Context) -> tuple[g.Graph, tuple[Rewrite, .
     """
     after, records = run_rules(graph, RULES, context)
     for k, (old, new) in enumerate(zip(graph.outputs, after.outputs, strict=True)):
-        if _is_constant(new) and not isinstance(old, g.Const):
+        if 0 not in new.shape and _is_constant(new) and not isinstance(old, g.Const):
             context.warn(
                 f"output {k} is provably constant, whatever the inputs and parameters are: "
                 "this is usually a mistake in the model"
