@@ -118,11 +118,11 @@ def _numbered(p: Program, n: int) -> Program:
     def load_of(e: b.Expr) -> b.Expr | None:
         if not isinstance(e, b.Load):
             return None
-        indirect = tuple((b.rebuild(x, load_of, {}), stride) for x, stride in e.indirect)
+        indirect = tuple((b.rebuild(x, load_of), stride) for x, stride in e.indirect)
         return replace(e, buffer=f"{e.buffer}_{n}", indirect=indirect)
 
     def body(x):
-        return replace(x, body=b.rebuild(x.body, load_of, {}))
+        return replace(x, body=b.rebuild(x.body, load_of))
 
     def stored(x):
         return replace(body(x), buffer=f"{x.buffer}_{n}")

@@ -13,6 +13,7 @@ from fusewright.ir import index as ix
 from fusewright.ir import offsets
 from fusewright.ir.index import Index, Var
 from fusewright.ir.kernel import Kernel
+from fusewright.ir.phases import without_keeps
 
 from .cindex import is_wide
 from .cstyle import Env
@@ -29,7 +30,6 @@ from .cuda_access import (
     write_fetches,
     write_lanes,
 )
-from .keeps import without_keeps
 
 MAX_GRID = 2**31 - 1
 
@@ -109,7 +109,7 @@ def elementwise(kernel: Kernel, env: Env, out: Writer) -> Launch:
     kind = index_type(points)
     out.line(f"const {kind} {first} = {_thread_position(per_block, width, points, turns)};")
     bound = f"{flat} < {points}" if points % per_block else ""
-    phases = without_keeps(kernel, lambda phase, keep: True).phases
+    phases = without_keeps(kernel.phases)
     stores = [s for p in phases for s in p.stores]
     fetches = plan_fetches([s.body for s in stores], axis, env)
     slot = "[item]" if items > 1 else ""

@@ -7,11 +7,12 @@ decided in `cuda_reduce`.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fusewright.ir.body import Expr, Load, Ref, walk
 from fusewright.ir.index import Var
 from fusewright.ir.kernel import Keep, Kernel, Phase
+from fusewright.ir.phases import recomputes, without_keeps
 
 from .cstyle import Env, evaluate, name_value
 from .ctext import Text, Writer
@@ -33,7 +34,6 @@ from .cuda_access import (
 )
 from .cuda_folds import Registers, declare, fold_columns, fold_row, fold_values, registers
 from .cuda_loops import index_type, positions
-from .keeps import recomputes, without_keeps
 
 # Registers (32-bit) that fetches of one thread may hold before the first of them is used.
 FETCH_REGISTERS = 64
@@ -142,7 +142,8 @@ class Reduction:
         total = sum(cost(p, k) for p in self.kernel.phases for k in p.keeps)
         if total <= free_registers(self.grid.threads) or not recomputes(self.kernel):
             return self.kernel
-        return without_keeps(self.kernel, lambda phase, keep: cost(phase, keep) > 1)
+        dropped = without_keeps(self.kernel.phases, lambda phase, keep: cost(phase, keep) > 1)
+        return replace(self.kernel, phases=dropped)
 
     # ------------------------------------------------------------------- phases without columns
 

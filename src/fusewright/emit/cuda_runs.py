@@ -22,7 +22,7 @@ ONE = Lit(FLOAT32, 1.0)
 
 def without_dot(e: Expr) -> Expr:
     """The expression with the accumulator's name in place of the product."""
-    return rebuild(e, lambda x: Ref(x.dtype, ACCUMULATOR) if isinstance(x, Dot) else None, {})
+    return rebuild(e, lambda x: Ref(x.dtype, ACCUMULATOR) if isinstance(x, Dot) else None)
 
 
 def element_words(p: Partial, value: Text, weight: Text, env: Env) -> list[str]:

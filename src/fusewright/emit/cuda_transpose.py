@@ -14,12 +14,12 @@ from fusewright.errors import IRError
 from fusewright.ir.body import Load
 from fusewright.ir.index import Var
 from fusewright.ir.kernel import Kernel, transposition
+from fusewright.ir.phases import without_keeps
 
 from .cstyle import Env, load_offset
 from .ctext import Text, Writer, c_type
 from .cuda_access import VectorAxis, guard, nothing, write_lanes
 from .cuda_loops import Launch, index_type, positions
-from .keeps import without_keeps
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def transpose(kernel: Kernel, env: Env, out: Writer) -> Launch:
                 here = f"[{at} / {loaded.points}][{at} % {loaded.points}]"
                 out.line(f"{name}{here} = {value};")
         out.line("__syncthreads();")
-        phases = without_keeps(kernel, lambda phase, keep: True).phases
+        phases = without_keeps(kernel.phases)
         stores = [s for p in phases for s in p.stores]
         with _points(kernel, at, (stored, loaded), env, out):
             here = f"[{at} % {stored.points}][{at} / {stored.points}]"

@@ -52,9 +52,9 @@ def _short(body: Expr, rounded: set[Expr]) -> Expr:
         if e not in rounded or (function := _function(e)) is None:
             return None
         op, args = function
-        return Apply(e.dtype, f"short_{op}", tuple(rebuild(a, change, {}) for a in args))
+        return Apply(e.dtype, f"short_{op}", tuple(rebuild(a, change) for a in args))
 
-    return rebuild(body, change, {})
+    return rebuild(body, change)
 
 
 def _function(e: Expr) -> tuple[str, tuple[Expr, ...]] | None:

@@ -142,8 +142,14 @@ class Ref(Expr):
     name: str
 
 
-def rebuild(e: Expr, change: Callable[[Expr], Expr | None], memo: dict[Expr, Expr]) -> Expr:
-    """`e` with every subexpression for which `change` gives a value replaced by it, top down."""
+def rebuild(
+    e: Expr, change: Callable[[Expr], Expr | None], memo: dict[Expr, Expr] | None = None
+) -> Expr:
+    """`e` with every subexpression for which `change` gives a value replaced by it, top down.
+
+    `memo` keeps results for further calls with the same `change`.
+    """
+    memo = {} if memo is None else memo
     if e in memo:
         return memo[e]
     out = change(e)

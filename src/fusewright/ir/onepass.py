@@ -165,7 +165,7 @@ def finished(e: b.Expr, partials: Iterable[Partial]) -> b.Expr:
         return results.get(x.name) if isinstance(x, b.Ref) else None
 
     for p in partials:
-        results[p.fold.name] = b.rebuild(p.result, change, {})
-    return b.rebuild(e, change, {})
+        results[p.fold.name] = b.rebuild(p.result, change)
+    return b.rebuild(e, change)
 
 

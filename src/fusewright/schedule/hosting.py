@@ -12,8 +12,9 @@ from fusewright.ir import body as b
 from fusewright.ir import index as ix
 from fusewright.ir import offsets
 from fusewright.ir.index import Index, Var
-from fusewright.ir.kernel import Buffer, Fold, Kernel, Phase, Store
+from fusewright.ir.kernel import Buffer, Kernel, Phase, Store
 from fusewright.ir.onepass import partials_of
+from fusewright.ir.phases import mapped, substituted, without_keeps
 from fusewright.target.arch import Arch
 
 from .nests import shaped_kernel
@@ -134,23 +135,6 @@ def host(
     return None
 
 
-def without_keeps(phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
-    """The phases with values kept on chip written out where they are used."""
-    kept: dict[str, b.Expr] = {}
-
-    def inline(e: b.Expr) -> b.Expr:
-        return b.rebuild(e, lambda x: kept.get(x.name) if isinstance(x, b.Ref) else None, {})
-
-    out = []
-    for p in phases:
-        for k in p.keeps:
-            kept[k.name] = inline(k.body)
-        folds = tuple(replace(f, body=inline(f.body)) for f in p.folds)
-        stores = tuple(replace(s, body=inline(s.body)) for s in p.stores)
-        out.append(Phase(p.cols, folds, stores))
-    return tuple(out)
-
-
 def _with_own_names(phases: tuple[Phase, ...], state: Hosted) -> tuple[Phase, ...]:
     """The phases with names for their folds that no other reader's folds have."""
     taken = sum(len(p.folds) for p in state.folding)
@@ -161,13 +145,12 @@ def _with_own_names(phases: tuple[Phase, ...], state: Hosted) -> tuple[Phase, ..
         def change(x: b.Expr) -> b.Expr | None:
             return b.Ref(x.dtype, names[x.name]) if isinstance(x, b.Ref) else None
 
-        return b.rebuild(e, change, {})
+        return b.rebuild(e, change)
 
-    def phase(p: Phase) -> Phase:
-        own = tuple(replace(f, name=names[f.name], body=body(f.body)) for f in p.folds)
-        return Phase(p.cols, own, tuple(replace(s, body=body(s.body)) for s in p.stores))
-
-    return tuple(map(phase, phases))
+    renamed = (mapped(p, body) for p in phases)
+    return tuple(
+        replace(p, folds=tuple(replace(f, name=names[f.name]) for f in p.folds)) for p in renamed
+    )
 
 
 def _rewritten(
@@ -199,20 +182,11 @@ def _rewritten(
         misplaced |= x.indirect != () or (x.buffer, x.offset) not in stored
         return stored.get((x.buffer, x.offset))
 
-    def body(e: b.Expr) -> b.Expr:
-        return b.rebuild(b.substitute(e, mapping), value, {})
-
     out = []
     for p in phases:
-        folds = tuple(_mapped_fold(f, body(f.body), mapping) for f in p.folds)
-        stores = (Store(s.buffer, ix.substitute(s.offset, mapping), body(s.body)) for s in p.stores)
-        out.append(Phase(element.folded(over) if p.cols else (), folds, tuple(stores)))
+        moved = substituted(p, element.folded(over) if p.cols else (), mapping)
+        out.append(mapped(moved, lambda e: b.rebuild(e, value)))
     return None if misplaced else tuple(out)
-
-
-def _mapped_fold(f: Fold, body: b.Expr, mapping: Mapping[Index, Index]) -> Fold:
-    at = None if f.position is None else ix.substitute(f.position, mapping)
-    return replace(f, body=body, position=at)
 
 
 def _stored(state: Hosted, reader: Kernel, phases: tuple[Phase, ...]) -> Hosted:
@@ -314,7 +288,7 @@ def _rest(
 
     def moved(own: tuple[Var, ...], s: Store) -> Store:
         mapping: dict[Index, Index] = dict(zip(own, cols, strict=True))
-        body = b.rebuild(s.body, statistic, {})
+        body = b.rebuild(s.body, statistic)
         return Store(s.buffer, ix.substitute(s.offset, mapping), b.substitute(body, mapping))
 
     found = tuple(statistics)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from fusewright.ir import body as b
 from fusewright.ir import graph as g
@@ -10,6 +9,7 @@ from fusewright.ir import index as ix
 from fusewright.ir import offsets
 from fusewright.ir.index import Index, Var
 from fusewright.ir.kernel import AnchorName, Buffer, Fold, Keep, Kernel, Phase, Prefix, Store, Tile
+from fusewright.ir.phases import mapped, substituted
 from fusewright.ir.scalar import OPS
 from fusewright.target.arch import Arch
 
@@ -32,7 +32,6 @@ class Placement:
 
 
 Placements = Mapping[g.Node, Placement]
-Named = TypeVar("Named", Fold, Prefix)
 
 
 class _Resolver:
@@ -77,7 +76,7 @@ class _Resolver:
     ) -> b.Expr:
         place = self._placements[ref.sink]
         ((position, axis),) = e.indirect
-        inner = b.rebuild(position, lambda x: self._resolve(x, refs, member), {})
+        inner = b.rebuild(position, lambda x: self._resolve(x, refs, member))
         offset = place.at(member.at(ref.coords))
         return b.Load(e.dtype, place.buffer, offset, ((inner, place.strides[axis]),))
 
@@ -247,15 +246,11 @@ def _with_keeps(
                 return b.Ref(x.dtype, names[phase.cols, x])
             return None
 
-        return b.rebuild(e, change, {})
+        return b.rebuild(e, change)
 
     here = [e for e in b.walk(*phase.bodies) if homes.get(e) == number]
-    return Phase(
-        phase.cols,
-        tuple(replace(f, body=replaced(f.body)) for f in phase.folds),
-        tuple(replace(s, body=replaced(s.body)) for s in phase.stores),
-        tuple(Keep(names[phase.cols, e], replaced(e, itself=e)) for e in here),
-    )
+    keeps = tuple(Keep(names[phase.cols, e], replaced(e, itself=e)) for e in here)
+    return replace(mapped(phase, replaced), keeps=keeps)
 
 
 # ---------------------------------------------------------------------------------- the kernel
@@ -269,19 +264,6 @@ def _expressions(phases: list[Phase]) -> tuple[Index, ...]:
     return (*collapse.index_expressions(bodies), *stores, *positions)
 
 
-def _substituted(p: Phase, cols: tuple[Var, ...], mapping: Mapping[Index, Index]) -> Phase:
-    def named(f: Named) -> Named:
-        at = None if f.position is None else ix.substitute(f.position, mapping)
-        return replace(f, body=b.substitute(f.body, mapping), position=at)
-
-    def store(s: Store) -> Store:
-        return Store(s.buffer, ix.substitute(s.offset, mapping), b.substitute(s.body, mapping))
-
-    keeps = tuple(Keep(k.name, b.substitute(k.body, mapping)) for k in p.keeps)
-    folds, scans = tuple(map(named, p.folds)), tuple(map(named, p.scans))
-    return Phase(cols, folds, tuple(map(store, p.stores)), keeps, scans)
-
-
 def _collapsed(
     rows: tuple[Var, ...], phases: list[Phase], buffers: Mapping[str, Buffer]
 ) -> tuple[tuple[Var, ...], list[Phase]]:
@@ -290,7 +272,7 @@ def _collapsed(
 
     rows = collapse.by_stride(rows, weighted(phases))
     new_rows, mapping = collapse.merge(rows, _expressions(phases), lambda k: f"m{k}")
-    phases = [_substituted(p, p.cols, mapping) for p in phases]
+    phases = [substituted(p, p.cols, mapping) for p in phases]
     for number, cols in enumerate(dict.fromkeys(p.cols for p in phases if p.cols)):
         group = [p for p in phases if p.cols == cols]
         ordered = collapse.by_stride(cols, weighted(group))
@@ -298,7 +280,7 @@ def _collapsed(
         new_cols, mapping = collapse.merge(
             ordered, _expressions(group), lambda k, prefix=prefix: f"{prefix}m{k}"
         )
-        phases = [_substituted(p, new_cols, mapping) if p.cols == cols else p for p in phases]
+        phases = [substituted(p, new_cols, mapping) if p.cols == cols else p for p in phases]
     return _renamed(new_rows, phases)
 
 
@@ -322,7 +304,7 @@ def _renamed(rows: tuple[Var, ...], phases: list[Phase]) -> tuple[tuple[Var, ...
             v: Var(n, v.extent)
             for v, n in zip(p.cols, names(len(p.cols), ("k", "l", "q")), strict=True)
         }
-        out.append(_substituted(p, tuple(cols.values()), {**row_map, **cols}))
+        out.append(substituted(p, tuple(cols.values()), {**row_map, **cols}))
     return tuple(row_map.values()), out
 
 

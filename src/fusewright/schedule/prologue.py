@@ -14,11 +14,10 @@ from fusewright.ir import offsets
 from fusewright.ir.index import Index, Var
 from fusewright.ir.kernel import Kernel, LibraryCall, Program, Store, Strided
 from fusewright.ir.operand import base_load, streams, strides_of
+from fusewright.ir.phases import without_keeps
 from fusewright.ir.scalar import OPS
 from fusewright.target.arch import Arch
 from fusewright.target.program_cost import kernel_bytes
-
-from .hosting import without_keeps
 
 # The smaller operand is computed twice: for the range of a row, and to be split.
 PLANE_PASSES = 2
