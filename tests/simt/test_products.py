@@ -7,7 +7,7 @@ import pytest
 
 from fusewright.ir import mma
 from fusewright.ir.kernel import Kernel, Tile
-from fusewright.schedule import contraction, tile_gate
+from fusewright.schedule import contraction, gate
 from fusewright.schedule.gate import Size
 from fusewright.target.arch import arch
 from module.problems import compiled, write_problem
@@ -64,7 +64,7 @@ def test_products(name, always, tmp_path):
 
 def test_the_large_tile(always, monkeypatch, tmp_path):
     large = Tile(threads=128, items=16, lanes=8)
-    monkeypatch.setattr(tile_gate, "best_tile", lambda *product: (0.0, large))
+    monkeypatch.setattr(gate, "best_tile", lambda *product: (0.0, large))
     c = emitted("bias and GELU", tmp_path, "cuda:sm_80")
     (kernel,) = c.program.steps
     assert kernel.tile == large
@@ -73,8 +73,8 @@ def test_the_large_tile(always, monkeypatch, tmp_path):
 
 def test_large_results_get_the_large_tile():
     rates = arch("cuda:sm_90a").tiles
-    assert tile_gate.best_tile(Size(1, 4096, 4096, 256), "fma", 0, rates)[1].items == 16
-    assert tile_gate.best_tile(Size(1, 256, 256, 256), "fma", 0, rates)[1].items == 8
+    assert gate.best_tile(Size(1, 4096, 4096, 256), "fma", 0, rates)[1].items == 16
+    assert gate.best_tile(Size(1, 256, 256, 256), "fma", 0, rates)[1].items == 8
 
 
 WHOLE = "torch.randint(-3, 4, ({})).float()"  # exact in every type

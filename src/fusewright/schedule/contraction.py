@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from fusewright.ir import body as b
 from fusewright.ir import fma, mma, native, offsets
 from fusewright.ir import index as ix
-from fusewright.ir.dtypes import FLOAT32, UINT8, DType
+from fusewright.ir.dtypes import BFLOAT16, FLOAT16, FLOAT32, UINT8, DType
 from fusewright.ir.index import Index, Var
 from fusewright.ir.kernel import (
     Buffer,
@@ -29,12 +29,12 @@ from fusewright.ir.kernel import (
 )
 from fusewright.ir.onepass import partials_of
 from fusewright.options import Options
-from fusewright.target.arch import Arch, NativeProducts, Products
+from fusewright.target.arch import Arch
+from fusewright.target.products import NativeProducts, Products
 
-from . import tile_gate
-from .gate import CHUNK, TILE_PLANES, TILE_STREAMED, Size, Times, times
+from . import gate
+from .gate import CHUNK, TILE_PLANES, TILE_STREAMED, Size, Times, passes_seconds, times
 from .hosting import Element, Hosted, host, variables
-from .native_gate import library_seconds, native_seconds, rounded_scheme
 from .prologue import Prologue, find, pass_seconds, planes_seconds
 
 FOLD_ROWS = 16  # rows that share a partial result: emit/skeletons/gemm_sm90_config.cuh
@@ -97,7 +97,7 @@ def products_of(
 
 def _schemes(dtype: DType, arch: Arch, options: Options) -> tuple[Scheme, ...]:
     """Those that may compute a product of `dtype` on the target, the best first."""
-    wanted: list[Scheme] = [rounded_scheme(dtype, options)]
+    wanted: list[Scheme] = [_rounded_scheme(dtype, options)]
     if dtype == FLOAT32 and options.precision != "ieee":
         wanted.append("six" if arch.products is None else "split")
     wanted = [x for x in wanted if x]
@@ -110,12 +110,20 @@ def _schemes(dtype: DType, arch: Arch, options: Options) -> tuple[Scheme, ...]:
     return tuple(x for x in wanted if x in own or x in hoppers)
 
 
+def _rounded_scheme(dtype: DType, options: Options) -> Scheme:
+    """The native scheme that a product of `dtype` operands may use; "" if none."""
+    if dtype in (BFLOAT16, FLOAT16):
+        return "native"
+    allowed: dict[str, Scheme] = {"tf32": "tf32", "bf16": "bf16"}
+    return allowed.get(options.precision, "") if dtype == FLOAT32 else ""
+
+
 def _with_faster_scheme(p: Product, rates: Products, own: NativeProducts) -> Product:
     """A product that may be rounded as the split one where that is faster: with few rows."""
     size = p.size
     split = times(size, rates).skeleton
     may = p.dtype == FLOAT32 and p.scheme != "split"
-    slower = may and native_seconds(size, p.scheme, False, p.m + p.n, own) > split
+    slower = may and gate.native_seconds(size, p.scheme, False, p.m + p.n, own) > split
     return replace(p, scheme="split") if slower else p
 
 
@@ -185,11 +193,11 @@ def refusal(p: Product, hosted: Hosted, arch: Arch) -> str | None:
     if p.scheme == "native":
         if not hosted.rest:
             return _NOTHING_FOLLOWS
-        stores = sum(s.buffer != p.out for s in hosted.stores)
-        library = library_seconds(size, len(hosted.rest), stores, own)
+        behind = passes_seconds(size, p.dtype, len(hosted.rest), _stores(p, hosted), own)
+        library = gate.native_library_seconds(size, own) + behind
     else:
         library = times(size, arch.products).library
-    ours = native_seconds(size, p.scheme, bool(hosted.folding), _packed_rows(p, _DIRECT), own)
+    ours = gate.native_seconds(size, p.scheme, bool(hosted.folding), _packed_rows(p, _DIRECT), own)
     return _slower(ours, library)
 
 
@@ -203,9 +211,14 @@ def _tile_refusal(p: Product, hosted: Hosted, arch: Arch) -> str | None:
     assert arch.tiles is not None
     if not hosted.rest and p.scheme in ("fma", "native"):
         return _NOTHING_FOLLOWS
-    stores = sum(s.buffer != p.out for s in hosted.stores)
-    library = tile_gate.library_seconds(p.size, p.dtype, len(hosted.rest), stores, arch.tiles)
+    behind = passes_seconds(p.size, p.dtype, len(hosted.rest), _stores(p, hosted), arch.tiles)
+    library = gate.tiled_library_seconds(p.size, p.dtype, arch.tiles) + behind
     return _slower(best_tile(p, arch)[0], library)
+
+
+def _stores(p: Product, hosted: Hosted) -> int:
+    """Results of the product's size that are stored beside its own."""
+    return sum(s.buffer != p.out for s in hosted.stores)
 
 
 def is_tiled(p: Product, arch: Arch) -> bool:
@@ -217,7 +230,7 @@ def best_tile(p: Product, arch: Arch) -> tuple[float, Tile]:
     """The modelled seconds of such a product, and its tile."""
     assert arch.tiles is not None
     packed = 0 if p.scheme == "fma" else _packed_rows(p, ("kAlongK",))
-    return tile_gate.best_tile(p.size, p.scheme, packed, arch.tiles)
+    return gate.best_tile(p.size, p.scheme, packed, arch.tiles)
 
 
 _DIRECT = ("kAlongK", "kAcross")  # what Hopper's products take as it is
@@ -240,9 +253,8 @@ def times_of(p: Product, hosted: Hosted, arch: Arch) -> Times:
     operations = streamed.operations if streamed else 0.0
     found = times(p.size, arch.products, operations, bool(hosted.folding))
     whole = sum(rest is None for rest in hosted.rest.values())
-    stores = sum(s.buffer != p.out for s in hosted.stores) if whole else 0
-    moved = (whole + stores) * p.dtype.bytes * p.batch * p.m * p.n
-    behind = whole * arch.native.pass_launch + moved / arch.native.memory_rate
+    stores = _stores(p, hosted) if whole else 0
+    behind = passes_seconds(p.size, p.dtype, whole, stores, arch.native)
     return replace(found, library=found.library + p.saved + behind, follows=whole > 0)
 
 

@@ -1,16 +1,22 @@
-"""Whether the split product or the library is faster, from shapes alone.
+"""The modelled seconds of a product, by each kind of kernel and by the library, from shapes alone.
 
-The rates are data of the target (`target.arch.Products`), fitted to measurements; nothing is timed
-here.
+The rates are data of the target (`target.products`), fitted to measurements; nothing is timed here.
+Which kernel is taken is decided in `contraction` and `skeletons`.
 """
 
 from dataclasses import dataclass
 from math import ceil, prod
 
 from fusewright.ir import graph as g
-from fusewright.ir.dtypes import FLOAT32
+from fusewright.ir.dtypes import FLOAT32, DType
+from fusewright.ir.fma import fma_tile
+from fusewright.ir.kernel import Scheme, Tile
 from fusewright.ir.matmul import roles
-from fusewright.target.arch import Arch, Products
+from fusewright.ir.mma import SLICE, kind_of
+from fusewright.ir.mma import TILE as MMA_TILE
+from fusewright.ir.native import CLUSTER_ROWS, WIDE, tile_columns
+from fusewright.target.arch import Arch
+from fusewright.target.products import NativeProducts, Products, TileProducts, TileRates
 
 # emit/skeletons/gemm_sm90_config.cuh: rows of a cluster, columns, depth of a chunk; column tiles
 # that share what is streamed; chunks up to which sums are promoted twice a chunk.
@@ -42,6 +48,18 @@ class Size:
     @property
     def nbytes(self) -> float:
         return 4.0 * self.batch * (self.m * self.k + self.k * self.n + self.m * self.n)
+
+
+def passes_seconds(
+    p: Size, dtype: DType, kernels: int, stores: int, rates: NativeProducts | TileProducts
+) -> float:
+    """What `kernels` that read the product's result from memory, and store `stores` of its size,
+    take behind it."""
+    out = dtype.bytes * p.batch * p.m * p.n
+    return kernels * rates.pass_launch + (kernels + stores) * out / rates.memory_rate
+
+
+# --------------------------------------------------- float32 from products of 16-bit terms, Hopper
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,3 +155,68 @@ def _is_taken(c: g.Contract, arch: Arch) -> bool:
         return False
     batch, m, n = (prod(v.hi + 1 for v in vs) for vs in (found.batch, found.m, found.n))
     return times(Size(batch, m, n, k), arch.products).pays
+
+
+# ------------------------------------------------------- in the tensor core's own types, on Hopper
+
+
+def native_seconds(
+    p: Size, scheme: Scheme, folds: bool, packed: int, rates: NativeProducts
+) -> float:
+    """Waves of tiles, each as long as its products or its epilogue, behind the conversion of
+    operands of `packed` rows in all."""
+    columns = tile_columns(p.batch, p.m, p.n)
+    share = 1.0 if columns == WIDE else 0.6
+    tiles = p.batch * -(-p.m // CLUSTER_ROWS) * -(-p.n // columns)
+    chunks = -(-p.k // (32 if scheme == "tf32" else 64))
+    wave = share * max(chunks * rates.chunk, rates.epilogue)
+    seconds = rates.launches + -(-tiles // rates.clusters) * wave + folds * rates.fold
+    moved = {"native": 4, "bf16": 6, "tf32": 8}[scheme] * p.batch * p.k * packed
+    return seconds + moved / rates.pack_rate
+
+
+def native_library_seconds(p: Size, rates: NativeProducts) -> float:
+    """The library's 16-bit product."""
+    flops, out = 2.0 * p.batch * p.m * p.n * p.k, 2.0 * p.batch * p.m * p.n
+    moved = 2.0 * p.batch * p.k * (p.m + p.n) + out
+    return max(flops / rates.library_flops, moved / rates.library_bytes) + rates.library_launch
+
+
+# ------------------------------------------------ by mma.sync and by multiply-adds, on any device
+
+
+def best_tile(p: Size, scheme: Scheme, packed: int, rates: TileProducts) -> tuple[float, Tile]:
+    """The modelled seconds of the product, what follows included, and its tile; operands of
+    `packed` rows in all are copied first."""
+    timed = [(_tile_seconds(p, x, rates), x) for x in rates.tiles if x.scheme == scheme]
+    seconds, best = min(timed, key=lambda pair: pair[0])
+    if scheme == "fma":
+        return seconds, Tile(threads=128, items=best.items, lanes=best.lanes)
+    kind = kind_of(scheme)
+    read = {"native": 2, "six": 8}.get(scheme, 4)  # six: once for the rows' scales
+    moved = p.batch * p.k * packed * (read + kind.planes * kind.size)
+    tile = Tile(threads=256, stages=2) if kind.planes > 1 else Tile(threads=128, stages=4)
+    return seconds + moved / rates.memory_rate, tile
+
+
+def _tile_seconds(p: Size, x: TileRates, rates: TileProducts) -> float:
+    """The multiprocessor with most tiles, full or waiting for memory, or the bytes."""
+    rows = columns = MMA_TILE
+    if x.scheme == "fma":
+        tile, depth = fma_tile(Tile(items=x.items, lanes=x.lanes)), 8
+        rows, columns = tile.rows, tile.columns
+    else:
+        depth = SLICE // kind_of(x.scheme).size
+    tiles = p.batch * -(-p.m // rows) * -(-p.n // columns)
+    count = -(-tiles // rates.units)
+    multiply = -(-p.k // depth) * max(count * x.busy, x.alone)
+    moved = p.nbytes * (0.5 if x.scheme == "native" else 1.0) / rates.memory_rate
+    return rates.launch + max(multiply, moved) + count * x.epilogue
+
+
+def tiled_library_seconds(p: Size, dtype: DType, rates: TileProducts) -> float:
+    """The library's product: its arithmetic, then its bytes."""
+    share = dtype.bytes / FLOAT32.bytes
+    flops = rates.library_flops if dtype == FLOAT32 else rates.library_half_flops
+    product = 2.0 * p.batch * p.m * p.n * p.k / flops + share * p.nbytes / rates.memory_rate
+    return product + rates.library_launch
