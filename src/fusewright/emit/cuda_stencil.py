@@ -17,6 +17,7 @@ from fusewright.errors import IRError
 from fusewright.ir.body import Expr, Guarded, Load, Ref, loads, walk
 from fusewright.ir.index import Var, variables
 from fusewright.ir.kernel import Kernel
+from fusewright.ir.phases import without_keeps
 from fusewright.ir.sliding import expressions
 from fusewright.ir.stencil import Stencil, stencil
 
@@ -25,12 +26,11 @@ from .ctext import Text, Writer
 from .cuda_access import VectorAxis, guard, nothing, unrolled, write_lanes
 from .cuda_folds import declare, named, registers, update
 from .cuda_loops import Launch, block_position, index_type, positions
-from .keeps import without_keeps
 
 
 def stencil_kernel(kernel: Kernel, env: Env, out: Writer) -> Launch:
     """Threads of `items` windows each, numbered along the rows; the last ones overlap."""
-    kernel = without_keeps(kernel, lambda phase, keep: True)
+    kernel = replace(kernel, phases=without_keeps(kernel.phases))
     found = stencil(kernel.rows, kernel.phases)
     if found is None:
         raise IRError(f"{kernel.name}: it does more than fold short windows, or has one row axis")
