@@ -28,7 +28,7 @@ from rich.table import Table
 
 from fusewright.errors import FusewrightError
 from fusewright.run.bench import bench
-from fusewright.run.bench_render import format_ms
+from fusewright.run.bench.render import format_ms
 from fusewright.run.process import fusewright_command, watch
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,18 +11,17 @@ import pytest
 import torch
 
 from fusewright.errors import UsageError
-from fusewright.run import bench_clock, bench_import, bench_worker
-from fusewright.run.bench import BenchError, bench
-from fusewright.run.bench_machine import pinned_threads
-from fusewright.run.bench_report import BenchReport, build_report
-from fusewright.run.bench_subject import Inputs, share_state
+from fusewright.run.bench import BenchError, bench, clock, first_import, worker
+from fusewright.run.bench.machine import pinned_threads
+from fusewright.run.bench.report import BenchReport, build_report
+from fusewright.run.bench.subject import Inputs, share_state
 from run import bench_candidates as texts
 
 
 @pytest.fixture(autouse=True)
 def small_and_calm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One thread: tiny calls must not wait for a second core that other programs keep busy."""
-    monkeypatch.setitem(bench_clock.CEILING_BYTES, "cpu", 1 << 20)
+    monkeypatch.setitem(clock.CEILING_BYTES, "cpu", 1 << 20)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -46,7 +45,7 @@ def measure(folder: Path, candidate: str, reference: str = texts.REFERENCE, **sp
         "seconds": 3.0,
         "seed": 0,
     }
-    return build_report(bench_worker.run(chosen | spec, lambda *_: None), None)
+    return build_report(worker.run(chosen | spec, lambda *_: None), None)
 
 
 def names(report: BenchReport) -> set[str]:
@@ -154,7 +153,7 @@ def test_drawn_inputs_have_new_values_and_another_storage_each_round():
 
 
 def test_inputs_that_are_slow_to_draw_trade_values_in_place(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("fusewright.run.bench_subject.LONGEST_DRAW_S", 0.0)
+    monkeypatch.setattr("fusewright.run.bench.subject.LONGEST_DRAW_S", 0.0)
     inputs = Inputs(draw, seed=0, free_bytes=1 << 20)
     inputs.prefer_swapping(0.0)
     assert inputs.refresh == "swapped"
@@ -204,7 +203,7 @@ def test_the_first_import_includes_the_kernels(tmp_path: Path):
     file.write_text("import time\ndef _library():\n    time.sleep(0.2)\n")
     kept = os.dup(1)
     try:
-        assert bench_import.main([str(file), str(output)]) == 0
+        assert first_import.main([str(file), str(output)]) == 0
     finally:
         os.dup2(kept, 1)
         os.close(kept)

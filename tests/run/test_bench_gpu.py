@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fusewright.run.bench import bench
-from fusewright.run.bench_report import BenchReport
+from fusewright.run.bench.report import BenchReport
 from run import bench_candidates as texts
 
 pytestmark = pytest.mark.gpu

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from fusewright.run.bench_floor import beats_light, floor_of, program_floor_ms
-from fusewright.run.bench_report import build_report
-from fusewright.run.bench_stats import (
+from fusewright.run.bench.floor import beats_light, floor_of, program_floor_ms
+from fusewright.run.bench.report import build_report
+from fusewright.run.bench.stats import (
     estimate,
     geometric_mean,
     judge,

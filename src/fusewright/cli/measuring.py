@@ -10,7 +10,7 @@ from typing import Any
 
 from fusewright.errors import FusewrightError
 from fusewright.run.bench import bench as run_bench
-from fusewright.run.bench_render import render_bench
+from fusewright.run.bench.render import render_bench
 from fusewright.run.doctor import doctor as run_doctor
 from fusewright.run.doctor import render_doctor
 from fusewright.run.verify import render_verify

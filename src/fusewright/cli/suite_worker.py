@@ -11,7 +11,8 @@ from fusewright.options import Options
 from fusewright.pipeline import Compilation, compile_problem, write_output
 from fusewright.problem import load_problem
 from fusewright.report import report
-from fusewright.run import bench_subject, bench_worker
+from fusewright.run.bench import subject as bench_subject
+from fusewright.run.bench import worker as bench_worker
 from fusewright.run.device import devices
 from fusewright.run.verify import worker
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from fusewright.pipeline import Compilation
 from fusewright.run.bench import BenchReport
-from fusewright.run.bench_render import format_ms
+from fusewright.run.bench.render import format_ms
 from fusewright.run.verify import VerifyReport
 
 from .checks import Checked

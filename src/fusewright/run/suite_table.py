@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from fusewright.run.bench_stats import geometric_mean
+from fusewright.run.bench.stats import geometric_mean
 
 COLUMNS = (
     "problem", "status", "verdict", "eager ms", "best baseline", "ours ms", "over eager",

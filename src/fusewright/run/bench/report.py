@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from fusewright.run.bench_floor import Floor, beats_light, floor_of
-from fusewright.run.bench_stats import Estimate, estimate, judge, noise_of, paired_ratio
+from fusewright.run.bench.floor import Floor, beats_light, floor_of
+from fusewright.run.bench.stats import Estimate, estimate, judge, noise_of, paired_ratio
 
 # The same reference twice in every round: what their ratio differs from 1 by is the noise.
 EAGER, EAGER_AGAIN, CANDIDATE = "eager", "eager-again", "candidate"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_flatten, tree_map
 
-from fusewright.run.bench_machine import precision_flags
+from fusewright.run.bench.machine import precision_flags
 
 # Relative L2 against the reference. Wide enough for a reference in TF32 (3e-4) and for half types,
 # far below what a stale or missing result shows (about 1).

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from fusewright.errors import FusewrightError
-from fusewright.run.bench_subject import build
+from fusewright.run.bench.subject import build
 
 
 def main(arguments: list[str]) -> int:

@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fusewright.errors import FusewrightError, UsageError
-from fusewright.run.bench_report import BenchReport, Finding, build_report
+from fusewright.run.bench.report import BenchReport, build_report
 from fusewright.run.process import python_command, watch
-
-__all__ = ["BASELINES", "BenchError", "BenchReport", "Finding", "bench"]
 
 BASELINES = ("eager", "compile", "compile-max")
 Progress = Callable[[str, float], None]
@@ -60,7 +58,7 @@ def bench(
         if imports:
             tell("first import", 0.0)
             first = _in_process(
-                "bench_import", [str(candidate), str(output)], output, folder, timeout, tell
+                "first_import", [str(candidate), str(output)], output, folder, timeout, tell
             )
             output.unlink()
         spec = {
@@ -76,7 +74,7 @@ def bench(
         if race is not None:
             raw = race(spec)
         else:
-            raw = _in_process("bench_worker", [json.dumps(spec)], output, folder, timeout, tell)
+            raw = _in_process("worker", [json.dumps(spec)], output, folder, timeout, tell)
     raw["imports"] = {"first": first["import_s"], **raw["imports"]} if imports else {}
     return build_report(raw, floor)
 
@@ -100,7 +98,7 @@ def _in_process(
 ) -> Any:
     """Runs `module.main(arguments)` in a fresh process; returns the JSON it left at `output`."""
     variables = {"TORCH_EXTENSIONS_DIR": f"{extensions}/extensions"}
-    command = python_command(f"fusewright.run.{module}", arguments, variables)
+    command = python_command(f"fusewright.run.bench.{module}", arguments, variables)
     ended = watch(command, timeout, lambda line: _relay(line, tell))
     if not output.exists():
         text = f"the measured process {ended.describe()} and left no result"

@@ -6,8 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from fusewright.run.bench_report import CANDIDATE, EAGER_AGAIN, ArmTimes, BenchReport
-from fusewright.run.bench_stats import Estimate
+from fusewright.run.bench.report import CANDIDATE, EAGER_AGAIN, ArmTimes, BenchReport
+from fusewright.run.bench.stats import Estimate
 
 STYLES = {"faster": "green", "slower": "red", "invalid": "bold red"}
 

@@ -23,17 +23,17 @@ import torch
 from torch import nn
 
 from fusewright.errors import FusewrightError, ProblemError, UsageError
-from fusewright.run import bench_check as check
-from fusewright.run.bench_clock import Clock, clock_for, measure_ceilings
-from fusewright.run.bench_machine import (
+from fusewright.run.bench import check
+from fusewright.run.bench.clock import Clock, clock_for, measure_ceilings
+from fusewright.run.bench.machine import (
     Sensors,
     environment,
     pinned_threads,
     precision_flags,
     python_threads,
 )
-from fusewright.run.bench_report import CANDIDATE, EAGER, EAGER_AGAIN, Finding
-from fusewright.run.bench_subject import (
+from fusewright.run.bench.report import CANDIDATE, EAGER, EAGER_AGAIN, Finding
+from fusewright.run.bench.subject import (
     CANDIDATE_CLASSES,
     BufferState,
     Inputs,
@@ -163,7 +163,7 @@ def warm(spec: dict[str, Any]) -> dict[str, str]:
 
 
 def run(spec: dict[str, Any], tell: Callable[..., None]) -> dict[str, Any]:
-    """Races the programs of a specification; returns what `bench_report.build_report` judges."""
+    """Races the programs of a specification; returns what `report.build_report` judges."""
     device = _device(spec["device"])
     tell("loading")
     clock = clock_for(device)

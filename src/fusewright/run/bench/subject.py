@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from fusewright.errors import ProblemError
 from fusewright.problem import execute_file, split_init_args
-from fusewright.run.bench_check import fingerprint
+from fusewright.run.bench.check import fingerprint
 from fusewright.run.verify.tensors import distinct_elements
 
 CANDIDATE_CLASSES = ("ModelNew", "Model")
