@@ -48,8 +48,9 @@ def stencil(rows: tuple[Var, ...], phases: tuple[Phase, ...]) -> Stencil | None:
     Threads lie along the innermost row, so a thread's windows are neighbours along another one.
     """
     first, rest = phases[0], phases[1:]
-    plain = len(rows) > 1 and first.folds and not (first.keeps or first.scans or first.stores)
-    if not plain or any(p.cols or p.scans for p in rest):
+    if len(rows) < 2 or not first.folds or first.keeps or first.scans or first.stores:
+        return None
+    if any(p.cols or p.scans for p in rest):
         return None
     gathers = any(isinstance(e, Load) and e.indirect for e in walk(*first.bodies))
     if gathers or any(f.position is not None for f in first.folds):
