@@ -9,10 +9,11 @@ from fusewright.ir.index import coefficient, variables
 from fusewright.ir.kernel import Kernel, transposition
 
 from .common import Buffers, function_name, has_checks, header, kernel_env, parameters, signature
-from .cpu_columns import column_reduce
+from .cpu_columns import column_block, column_reduce
 from .cpu_loops import elementwise
 from .cpu_rows import row_reduce
 from .cpu_transpose import pays, transposed
+from .cpu_turned import TURNED_ROWS, turned_rows
 from .ctext import Writer
 
 # A row of at most so many columns is a window; so many neighbouring rows are worth being lanes.
@@ -40,13 +41,15 @@ def cpu_kernel(kernel: Kernel, buffers: Buffers) -> str:
     with out.block(head[-1]):
         if checks:
             out.line("int failed = 0;")
-        turned = transposition(kernel.rows, kernel.phases)
-        if turned and pays(turned, kernel):
-            transposed(kernel, turned, env, out)
+        across = transposition(kernel.rows, kernel.phases)
+        if across and pays(across, kernel):
+            transposed(kernel, across, env, out)
         elif kernel.anchor == "elementwise":
             elementwise(kernel, env, out)
+        elif (turned := turned_rows(kernel)) is not None:
+            column_reduce(turned, TURNED_ROWS, env, out)
         elif rows_are_lanes(kernel):
-            column_reduce(kernel, env, out)
+            column_reduce(kernel, column_block(kernel), env, out)
         else:
             row_reduce(kernel, env, out)
         if checks:

@@ -3,8 +3,8 @@
 The columns are the loops around the lanes; accumulators are arrays that stay in the L1 cache.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from math import prod
 
@@ -19,7 +19,7 @@ from .cpu_folds import (
     flush_to_lanes,
     result,
 )
-from .cpu_loops import is_parallel, loop_type, nest, parallel_for, simd_pragma
+from .cpu_loops import for_loop, is_parallel, loop_type, nest, parallel_for, simd_pragma
 from .cpu_nests import (
     STACK_BYTES,
     Kept,
@@ -29,10 +29,12 @@ from .cpu_nests import (
     flat_column,
     heap_array,
     plain_loop,
+    row_values,
     write_point,
 )
 from .cpu_scans import Carry, declare_carries
-from .cstyle import Env
+from .cpu_turned import runs_along_rows
+from .cstyle import Env, evaluate, name_value
 from .ctext import ADD, Text, Writer
 
 # Rows of one block: their accumulators stay in the L1 cache; over many columns, in registers.
@@ -56,10 +58,9 @@ def column_block(kernel: Kernel) -> int:
     return block
 
 
-def column_reduce(kernel: Kernel, env: Env, out: Writer) -> None:
+def column_reduce(kernel: Kernel, block: int, env: Env, out: Writer) -> None:
     """Blocks of the innermost row axis (in parallel); the columns are loops around the lanes."""
     *outer, inner = kernel.rows
-    block = column_block(kernel)
     name, kind = env.variables[inner], loop_type(inner)
     if is_parallel(kernel) and (outer or block < inner.extent):
         out.line(parallel_for(kernel, len(outer) + (block < inner.extent)))
@@ -115,9 +116,13 @@ class _Columns:
             heap_array(kind, name, count, self.out)
 
     def _phase(self, phase: Phase, kept: Mapping[str, Kept], env: Env) -> Env:
+        here = env.with_refs(self._keep_refs(kept, phase, env))
+        if runs_along_rows(phase):
+            self._row_by_row(phase, kept, here)
+            return env
         accs = accumulators(phase, env)
         blocks = blocking(phase, accs, 1)
-        here = env.with_refs(self._keep_refs(kept, phase, env))
+        here = self._with_row_values(phase, kept, here)
         scans = declare_carries(phase, self.block, env, self.out)
         for acc in accs if blocks.step else ():
             declare(acc, acc.total, self.block, acc.total_dtype, self.out)
@@ -132,6 +137,38 @@ class _Columns:
             flush=lambda: self._flush(accs) if blocks.step else None,
         )
         return env.with_refs({a.fold.name: self._result(a, bool(blocks.step)) for a in accs})
+
+    def _row_by_row(self, phase: Phase, kept: Mapping[str, Kept], env: Env) -> None:
+        """A phase whose vectors are neighbouring columns."""
+        with self._lanes("0", self.width):
+            found = row_values(phase, [n for n, k in kept.items() if k.cols]).items()
+            env = env.with_loaded({e: name_value(name, e, env, self.out) for e, name in found})
+            self.out.line(simd_pragma(self.kernel))
+            with self.out.block(for_loop(phase.cols[-1], env)):
+                write_point(phase, (), "", env, self.out)
+
+    def _with_row_values(self, phase: Phase, kept: Mapping[str, Kept], env: Env) -> Env:
+        """Computes what is the same for all columns before their loop, for each lane."""
+        names = [n for n, k in kept.items() if k.cols]
+        found = {e: env.names.fresh(n) for e, n in row_values(phase, names).items()}
+        if not found:
+            return env
+        for e, name in found.items():
+            self.out.line(f"{env.c_type(e)} {name}[{self.block}];")
+        self.out.line(simd_pragma(self.kernel))
+        with self._lanes("0", self.width):
+            values = evaluate([*found], env, self.out)
+            for name, value in zip(found.values(), values, strict=True):
+                self.out.line(f"{name}[{self.lane}] = {value.code};")
+        return env.with_loaded({e: Text(f"{name}[{self.lane}]") for e, name in found.items()})
+
+    @contextmanager
+    def _lanes(self, first: str, end: str) -> Iterator[None]:
+        """A loop over lanes in which the row is known."""
+        head = f"for (int {self.lane} = {first}; {self.lane} < {end}; {self.lane}++)"
+        lane = self.out.block(head)
+        with lane, self.out.declared(self.row, self.here) if self.here else nullcontext():
+            yield
 
     def _flush(self, accs: Sequence[Accumulator]) -> None:
         for acc in accs:
@@ -162,9 +199,7 @@ class _Columns:
         with self.out.block(conds) if conds else nullcontext():
             first, end = self._lanes_of(clip, env)
             self.out.line(simd_pragma(self.kernel))
-            head = f"for (int {self.lane} = {first}; {self.lane} < {end}; {self.lane}++)"
-            lane = self.out.block(head)
-            with lane, self.out.declared(self.row, self.here) if self.here else nullcontext():
+            with self._lanes(first, end):
                 write_point(phase, accs, f"[{self.lane}]", env, self.out, scans)
 
     def _lanes_of(self, clip: Clip, env: Env) -> tuple[str, str]:

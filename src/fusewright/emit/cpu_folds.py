@@ -196,7 +196,10 @@ def fold_values(
         elif acc.fold.position is None:
             text = value.at(TERNARY)
             if counted and acc.counts:
-                text = f"{counted} ? {text} : {acc.identity}"
+                # Computed in any case: compilers make poor vectors of a branch.
+                here = env.names.fresh(f"{acc.name}_here")
+                out.line(f"const {c_type(acc.dtype, 'cpu')} {here} = {value.code};")
+                text = f"{counted} ? {here} : {acc.identity}"
             out.line(combine(acc.kind, target, text))
         else:
             at = env.index.text(acc.fold.position).code

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from math import prod
 
-from fusewright.ir.body import Apply, Guarded, Ref, substitute, walk
+from fusewright.ir.body import Apply, Expr, Guarded, Ref, substitute, walk
 from fusewright.ir.index import Index, Var, add, const
 from fusewright.ir.kernel import Phase
 from fusewright.ir.offsets import row_major
@@ -178,11 +178,11 @@ def write_point(
     assign_stores(phase.stores, values[folds:], local, out)
 
 
-def row_values(phase: Phase, names: Collection[str], env: Env, out: Writer) -> Env:
-    """Names what is the same for all columns, before their loop: compilers do not move what has
-    branches, such as a logarithm. `names` are the kept values that have a point per column."""
+def row_values(phase: Phase, names: Collection[str]) -> dict[Expr, str]:
+    """What is the same for all columns and worth a name before their loop: compilers do not move
+    what has branches, such as a logarithm. `names` are the kept values with a point per column."""
     first: dict[Index, Index] = {v: const(0) for v in phase.cols}
-    stack, found = list(reversed(phase.bodies)), {}
+    stack, found = list(reversed(phase.bodies)) if phase.cols else [], {}
     while stack:
         e = stack.pop()
         inside = list(walk(e))
@@ -190,7 +190,7 @@ def row_values(phase: Phase, names: Collection[str], env: Env, out: Writer) -> E
             stack.extend(() if isinstance(e, Guarded) else reversed(e.operands))
         elif any(isinstance(x, Apply) and OPS[x.op].cost >= WORTH_A_NAME for x in inside):
             found[e] = f"{e.op if isinstance(e, Apply) else type(e).__name__.lower()}_1"
-    return env.with_loaded({e: name_value(name, e, env, out) for e, name in found.items()})
+    return found
 
 
 def heap_array(kind: str, name: str, count: int, out: Writer) -> None:

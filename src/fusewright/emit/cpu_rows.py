@@ -41,6 +41,7 @@ from .cpu_nests import (
     write_point,
 )
 from .cpu_scans import declare_carries
+from .cpu_turned import is_costly
 from .cstyle import Env, name_value
 from .ctext import Text, Writer, c_type
 
@@ -52,6 +53,8 @@ FOLDED_LANES = 8
 # Columns that compilers take at once. A row that is not made of whole vectors ends in one that
 # overlaps the one before it: a rest of single columns takes longer than the whole of a short row.
 VECTOR = 16
+# Columns up to which the loop over that last vector counts.
+SHORT_ROW = 512
 
 
 def row_reduce(kernel: Kernel, env: Env, out: Writer) -> None:
@@ -109,7 +112,8 @@ class _Rows:
     def _phase(self, phase: Phase, env: Env) -> Env:
         """One phase; returns the environment in which its results are known."""
         accs = accumulators(phase, env)
-        if not phase.scans and not any(a.is_arg for a in accs):
+        lane_by_lane = any(a.is_arg for a in accs) or self._has_costly_rest(phase, accs)
+        if not phase.scans and not lane_by_lane:
             return self._folded_loop(phase, accs, env)
         lanes = 1 if phase.scans else _lanes(phase.cols[-1].extent)
         blocks = blocking(phase, accs, lanes)
@@ -117,7 +121,7 @@ class _Rows:
         for acc in totals:
             declare_scalar(acc, self.out)
         scans = declare_carries(phase, 0, env, self.out)
-        here = env.with_refs(self._keep_refs(env))
+        here = self._with_row_values(phase, env)
         loops: list[LoopHead] = [plain_loop(env, self.out)] * (len(phase.cols) - 1)
         one_way = plain_loop(env, self.out, phase.reverse)
         loops.append(one_way if scans else self._lane_loop(lanes, env))
@@ -141,7 +145,7 @@ class _Rows:
         blocks = blocking(phase, accs, FOLDED_LANES)
         for acc in accs if blocks.step else ():
             declare_scalar(acc, self.out)
-        here = row_values(phase, self.kept, env.with_refs(self._keep_refs(env)), self.out)
+        here = self._with_row_values(phase, env)
         main = self._whole_vectors(phase.cols[-1])
         if blocks.level == len(phase.cols) - 1:
             blocks = replace(blocks, end=main)
@@ -162,6 +166,20 @@ class _Rows:
         )
         refs = {a.fold.name: self._finish_partial(a) for a in accs}
         return env.with_refs(refs)
+
+    def _has_costly_rest(self, phase: Phase, accs: Sequence[Accumulator]) -> bool:
+        """Whether a loop of its own for the last columns, whose lanes the compiler would combine
+        one after the other, takes longer than keeping all lanes in memory."""
+        extent = phase.cols[-1].extent
+        rest = extent % VECTOR and self._whole_vectors(phase.cols[-1])
+        return bool(rest) and extent <= SHORT_ROW and is_costly(phase) and any(
+            a.is_float_sum for a in accs
+        )
+
+    def _with_row_values(self, phase: Phase, env: Env) -> Env:
+        env = env.with_refs(self._keep_refs(env))
+        found = row_values(phase, self.kept).items()
+        return env.with_loaded({e: name_value(name, e, env, self.out) for e, name in found})
 
     def _finish_partial(self, acc: Accumulator) -> Text:
         """The result of a fold: its variable, or what the total or another type makes of it."""
