@@ -63,7 +63,7 @@ static void check_slab(int rows, int columns) {
             }
             threadIdx.x = lane;
             sm90::touches = 0;
-            native90::hand_over<Tile, 0>(0, warp, lane, d);
+            native90::Handing<Tile>{0u - Tile::kSlabsAt, 0, warp, lane}.put(d);
         }
         sm90::commit_matrices();
     }
@@ -107,16 +107,6 @@ static void check_places() {
     expect(places.size() == 2 * 10 * 11, "every tile once", int(places.size()));
 }
 
-// The epilogue waits for the fills in the order in which the products make them.
-template <int kColumns, class Type>
-static void check_fills() {
-    using Tile = native90::Tile<Type, kColumns, 1>;
-    std::map<int, uint32_t> fills;
-    for (int count = 0; count < 5; ++count)
-        for (int s = 0; s < Tile::kSlabs; ++s)
-            expect(native90::filled_before<Tile>(count, s) == fills[s % Tile::kBuffers]++, "fills", count, s);
-}
-
 int main() {
     for (int rows : {64, 13, 1})
         for (int columns : {128, 72, 8}) {
@@ -130,9 +120,6 @@ int main() {
     check_slab<Wide, 1>(17, 127);
     check_banks();
     check_places();
-    check_fills<256, Narrow>();
-    check_fills<256, Wide>();
-    check_fills<128, Wide>();
     printf("%d failures\n", failures);
     return failures != 0;
 }

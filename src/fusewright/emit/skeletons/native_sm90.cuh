@@ -11,6 +11,8 @@
 // memory and go on with the next tile, so the epilogue runs beside the products. After its last tile
 // every multiplying warp applies the epilogue itself.
 // 16-bit results are handed over rounded to their type, as the product's result is without an epilogue.
+// Of a wide tile the second half of the columns waits in registers, rounded, until the middle of the
+// next tile: half the shared memory does then, which makes room for a fourth stage.
 #pragma once
 #include "sm90.cuh"
 #include "raster.cuh"
@@ -74,16 +76,16 @@ struct Tile {
     static constexpr int kStageBytes = kABytes + kBBytes;
     static constexpr int kHanded = sizeof(typename T::Handed);
     static constexpr int kSlabs = kColumns / kSlab;
-    static constexpr int kBuffers = kHanded == 2 ? kSlabs : 1;  // of slabs, per multiplying warpgroup
-    static constexpr int kSlabBytes = 64 * kSlab * kHanded;
-    static constexpr int kFree = 232448 - 2048 - 2 * kBuffers * kSlabBytes;
+    static constexpr bool kLate = kHanded == 2 && kSlabs == 2;  // the second slab waits in registers
+    static constexpr int kSlabBytes = 64 * kSlab * kHanded;     // one per multiplying warpgroup
+    static constexpr int kFree = 232448 - 2048 - 2 * kSlabBytes;
     static constexpr int kStages = kFree / kStageBytes < 6 ? kFree / kStageBytes : 6;
     static constexpr int kSlabsAt = kStages * kStageBytes;
-    static constexpr int kFull = kSlabsAt + 2 * kBuffers * kSlabBytes;  // barriers
+    static constexpr int kFull = kSlabsAt + 2 * kSlabBytes;  // barriers
     static constexpr int kEmpty = kFull + 8 * kStages;
-    static constexpr int kSlabFull = kEmpty + 8 * kStages;  // per buffer and multiplying warp
-    static constexpr int kSlabEmpty = kSlabFull + 8 * 8 * kBuffers;
-    static constexpr int kBytes = kSlabEmpty + 8 * 8 * kBuffers + 1024;  // 1024: alignment of the base
+    static constexpr int kSlabFull = kEmpty + 8 * kStages;  // per multiplying warp
+    static constexpr int kSlabEmpty = kSlabFull + 8 * 8;
+    static constexpr int kBytes = kSlabEmpty + 8 * 8 + 1024;  // 1024: alignment of the base
     static_assert(kBytes <= 232448 && kStages >= 3, "a block has 227 KB of shared memory");
 };
 
@@ -167,55 +169,60 @@ using Finish = tiles::Finish<Unit<Tile>, Epilogue>;
 
 // ---------------------------------------------------------------------------------------- products
 
-// Columns [kFirst, kFirst + kSlab) of a warp's 16 x kColumns sums, into its rows of the slab.
-template <class Tile, int kFirst>
-SM90_INLINE void hand_over(uint32_t slab, int warp, int lane, const float (&d)[Tile::kColumns / 2]) {
-    if constexpr (Tile::kHanded == 2) {
-        const int row = warp * 16 + (lane & 15);
+// A slab of a warp's 16 x kColumns sums, `d`, as 16-bit values in the order of the fragments.
+template <class Tile>
+SM90_INLINE void round_slab(uint32_t (&words)[kSlab / 4], const float* d) {
+#pragma unroll
+    for (int i = 0; i < kSlab / 4; ++i) words[i] = Tile::Type::pack(d[2 * i], d[2 * i + 1]);
+}
+
+// The slabs of a multiplying warp's sums on their way to the epilogue, one at a time: its rows of the
+// group's slab in shared memory.
+template <class Tile>
+struct Handing {
+    uint32_t base;
+    int group, warp, lane;
+    int filled = 0;  // times
+
+    SM90_INLINE uint32_t slab() const { return Tile::kSlabsAt + group * Tile::kSlabBytes; }
+    SM90_INLINE uint32_t barrier() const { return base + 8 * (group * 4 + warp); }
+
+    // Waits for the epilogue to have read what was there.
+    SM90_INLINE void wait() const {
+        sm90::barrier_wait(barrier() + Tile::kSlabEmpty, ~filled & 1);
+    }
+    SM90_INLINE void tell() {
+        __syncwarp();
+        if (lane == 0) sm90::barrier_arrive(barrier() + Tile::kSlabFull);
+        ++filled;
+    }
+
+    SM90_INLINE void put(const uint32_t (&words)[kSlab / 4]) const {
+        // Columns of 16 change bits that nothing else sets: one address stays in a register.
+        uint32_t first = base + slab() + slab_offset<Tile>(warp * 16 + (lane & 15), (lane >> 4) * 8);
+        sm90::forget(first);
 #pragma unroll
         for (int c = 0; c < kSlab; c += 16) {
-            const float* v = d + (kFirst + c) / 2;
-            sm90::store_matrices(slab + slab_offset<Tile>(row, c + (lane >> 4) * 8),
-                                 Tile::Type::pack(v[0], v[1]), Tile::Type::pack(v[2], v[3]),
-                                 Tile::Type::pack(v[4], v[5]), Tile::Type::pack(v[6], v[7]));
+            const uint32_t* v = words + c / 4;
+            sm90::store_matrices(first ^ (c * 2), v[0], v[1], v[2], v[3]);
         }
-    } else {
-        const int row = warp * 16 + (lane >> 2), column = 2 * (lane & 3);
+    }
+    SM90_INLINE void put(const float* d) const {
+        if constexpr (Tile::kHanded == 2) {
+            uint32_t words[kSlab / 4];
+            round_slab<Tile>(words, d);
+            put(words);
+        } else {
+            const int row = warp * 16 + (lane >> 2), column = 2 * (lane & 3);
 #pragma unroll
-        for (int c = 0; c < kSlab; c += 8) {
-            const float* v = d + (kFirst + c) / 2;
-            sm90::store_shared2(slab + slab_offset<Tile>(row, c + column), v[0], v[1]);
-            sm90::store_shared2(slab + slab_offset<Tile>(row + 8, c + column), v[2], v[3]);
+            for (int c = 0; c < kSlab; c += 8) {
+                const float* v = d + c / 2;
+                sm90::store_shared2(base + slab() + slab_offset<Tile>(row, c + column), v[0], v[1]);
+                sm90::store_shared2(base + slab() + slab_offset<Tile>(row + 8, c + column), v[2], v[3]);
+            }
         }
     }
-}
-
-// How often the buffer of slab `s` had been filled before, at the CTA's tile number `count`.
-template <class Tile>
-SM90_INLINE uint32_t filled_before(int count, int s) {
-    return count * (Tile::kSlabs / Tile::kBuffers) + s / Tile::kBuffers;
-}
-
-// Waits for the epilogue to have read what the buffer held, fills it and tells the epilogue, or runs
-// `then(slab number, buffer's byte)` if this is the last tile.
-template <class Tile, int kFirstSlab = 0, class Then>
-SM90_INLINE void hand_over_all(uint32_t base, int group, int warp, int lane, int count, bool last,
-                               const float (&d)[Tile::kColumns / 2], const Then& then) {
-    if constexpr (kFirstSlab < Tile::kSlabs) {
-        const int buffer = kFirstSlab % Tile::kBuffers * 2 + group;
-        const uint32_t barrier = base + 8 * (buffer * 4 + warp);
-        sm90::barrier_wait(barrier + Tile::kSlabEmpty, ~filled_before<Tile>(count, kFirstSlab) & 1);
-        hand_over<Tile, kFirstSlab * kSlab>(base + Tile::kSlabsAt + buffer * Tile::kSlabBytes, warp, lane,
-                                            d);
-        __syncwarp();
-        if (last) {
-            then(kFirstSlab, Tile::kSlabsAt + buffer * Tile::kSlabBytes);
-            __syncwarp();
-        }
-        if (lane == 0) sm90::barrier_arrive(barrier + (last ? Tile::kSlabEmpty : Tile::kSlabFull));
-        hand_over_all<Tile, kFirstSlab + 1>(base, group, warp, lane, count, last, d, then);
-    }
-}
+};
 
 template <class Tile>
 SM90_INLINE void release(uint32_t base, int stage, int lane) {
@@ -231,8 +238,11 @@ template <class Tile, bool kAcrossA, bool kAcrossB, class Epilogue>
 SM90_INLINE void multiply(const Args& a, const Epilogue& hole, uint8_t* memory, uint32_t base, int group,
                           int warp, int lane, int rank, int first, int step, int tiles) {
     tiles::Ring<Tile::kStages> ring;
-    for (int tile = first, count = 0; tile < tiles; tile += step, ++count) {
-        float d[Tile::kColumns / 2];
+    Handing<Tile> handing = {base, group, warp, lane};
+    uint32_t rest[kSlab / 4];  // kLate: the second slab
+    float d[Tile::kColumns / 2];
+    int tile = first;
+    for (;; tile += step) {
         int held = 0;
         for (int c = 0; c < a.chunks; ++c) {
             sm90::barrier_wait(base + Tile::kFull + 8 * ring.stage, ring.parity);
@@ -252,20 +262,40 @@ SM90_INLINE void multiply(const Args& a, const Epilogue& hole, uint8_t* memory, 
                 sm90::mma_wait<1>();
                 release<Tile>(base, held, lane);
             }
+            if (Tile::kLate && tile != first && c == a.chunks / 2) {
+                handing.wait();
+                handing.put(rest);
+                handing.tell();
+            }
             held = ring.stage;
             ring.next();
         }
         sm90::mma_wait<0>();
         sm90::pin(d);
         release<Tile>(base, held, lane);
-        const int row = group * 64 + warp * 16;
-        hand_over_all<Tile>(base, group, warp, lane, count, tile + step >= tiles, d,
-                            [&](int slab, int buffer) {
-                                const Place at = place_of<Tile>(tile, a, rank);
-                                Finish<Tile, Epilogue>::run(a, hole, at.batch, at.row + row,
-                                                            at.column + slab * kSlab, memory + buffer,
-                                                            warp * 16, lane);
-                            });
+        handing.wait();
+        handing.put(d);
+        if constexpr (Tile::kLate) round_slab<Tile>(rest, d + kSlab / 2);
+        if (tile + step >= tiles) break;
+        handing.tell();
+        if constexpr (Tile::kSlabs == 2 && !Tile::kLate) {
+            handing.wait();
+            handing.put(d + kSlab / 2);
+            handing.tell();
+        }
+    }
+    const Place at = place_of<Tile>(tile, a, rank);
+#pragma unroll(Tile::kLate ? 1 : Tile::kSlabs)
+    for (int s = 0; s < Tile::kSlabs; ++s) {
+        if constexpr (Tile::kLate) {
+            if (s > 0) handing.put(rest);
+        } else {
+            if (s > 0) handing.put(d + s * (kSlab / 2));
+        }
+        __syncwarp();
+        Finish<Tile, Epilogue>::run(a, hole, at.batch, at.row + group * 64 + warp * 16,
+                                    at.column + s * kSlab, memory + handing.slab(), warp * 16, lane);
+        __syncwarp();
     }
 }
 
@@ -275,19 +305,19 @@ SM90_INLINE void finish(const Args& a, const Epilogue& hole, const uint8_t* memo
                         int lane, int rank, int first, int step, int tiles) {
     constexpr int kUnits = 8 * Tile::kSlabs;
     int unit = me;
-    for (int tile = first, count = 0; tile + step < tiles; tile += step, ++count, unit -= kUnits) {
+    for (int tile = first, slabs = 0; tile + step < tiles; tile += step, slabs += Tile::kSlabs) {
         const Place at = place_of<Tile>(tile, a, rank);
 #pragma unroll 1
         for (; unit < kUnits; unit += kEpilogueWarps) {
             const int s = unit / 8, group = unit / 4 % 2, row = unit % 4 * 16;
-            const int buffer = s % Tile::kBuffers * 2 + group;
-            const uint32_t barrier = base + 8 * (buffer * 4 + unit % 4);
-            sm90::barrier_wait(barrier + Tile::kSlabFull, filled_before<Tile>(count, s) & 1);
+            const uint32_t barrier = base + 8 * (unit % 8);
+            sm90::barrier_wait(barrier + Tile::kSlabFull, (slabs + s) & 1);
             Finish<Tile, Epilogue>::run(a, hole, at.batch, at.row + group * 64 + row, at.column + s * kSlab,
-                                        memory + Tile::kSlabsAt + buffer * Tile::kSlabBytes, row, lane);
+                                        memory + Tile::kSlabsAt + group * Tile::kSlabBytes, row, lane);
             __syncwarp();
             if (lane == 0) sm90::barrier_arrive(barrier + Tile::kSlabEmpty);
         }
+        unit -= kUnits;
     }
 }
 
@@ -311,7 +341,7 @@ __global__ void __cluster_dims__(Tile::kCluster, 1, 1) __launch_bounds__(kThread
             sm90::barrier_init(base + Tile::kFull + 8 * s, 1);
             sm90::barrier_init(base + Tile::kEmpty + 8 * s, 8 * Tile::kCluster);
         }
-        for (int w = 0; w < 8 * Tile::kBuffers; ++w) {
+        for (int w = 0; w < 8; ++w) {
             sm90::barrier_init(base + Tile::kSlabFull + 8 * w, 1);
             sm90::barrier_init(base + Tile::kSlabEmpty + 8 * w, 1);
         }
