@@ -150,6 +150,23 @@ def test_bias_and_activation_join_the_reduction_behind_a_product():
     assert_same_values(graph)
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_sums_that_only_products_read_are_stored_as_they_are_read(alone):
+    x, w = tensor("x", 32, 40), tensor("w", 48, 40)
+    a, b, c = ix.axes((40, 12, 4))
+    sums = g.reduce("sum", g.view(w, (40, 12, 4), (b * 4 + c, a)), (2,))
+    r = g.reduced_axes((40,))
+    i, j = ix.axes((32, 12))
+    y = g.contract(x, sums, (32, 12), (40,), (i, *r), (*r, j))
+    outputs = (g.unary("tanh", y),) if alone else (g.unary("tanh", y), g.unary("exp", sums))
+    graph = graph_of(*outputs)
+    assert_same_values(graph)
+    for program in programs(graph):
+        folding = next(k for k in kernels(program) if any(p.cols for p in k.phases))
+        shapes = {program.buffer(s.buffer).shape for p in folding.phases for s in p.stores}
+        assert ((12, 40) in shapes) is alone
+
+
 def test_chained_products_pass_strided_views():
     graph = graph_of(matmul(g.permute(matmul(x, g.permute(w, (1, 0))), (1, 0)), x))
     for program in programs(graph):

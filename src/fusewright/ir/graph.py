@@ -396,9 +396,13 @@ def rebuild(graph: Graph, change: Callable[[Node, tuple[Node, ...]], Node]) -> G
     new: dict[Node, Node] = {}
     origins = dict(graph.origins)
     for n in graph.nodes():
-        out = change(n, tuple(new[o] for o in n.operands))
-        new[n] = out
-        if n in graph.origins:
+        operands = tuple(new[o] for o in n.operands)
+        new[n] = out = change(n, operands)
+        if n not in graph.origins:
+            continue
+        origins.setdefault(out, graph.origins[n])
+        while isinstance(out, View | Cast) and out.x not in operands:
+            out = out.x
             origins.setdefault(out, graph.origins[n])
     return replace(
         graph,

@@ -47,18 +47,18 @@ def stencil(rows: tuple[Var, ...], phases: tuple[Phase, ...]) -> Stencil | None:
 
     Threads lie along the innermost row, so a thread's windows are neighbours along another one.
     """
-    first, rest = phases[0], phases[1:]
-    if len(rows) < 2 or not first.folds or first.keeps or first.scans or first.stores:
+    first, rest, outer = phases[0], phases[1:], rows[:-1]
+    if not outer or not first.folds or first.keeps or first.scans or first.stores:
         return None
     if any(p.cols or p.scans for p in rest):
         return None
     gathers = any(isinstance(e, Load) and e.indirect for e in walk(*first.bodies))
     if gathers or any(f.position is not None for f in first.folds):
         return None
-    pairs = ((row, col) for row in reversed(rows[:-1]) for col in reversed(first.cols))
+    pairs = ((row, col) for row in reversed(outer) for col in reversed(first.cols))
     found = [s for row, col in pairs if (s := _sliding(row, col, first)) is not None]
     # Of short rows, neighbours along one axis may be near in memory along another, too.
-    return min(found, key=_distance, default=_apart(rows[-2], first))
+    return min(found, key=_distance, default=_apart(outer[-1], first))
 
 
 def _distance(s: Stencil) -> int:

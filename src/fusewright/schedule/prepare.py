@@ -46,7 +46,7 @@ COLUMN_LANES = 32
 def prepare(graph: g.Graph, arch: Arch) -> g.Graph:
     """The graph with empty values, low-reuse contractions and short reductions rewritten."""
 
-    long_rows = chunked_rows(graph, arch)
+    long_rows, factors = chunked_rows(graph, arch), _factors(graph)
 
     def change(given: g.Node, operands: tuple[g.Node, ...]) -> g.Node:
         node = given.with_operands(operands) if operands else given
@@ -62,7 +62,7 @@ def prepare(graph: g.Graph, arch: Arch) -> g.Graph:
             case g.Reduce(op="sum") if is_chunked(given, long_rows):
                 return in_chunks(node)
             case g.Reduce():
-                return split(node, arch)
+                return _in_memory_order(node, arch) if given in factors else split(node, arch)
             case g.ArgReduce():
                 return split_arg(node, arch)
             case g.Scan():
@@ -175,6 +175,46 @@ def as_reduction(c: g.Contract) -> g.Node:
     product = g.binary("mul", *sides)
     axes = range(len(c.shape), len(domain))
     return g.cast(g.reduce("sum", product, axes), c.dtype)
+
+
+def _factors(graph: g.Graph) -> frozenset[g.Node]:
+    """The reductions that nothing but products read."""
+    users = g.users(graph.roots)
+    return frozenset(
+        n
+        for n, readers in users.items()
+        if isinstance(n, g.Reduce) and n not in graph.roots
+        if readers and all(isinstance(r, g.Contract) for r in readers)
+    )
+
+
+def _in_memory_order(node: g.Reduce, arch: Arch) -> g.Node:
+    """The reduction with its axes in the order in which its largest input lies in memory, so that
+    it is read and written alike; a product takes its operands in any order."""
+    kept = [k for k in range(len(node.x.shape)) if k not in node.axes_reduced]
+    steps = _steps(node.x)
+    order = sorted(kept, key=lambda k: -steps[k]) if steps is not None else kept
+    if order == kept:
+        return split(node, arch)
+    turned = g.permute(node.x, (*order, *node.axes_reduced))
+    inner = g.reduce(node.op, turned, range(len(order), len(turned.shape)))
+    assert isinstance(inner, g.Reduce)
+    return g.permute(split(inner, arch), [order.index(k) for k in kept])
+
+
+def _steps(x: g.Node) -> tuple[int, ...] | None:
+    """How far apart neighbours along each axis lie in the largest input that `x` reads."""
+    views = [
+        v
+        for v in g.topological((x,))
+        if isinstance(v, g.View) and isinstance(v.x, g.Input) and v.shape == x.shape
+    ]
+    if not views:
+        return None
+    largest = max(views, key=lambda v: v.x.nbytes)
+    place = offsets.flatten(largest.index, offsets.row_major(largest.x.shape))
+    steps = [ix.coefficient(place, v) if isinstance(v, ix.Var) else 0 for v in x.axes]
+    return None if any(s is None for s in steps) else tuple(s for s in steps if s is not None)
 
 
 def split(node: g.Reduce, arch: Arch) -> g.Node:
