@@ -15,7 +15,7 @@ from .capture.interface import interface
 from .context import Context
 from .emit.emission import Emission
 from .emit.module import module_text
-from .emit.segment import Segment, units
+from .emit.segment import Segment, has_large_results, units
 from .emit.unit import translation_unit
 from .errors import CaptureError, OutputError
 from .ir.check import check_graph, check_program
@@ -123,7 +123,8 @@ def compile_problem(
     program = run(
         "scheduled", program_text, lambda: check_program(schedule(rewritten, context, target))
     )
-    kernels = run("kernels", str, lambda: translation_unit(program, target))
+    large = options.binding == "raw" and has_large_results(program)
+    kernels = run("kernels", str, lambda: translation_unit(program, target, large))
     emission = Emission(
         title=problem_title(problem),
         source=_source_of(problem) if source is None else source,

@@ -1,11 +1,15 @@
 """Fresh memory of megabytes is asked for in huge pages, and nothing else is."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from emit.nests import CPU, buffer, kernel, lit, load, op, program, run_on_cpu, var
-from fusewright.emit.unit import FRESH_BYTES, translation_unit
+from fusewright.emit.segment import FRESH_BYTES
+from fusewright.emit.unit import translation_unit
 from fusewright.ir.kernel import Phase, Store, Tile
+from module.problems import emitted
 
 
 def doubled(count, role="output"):
@@ -41,3 +45,29 @@ def test_results_are_the_same(tmp_path):
     codes, (y,) = run_on_cpu(doubled(LARGE + 3), {"x": x}, tmp_path)
     assert codes == [0]
     assert torch.equal(y, x * 2)
+
+
+LINEAR = """
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, 1024)
+    def forward(self, x): return torch.relu(self.linear(x))
+def get_inputs(): return [torch.randn({rows}, 8)]
+"""
+
+
+@pytest.mark.parametrize(("rows", "large"), [(2048, True), (2047, False)])
+def test_products_are_told_to_write_large_results_into_huge_pages(tmp_path, rows, large):
+    new = emitted(tmp_path, LINEAR.format(rows=rows))
+    text = Path(new.__file__).read_text()
+    assert ("library.huge_pages(" in text) is large
+    assert (", out=" in text) is large
+    model, (x,) = new.ModelNew(), new.get_inputs()
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), new.Model.forward(model, x))
+
+
+def test_the_classical_binding_leaves_results_to_torch(tmp_path):
+    text = Path(emitted(tmp_path, LINEAR.format(rows=2048), binding="torch").__file__).read_text()
+    assert ", out=" not in text and "void huge_pages" not in text

@@ -9,7 +9,7 @@ from fusewright.ir.kernel import Program
 from fusewright.options import Options
 from fusewright.target.arch import Arch
 
-from .segment import Segment, segments
+from .segment import Segment, has_large_results, segments
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,11 @@ class Emission:
     @property
     def segments(self) -> tuple[Segment, ...]:
         return segments(self.program)
+
+    @property
+    def allocates_results(self) -> bool:
+        """Whether forward allocates the large results of products, in huge pages."""
+        return not self.cuda and not self.torch_binding and has_large_results(self.program)
 
     @property
     def keeps_forward(self) -> bool:

@@ -14,13 +14,11 @@ from fusewright.ir.kernel import Buffer, LibraryCall, Program, Strided
 from fusewright.ir.program_text import argument_code, strided_code
 
 from .pytext import INDENT, bracketed, comment, tuple_text, unspeakable
-from .segment import Segment, units
+from .segment import ROW_MAJOR_RESULTS, Segment, large_result, matrix_shape, units
 
 # Of a statement of forward.
 DEPTH = 2
 PAD = INDENT * DEPTH
-# torch functions whose result is always row-major, so that its memory can be seen with other axes.
-ROW_MAJOR_RESULTS = ("torch.mm", "torch.addmm", "torch.bmm", "torch.baddbmm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +126,12 @@ def _call_lines(plan: ForwardPlan, call: LibraryCall) -> list[str]:
     if call.extern:
         return _extern_lines(plan, call, args)
     (name,) = call.outs
+    result = None if plan.cuda or plan.torch_binding else large_result(plan.program, call)
+    if result is not None:
+        lines = _allocation(plan, result)
+        out = plan.names[name]
+        lines.append(f"{PAD}@library@.huge_pages({out}.data_ptr(), {result.nbytes})")
+        return [*lines, *bracketed(f"{call.function}(", [*args, f"out={out}"], ")", DEPTH)]
     return bracketed(
         f"{plan.names[name]} = {call.function}(", args, f"){_seen_as(plan, call)}", DEPTH
     )
@@ -143,17 +147,9 @@ def _seen_as(plan: ForwardPlan, call: LibraryCall) -> str:
     if buffer.strides != offsets.row_major(buffer.shape):
         shape, strides = (tuple_text(map(str, t)) for t in (buffer.shape, buffer.strides))
         return f"{dense}.as_strided({shape}, {strides})"
-    if buffer.shape == _matrix_shape(call) or call.is_convolution:
+    if buffer.shape == matrix_shape(call) or call.is_convolution:
         return dense
     return f"{dense}.view({tuple_text(map(str, buffer.shape))})"
-
-
-def _matrix_shape(call: LibraryCall) -> tuple[int, ...]:
-    """The shape of a matrix product's result; () where that is not known from the operands."""
-    tensors = call.operands
-    if call.function not in ROW_MAJOR_RESULTS or len(tensors) < 2:
-        return ()
-    return (*tensors[-2].shape[:-1], tensors[-1].shape[-1])
 
 
 def _extern_lines(plan: ForwardPlan, call: LibraryCall, args: Sequence[str]) -> list[str]:

@@ -156,10 +156,13 @@ def _keeps(e: Emission, flag: str) -> bool:
 
 def _entry_types(e: Emission) -> list[str]:
     """Every argument of an entry point is a pointer: buffers, and on CUDA the stream."""
-    return [
+    lines = [
         f"    library.{s.entry}.argtypes = [ctypes.c_void_p] * {len(s.buffers) + e.cuda}"
         for s in e.segments
     ]
+    if e.allocates_results:
+        lines.append("    library.huge_pages.argtypes = [ctypes.c_void_p, ctypes.c_int64]")
+    return lines
 
 
 def extension_name(e: Emission) -> str:

@@ -8,9 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count, groupby
 
+from fusewright.ir import offsets
 from fusewright.ir.kernel import Buffer, Kernel, LibraryCall, Program
 
 from .common import buffer_order
+
+# From this size on, memory comes straight from the system and every page of it is mapped anew at
+# each call (glibc's malloc keeps smaller blocks mapped and hands them out again).
+FRESH_BYTES = 8 << 20
+# torch functions whose result is always row-major, so that its memory can be seen with other axes,
+# and which write it where they are told to.
+ROW_MAJOR_RESULTS = ("torch.mm", "torch.addmm", "torch.bmm", "torch.baddbmm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +67,27 @@ def units(program: Program) -> Iterator[Segment | LibraryCall]:
 def segments(program: Program) -> tuple[Segment, ...]:
     """The segments in the order of execution."""
     return tuple(u for u in units(program) if isinstance(u, Segment))
+
+
+def matrix_shape(call: LibraryCall) -> tuple[int, ...]:
+    """The shape of a matrix product's result; () where that is not known from the operands."""
+    tensors = call.operands
+    if call.function not in ROW_MAJOR_RESULTS or len(tensors) < 2:
+        return ()
+    return (*tensors[-2].shape[:-1], tensors[-1].shape[-1])
+
+
+def large_result(program: Program, call: LibraryCall) -> Buffer | None:
+    """The buffer that a product is told to write into, because its pages take long to map."""
+    if call.function not in ROW_MAJOR_RESULTS or len(call.outs) != 1 or not segments(program):
+        return None
+    buffer = program.buffer(call.outs[0])
+    plain = buffer.shape == matrix_shape(call)
+    plain = plain and buffer.strides == offsets.row_major(buffer.shape)
+    return buffer if plain and buffer.nbytes >= FRESH_BYTES else None
+
+
+def has_large_results(program: Program) -> bool:
+    """Whether a product of the program has a `large_result`."""
+    calls = (s for s in program.steps if isinstance(s, LibraryCall))
+    return any(large_result(program, c) is not None for c in calls)

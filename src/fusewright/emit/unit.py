@@ -16,12 +16,8 @@ from .cuda_contract import ContractionText, contraction, skeleton_text
 from .cuda_native import fma_contraction, mma_contraction, native_contraction
 from .helpers import cpu_helpers, cuda_helpers
 from .rounded import with_short_functions
-from .segment import Segment, segments
+from .segment import FRESH_BYTES, Segment, segments
 from .spell import DialectName
-
-# From this size on, memory comes straight from the system and every page of it is mapped anew at
-# each call (glibc's malloc keeps smaller blocks mapped and hands them out again).
-FRESH_BYTES = 8 << 20
 
 
 class TargetLike(Protocol):
@@ -31,24 +27,31 @@ class TargetLike(Protocol):
     def name(self) -> str: ...
 
 
-def translation_unit(program: Program, target: TargetLike) -> str:
+# Asks for huge pages for a tensor that a library is about to write.
+LARGE_RESULT = """
+extern "C" void huge_pages(void* memory, int64_t bytes) { fw_huge_pages(memory, bytes); }
+"""
+
+
+def translation_unit(program: Program, target: TargetLike, large_results: bool = False) -> str:
     """The whole C++ or CUDA C++ text: helpers, one function per kernel, one entry per segment.
 
     Entry point k is `int forward_k(buffers of segment k...)`; on CUDA a stream is the last
     parameter. It returns 0, on the CPU 1 after a failed bounds check, on CUDA the first launch
-    error. Raises IRError for what has no spelling.
+    error. With `large_results`, which forward allocates for products, there is `huge_pages` on the
+    CPU. Raises IRError for what has no spelling.
     """
     if target.name.startswith("cuda"):
         return _cuda_unit(program, target)
-    return _cpu_unit(program)
+    return _cpu_unit(program, LARGE_RESULT if large_results else "")
 
 
-def _cpu_unit(program: Program) -> str:
+def _cpu_unit(program: Program, more: str) -> str:
     buffers = {b.name: b for b in program.buffers}
     parts = segments(program)
     kernels = "\n".join(cpu_kernel(k, buffers) for s in parts for k in s.kernels)
     entries = "\n".join(map(_cpu_entry, parts))
-    text = f"{kernels}\n{entries}"
+    text = f"{kernels}\n{entries}{more}"
     memory = "#include <memory>\n" if "std::unique_ptr" in kernels else ""
     return f"{memory}{cpu_helpers(text)}{text}"
 
