@@ -37,7 +37,16 @@ static int __float_as_int(float x) { int i; std::memcpy(&i, &x, 4); return i; }
 static float __int_as_float(int i) { float x; std::memcpy(&x, &i, 4); return x; }
 static void ptx_rcp_approx_ftz_f32(float& y, float x) { y = 1.0f / x; }
 """
-DRIVER = """
+FOLDS = """
+// A hole without folds has neither.
+template <class H> void partial_identity(float* p) {
+    if constexpr (H::kPartialWords > 0) H::partial_identity(p);
+}
+template <class H> void partial_merge(float* p, const float* q) {
+    if constexpr (H::kPartialWords > 0) H::partial_merge(p, q);
+}
+"""
+DRIVER = FOLDS + """
 extern "C" void drive(void** members, const float* product, int rows, int cols) {
     HOLE hole;
     std::memcpy(&hole, members, sizeof hole);
@@ -45,19 +54,19 @@ extern "C" void drive(void** members, const float* product, int rows, int cols) 
     const int kept = HOLE::kFoldsOverN ? rows : cols, folded = HOLE::kFoldsOverN ? cols : rows;
     for (int i = 0; i < kept; i++) {
         float total[W];
-        HOLE::partial_identity(total);
+        partial_identity<HOLE>(total);
         for (int part = 2; part >= 0; part--) {  // elements part, part + 3, ...; one part is empty
             float p[W];
-            HOLE::partial_identity(p);
+            partial_identity<HOLE>(p);
             for (int k = part; k < folded; k += 3) {
                 const int m = HOLE::kFoldsOverN ? i : k, n = HOLE::kFoldsOverN ? k : i;
                 hole.apply(0, m, n, product[m * cols + n], p);
             }
-            HOLE::partial_merge(total, p);
+            partial_merge<HOLE>(total, p);
             float none[W];
-            HOLE::partial_identity(none);
-            HOLE::partial_merge(none, total);
-            HOLE::partial_merge(none, (HOLE::partial_identity(p), p));
+            partial_identity<HOLE>(none);
+            partial_merge<HOLE>(none, total);
+            partial_merge<HOLE>(none, (partial_identity<HOLE>(p), p));
             std::memcpy(total, none, sizeof total);
         }
         FINISH

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from emit.test_contraction_hole import HEADER, special_rows
+from emit.test_contraction_hole import FOLDS, HEADER, special_rows
 from fusewright.context import Context
 from fusewright.emit.unit import translation_unit
 from fusewright.ir import graph as g
@@ -46,22 +46,22 @@ static void ptx_cvt_rn_f16_f32(unsigned short& y, float x) {
     std::memcpy(&y, &h, 2);
 }
 """
-DRIVER = """
+DRIVER = FOLDS + """
 extern "C" void drive(void** members, const HOLE::Value* product, int rows, int cols) {
     HOLE hole;
     std::memcpy(&hole, members, sizeof hole);
     constexpr int W = HOLE::kPartialWords ? HOLE::kPartialWords : 1, R = HOLE::kRun;
     float down[64][W], total[W], run[R][W];
-    for (int n = 0; n < cols; n++) HOLE::partial_identity(down[n]);
+    for (int n = 0; n < cols; n++) partial_identity<HOLE>(down[n]);
     for (int m = 0; m < rows; m++) {
-        HOLE::partial_identity(total);
+        partial_identity<HOLE>(total);
         for (int n = cols - R; n >= 0; n -= R) {
             HOLE::Value acc[R];
             std::memcpy(acc, product + m * cols + n, sizeof acc);
-            for (auto& r : run) HOLE::partial_identity(r);
+            for (auto& r : run) partial_identity<HOLE>(r);
             hole.apply(0, m, n, acc, run[0]);
-            for (int v = 0; v < R; v++) HOLE::partial_merge(down[n + v], run[v]);
-            HOLE::partial_merge(total, run[0]);
+            for (int v = 0; v < R; v++) partial_merge<HOLE>(down[n + v], run[v]);
+            partial_merge<HOLE>(total, run[0]);
         }
         if (HOLE::kFoldsOverN) { FINISH(m, total) }
     }

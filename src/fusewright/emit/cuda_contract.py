@@ -68,7 +68,8 @@ def _include(name: str, files: dict[str, str]) -> None:
     for inner in _LOCAL_INCLUDE.findall(text):
         if inner not in files:
             _include(inner, files)
-    files[name] = _LOCAL_INCLUDE.sub("", text).replace(_ONCE, "")
+    text = _LOCAL_INCLUDE.sub("", text).replace(_ONCE, "")
+    files[name] = f"// {f' {name}':=>97}\n\n{text}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +306,9 @@ def _write(stores: Sequence[Store], values: Sequence[Text], env: Env, out: Write
 
 
 def fold_functions(kernel: Kernel, partials: Sequence[Partial], env: Env, out: Writer) -> None:
-    """How parts of the folds merge, and what follows them per row (or column)."""
+    """How parts of the folds merge, and what follows them per row (or column), if there are any."""
+    if not partials:
+        return
     words = [w for p in partials for w in _identity(p)]
     starts = [0]
     for p in partials:
@@ -314,8 +317,6 @@ def fold_functions(kernel: Kernel, partials: Sequence[Partial], env: Env, out: W
         out.extend([f"p[{k}] = {w};" for k, w in enumerate(words)])
     with out.block("__device__ static void partial_merge(float* p, const float* q)"):
         out.extend([_merge(p, at) for p, at in zip(partials, starts, strict=False)])
-    if not partials:
-        return
     kept = "m" if "n" in {v.name for v in kernel.phases[0].cols} else "n"
     stores = [s for phase in kernel.phases if not phase.cols for s in phase.stores]
     with out.block(f"__device__ void finish(int batch, int {kept}, const float* p) const"):

@@ -10,8 +10,7 @@
 // slice is read into registers while one is multiplied. Sums of chains are added up in a slab of
 // shared memory, from which the warp that made them hands them to the hole.
 //
-// To embed: the files it includes, each behind those that it includes itself, without these lines;
-// then one hole struct per product (its members are listed in unit_finish.cuh) and
+// A product takes a hole struct (its members are listed in unit_finish.cuh) and
 //   fma32::run<Tile, Layout of A, of B>(problem, hole, workspace, stream) -> cudaError_t
 // All launches are on one stream, without synchronisation: the product, and with a fold what merges
 // the partial results. Outputs must not overlap inputs. Extents are below 2^31.

@@ -15,8 +15,7 @@
 // eight neighbouring columns with each lane. Finished sums go to shared memory, rounded to 16 bits
 // where the product's result would be, and from there to the hole.
 //
-// To embed: the files it includes, each behind those that it includes itself, without these lines;
-// then one hole struct per product (its members are listed in unit_finish.cuh) and
+// A product takes a hole struct (its members are listed in unit_finish.cuh) and
 //   mma80::run<Type, format of A, format of B>(problem, hole, workspace, stream) -> cudaError_t
 // with formats of pack.cuh, or `void` for an operand that is taken as it is: contiguous along K, base,
 // rows and batches multiples of 16 bytes. All launches are on one stream, without synchronisation:

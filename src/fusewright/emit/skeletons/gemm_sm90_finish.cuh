@@ -157,11 +157,12 @@ SM90_INLINE void unscale(float (&sum)[64], const PlaneStat* stats, const int (&s
 //   static constexpr Division kDivision;  // see prepare_kernel
 //   static constexpr bool kWhole;         // rows of D are multiples of 256, columns of 128
 //   __device__ void apply(int batch, int m, int n, float acc, float* p) const;   // stores; adds to p
-//   __device__ void element(int batch, int m, int n, float acc, float* p) const;   // with a fold:
-//                                                        stores; sets p to what apply would add
+//   // only with a fold:
+//   __device__ void element(int batch, int m, int n, float acc, float* p) const;   // stores; sets p to
+//                                                                           what apply would add
 //   __device__ static void partial_identity(float* p);
 //   __device__ static void partial_merge(float* p, const float* q);
-//   __device__ void finish(int batch, int index, const float* p) const;   // only with a fold
+//   __device__ void finish(int batch, int index, const float* p) const;
 // `apply` sees each valid (m, n) once, in no order; lanes of a warp hold eight neighbouring n (kSwapped)
 // or n, n + 2, n + 4, n + 6 of eight rows (not kSwapped): stores of the first kind fill whole sectors.
 template <class Epilogue>
@@ -216,8 +217,10 @@ struct Finish {
             return;
         }
         float across[2][kWords];
-        Epilogue::partial_identity(across[0]);
-        Epilogue::partial_identity(across[1]);
+        if constexpr (Epilogue::kPartialWords > 0) {
+            Epilogue::partial_identity(across[0]);
+            Epilogue::partial_identity(across[1]);
+        }
 #pragma unroll
         for (int i = 0; i < 64; ++i) {
             const int j = column + 8 * (i >> 2) + (i & 1), r = i >> 1 & 1;

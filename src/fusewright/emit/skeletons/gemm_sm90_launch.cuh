@@ -1,7 +1,6 @@
 // Host side of the Hopper matrix product: workspace, tensor maps and the sequence of launches.
 //
-// To embed: the files it includes, each behind those that it includes itself, without these lines;
-// then one hole struct per product (its members are listed in gemm_sm90_finish.cuh) and
+// A product takes a hole struct (its members are listed in gemm_sm90_finish.cuh) and
 //   gemm90::run(problem, hole, workspace, safe_only, stream) -> cudaError_t
 // Compile with -gencode arch=compute_90a,code=sm_90a; needs CUDA 12.0, no library.
 //
@@ -27,6 +26,7 @@
 // above 2^88.
 #pragma once
 #include "gemm_sm90_prepare.cuh"
+#include "fold_slabs.cuh"
 #include "tensor_map.cuh"
 
 namespace gemm90 {

@@ -2,7 +2,6 @@
 // sampling of the streamed operand's row ranges and the padded copy of a misaligned operand. All
 // memory-bound; every result is independent of scheduling.
 #pragma once
-#include "fold_slabs.cuh"
 #include "gemm_sm90.cuh"
 
 namespace gemm90 {

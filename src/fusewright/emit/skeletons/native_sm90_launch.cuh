@@ -1,7 +1,6 @@
 // Host side of the native Hopper matrix product: packing, tensor maps and the sequence of launches.
 //
-// To embed: the files it includes, each behind those that it includes itself, without these lines;
-// then one hole struct per product (its members are listed in native_sm90.cuh) and
+// A product takes a hole struct (its members are listed in unit_finish.cuh) and
 //   native90::run<Tile, Source, Layout of A, of B>(problem, hole, workspace, stream) -> cudaError_t
 // Compile with -gencode arch=compute_90a,code=sm_90a; needs CUDA 12.0, no library.
 //
@@ -16,8 +15,8 @@
 // slabs * extent bytes of partial results, and the packed operands, rows padded to 16 bytes.
 #pragma once
 #include <type_traits>
-#include "fold_slabs.cuh"
 #include "native_sm90.cuh"
+#include "fold_slabs.cuh"
 #include "pack.cuh"
 #include "tensor_map.cuh"
 

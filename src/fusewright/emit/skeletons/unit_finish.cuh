@@ -14,9 +14,10 @@ namespace tiles {
 //   // stores what follows from the sums of columns n + v, v < kRun; merges what is folded of them
 //   // into p (over N) or p + v * kPartialWords (over M)
 //   __device__ void apply(int batch, int m, int n, const Value (&acc)[kRun], float* p) const;
+//   // only with a fold:
 //   __device__ static void partial_identity(float* p);
 //   __device__ static void partial_merge(float* p, const float* q);
-//   __device__ void finish(int batch, int index, const float* p) const;   // only with a fold
+//   __device__ void finish(int batch, int index, const float* p) const;
 // `apply` sees each valid element once, in no order; the lanes of a warp hold neighbouring runs.
 template <class Unit, class Epilogue>
 struct Finish {
@@ -62,8 +63,9 @@ struct Finish {
             const int n = column + j;
             const bool live = n < a.columns;
             float kept[kRun][kWords];  // of a fold over M
+            if constexpr (kFolds && !kOverN)
 #pragma unroll
-            for (int v = 0; kFolds && !kOverN && v < kRun; ++v) Epilogue::partial_identity(kept[v]);
+                for (int v = 0; v < kRun; ++v) Epilogue::partial_identity(kept[v]);
 #pragma unroll 2
             for (int r = down; r < Unit::kRows; r += 32 / kLanes) {
                 float total[kWords];  // of a fold over N
@@ -79,11 +81,13 @@ struct Finish {
                         put(a, batch, (column + j) / kWidth, row + r, total);
                 }
             }
+            if constexpr (kFolds && !kOverN)
 #pragma unroll
-            for (int v = 0; kFolds && !kOverN && v < kRun; ++v) {
-                merge_lanes(kept[v], kLanes, 32);
-                if (down == 0 && live && row < a.rows) put(a, batch, row / Unit::kRows, n + v, kept[v]);
-            }
+                for (int v = 0; v < kRun; ++v) {
+                    merge_lanes(kept[v], kLanes, 32);
+                    if (down == 0 && live && row < a.rows)
+                        put(a, batch, row / Unit::kRows, n + v, kept[v]);
+                }
         }
     }
 };
