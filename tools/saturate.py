@@ -55,6 +55,10 @@ class Classes:
             self.parent[second] = first
             self.members[first] |= self.members.pop(second)
 
+    def uses(self, node: g.Node) -> int:
+        """As `users`."""
+        return 0
+
     def users(self, node: g.Node) -> tuple[g.Node | None, ...]:
         """None are named: the extraction decides what is worth having twice."""
         return ()

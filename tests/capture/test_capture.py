@@ -366,6 +366,16 @@ def test_checks_inside_calls_are_left_out() -> None:
     check_function(lambda x: torch.linalg.inv(x + 4 * torch.eye(3)), torch.rand(3, 3), externs=1)
 
 
+def test_distributions_do_not_check_their_arguments() -> None:
+    def forward(logits: Tensor, actions: Tensor) -> Tensor:
+        chosen = torch.distributions.Categorical(logits=logits)
+        return chosen.log_prob(actions) + chosen.entropy()
+
+    before = torch.distributions.Distribution._validate_args
+    check_function(forward, torch.randn(5, 3), torch.tensor([0, 2, 1, 1, 0]))
+    assert torch.distributions.Distribution._validate_args is before
+
+
 def test_parametrised_weights() -> None:
     layer = nn.utils.parametrizations.weight_norm(nn.Linear(4, 5))
     check_module(layer, torch.randn(3, 4))

@@ -31,10 +31,29 @@ class Deep(nn.Module):
         return x
 
 
+class Unrolled(nn.Module):
+    """A recurrent cell called step by step: its gates are views of a part of one value each."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.cell, self.steps = nn.LSTMCell(8, 8), steps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = c = torch.zeros(len(x), 8)
+        for t in range(self.steps):
+            h, c = self.cell(x[:, t], (h, c))
+        return h
+
+
 @cache
 def seconds(layers: int) -> float:
-    graph = capture(problem_from_module(Deep(layers), [torch.zeros(32, 64)]), Context())
-    assert len(graph.nodes()) > 20 * layers
+    return spent(Deep(layers), torch.zeros(32, 64), 20 * layers)
+
+
+def spent(module: nn.Module, x: torch.Tensor, nodes: int) -> float:
+    """The processor's seconds for the rewriting of a module of at least so many nodes."""
+    graph = capture(problem_from_module(module, [x]), Context())
+    assert len(graph.nodes()) > nodes
     start = time.process_time()
     rewrite(graph, Context())
     return time.process_time() - start
@@ -42,6 +61,10 @@ def seconds(layers: int) -> float:
 
 def test_300_operations() -> None:
     assert seconds(12) < LIMIT
+
+
+def test_an_unrolled_cell() -> None:
+    assert spent(Unrolled(48), torch.zeros(3, 48, 8), 48 * 12) < LIMIT
 
 
 @pytest.mark.slow

@@ -58,6 +58,7 @@ def export(problem: Problem, context: Context) -> Exported:
             tensors_as_buffers(problem.module),
             watched(problem.module) as watch,
             _TracedData(),
+            _unchecked_distributions(),
             redirect_stderr(io.StringIO()),
         ):
             inputs = registered_inputs(problem)
@@ -72,6 +73,18 @@ def export(problem: Problem, context: Context) -> Exported:
         if not node.users and _draws(node.target):
             context.warn(f"{node.target} draws random numbers that nothing uses: left out")
     return Exported(written, functional, watch.structure)
+
+
+@contextmanager
+def _unchecked_distributions() -> Iterator[None]:
+    """While it lasts, torch.distributions do not look at the values of their arguments."""
+    distribution = torch.distributions.Distribution
+    before = distribution._validate_args
+    distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        distribution.set_default_validate_args(before)
 
 
 class _TracedData(TorchFunctionMode):

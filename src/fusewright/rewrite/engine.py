@@ -120,6 +120,11 @@ class _Work:
             for r, start, end in zip(self.records, self.starts, ends, strict=True)
         ]
 
+    def uses(self, node: Node) -> int:
+        """See rule.Env."""
+        self.asked_for_users = True
+        return self.counts.get(node, 0)
+
     def users(self, node: Node) -> tuple[Node | None, ...]:
         """See rule.Env. Every change discards the table: few rules ask, and rarely."""
         self.asked_for_users = True

@@ -26,6 +26,10 @@ class Env(Protocol):
         """What `analysis` says of `node`, given what it says of the operands; kept per node."""
         ...
 
+    def uses(self, node: g.Node) -> int:
+        """How often `node` is an operand or leaves the graph: known at once, unlike by whom."""
+        ...
+
     def users(self, node: g.Node) -> tuple[g.Node | None, ...]:
         """The nodes that `node` is an operand of; None where it leaves the graph itself."""
         ...

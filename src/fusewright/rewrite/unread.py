@@ -33,10 +33,9 @@ def _crop_unread(node: Node, env: Env) -> Node | None:
     read = prod(n for _, n in box)
     if not read or read > (1 - UNREAD) * node.x.size or not _is_computed(node.x):
         return None
-    croppable = _used_below_alone(node, env)
-    if node.x not in croppable:
+    if env.uses(node.x) > 1:
         return None
-    below = _Crop(croppable).crop(node.x, box)
+    below = _Crop(_used_below_alone(node, env)).crop(node.x, box)
     return through_view(below, node.shape, _shifted(node.index, box), node.valid, node.fill)
 
 
