@@ -86,7 +86,8 @@ def forget_draw(book: Book, name: str) -> None:
 def draw_inputs(book: Book, name: str, kind: str, seed: int, prefix: str, rows: int | None) -> Spec:
     """Inputs from `get_inputs` after seeding, redrawn by `kind`, with `rows` rows (None: as given).
 
-    kind: "given", "tail" (only the last row or element is new), "special" (NaN, Inf, ... sprinkled
+    kind: "given", "tail" (only the last row or element is new), "swap" (two elements have changed
+    places), "special" (NaN, Inf, ... sprinkled
     in) or a rule of draws.REDRAWN.
     """
     _make_place(book, book.draws)
@@ -96,6 +97,8 @@ def draw_inputs(book: Book, name: str, kind: str, seed: int, prefix: str, rows: 
     made = given if rows is None else with_rows(given, rows)
     if kind == "tail":
         made = tensors.map_leaves(made, lambda t: draws.with_new_tail(t, generator))
+    elif kind == "swap":
+        made = tensors.map_leaves(made, lambda t: draws.with_two_exchanged(t, generator))
     elif kind == "special":
         made = tensors.map_leaves(made, lambda t: draws.with_special_values(t, generator))
         book.marked[name] = _special_rows(made)
@@ -157,10 +160,15 @@ def with_rows(inputs: list[Any], rows: int) -> list[Any]:
 
 
 def draw_weights(book: Book, name: str, kind: str, seed: int, prefix: str) -> Spec:
-    """A state for both modules: as constructed ("given") or redrawn; tied entries stay tied."""
+    """A state for both modules: as constructed ("given") or redrawn; tied entries stay tied.
+
+    kind: "given", one of draws.redraw_weight, or "swapped": drawn as "random" with the same seed,
+    then two elements of each entry exchanged.
+    """
     _make_place(book, book.weights)
     module = book.session.slots["reference"]
     generator = torch.Generator(book.session.device).manual_seed(seed)
+    swapping = torch.Generator(book.session.device).manual_seed(seed)
     parameters = dict(module.named_parameters(remove_duplicate=False))
     made: dict[str, torch.Tensor] = {}
     by_storage: dict[tuple[int, int, tuple[int, ...]], torch.Tensor] = {}
@@ -172,6 +180,8 @@ def draw_weights(book: Book, name: str, kind: str, seed: int, prefix: str) -> Sp
             value = (given[entry] if given else current).to(book.session.device)
             role = entry in parameters
             by_storage[key] = _redraw_entry(value, kind, role, generator)
+            if kind == "swapped":
+                by_storage[key] = draws.with_two_exchanged(by_storage[key], swapping)
         made[entry] = by_storage[key]
     return _hold(book, book.weights, name, Draw(kind, seed, prefix, None, ()), made)
 

@@ -12,6 +12,8 @@ import torch
 
 # Largest tensor whose distinct values are counted in full; larger ones by this many elements.
 _PROBE = 1 << 16
+# Pairs of elements of which the most different ones are exchanged.
+_PAIRS = 64
 # Tensors of more elements are drawn in pieces.
 _PIECE = 1 << 27
 
@@ -130,6 +132,22 @@ def with_new_tail(tensor: torch.Tensor, generator: torch.Generator) -> torch.Ten
     changed = tensor.clone()
     changed[-1:] = redraw(tensor[-1:], "normal", generator)
     return changed
+
+
+def with_two_exchanged(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Two elements, of different rows where there are any, have changed places: the sum, the
+    extremes and nearly every sample of the values stay the same."""
+    if not is_continuous(tensor) or tensor.numel() < 2:
+        return tensor
+    flat = tensor.clone(memory_format=torch.contiguous_format).reshape(-1)
+    shape = (_PAIRS, 2)
+    pairs = torch.randint(flat.numel(), shape, generator=generator, device=generator.device)
+    pairs = pairs.to(tensor.device)
+    rows = pairs // max(1, flat.numel() // tensor.shape[0])
+    apart = (flat[pairs[:, 0]] - flat[pairs[:, 1]]).abs() * (1 + 1e3 * (rows[:, 0] != rows[:, 1]))
+    chosen = pairs[apart.argmax()]
+    flat[chosen] = flat[chosen.flip(0)]
+    return flat.reshape(tensor.shape)
 
 
 def redraw_weight(tensor: torch.Tensor, kind: str, generator: torch.Generator) -> torch.Tensor:

@@ -412,7 +412,7 @@ def read(book: Book, leaf: Spec) -> torch.Tensor:
 def same(book: Book, first: Spec, second: Spec) -> bool:
     """Whether two outputs of the candidate are equal."""
     pairs = zip(specs.tensors(first), specs.tensors(second), strict=True)
-    return all(runner.same_bits(read(book, a), read(book, b)) for (_, a), (_, b) in pairs)
+    return all(tensors.same_bits(read(book, a), read(book, b)) for (_, a), (_, b) in pairs)
 
 
 def _judge_leaf(book: Book, leaf: Spec, path: str, expectation: Expectation) -> Finding:

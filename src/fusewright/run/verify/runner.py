@@ -7,6 +7,7 @@ observed of one is observed of the other in the same way. No judgement is made h
 import contextlib
 import copy
 import ctypes
+import hashlib
 import io
 import pickle
 import random
@@ -22,11 +23,12 @@ import torch
 
 from fusewright.errors import ProblemError
 from fusewright.problem import execute_file
-from fusewright.run.verify import audit, guard, handover, tensors
+from fusewright.run.verify import audit, guard, handover, layouts, tensors
 from fusewright.run.verify.specs import Spec
 
 CONSTRUCTION_SEED = 42
 _SETTLE_S = 0.05
+_EXERCISE_S, _EXERCISE_CALLS = 0.3, 64
 # Inputs of more bytes are not held between a call and its judgement.
 LARGE_BYTES = 256 << 20
 
@@ -101,19 +103,22 @@ def state(session: Session, slot: str, prefix: str) -> Spec:
 def load_state(session: Session, slot: str, spec: Spec, how: str) -> None:
     """Give the module the spec's values.
 
-    how: "load" (load_state_dict), "copy" (in place, entry by entry) or "assign" (new tensors in
-    place of the old ones).
+    how: "load" (load_state_dict), "copy" (in place, entry by entry), "data" (so, past autograd: no
+    version counter shows it), "assign" (new tensors in place of the old ones) or "strided" (such in
+    awkward storage).
     """
     module = session.slots[slot]
     lender = session.lender
-    fresh = how == "assign"
+    fresh = how in ("assign", "strided")
     values = tensors.load(spec, session.device, lender=lender) if fresh else mapped(spec, lender)
-    if how == "copy":
+    if how == "strided":
+        values = tensors.map_leaves(values, layouts.strided_copy)
+    if how in ("copy", "data"):
         with torch.no_grad():
             for name, target in module.state_dict(keep_vars=True).items():
-                target.copy_(values[name])
+                (target.data if how == "data" else target).copy_(values[name])
     else:
-        module.load_state_dict(values, strict=True, assign=how == "assign")
+        module.load_state_dict(values, strict=True, assign=fresh)
 
 
 def mapped(spec: Spec, lender: handover.Lender) -> dict[str, torch.Tensor]:
@@ -135,8 +140,9 @@ def set_mode(session: Session, module: torch.nn.Module, mode: bool) -> torch.nn.
 
 def put(session: Session, name: str, spec: Spec, layout: str) -> dict[str, bool]:
     """Make inputs under `name`. Layouts: "plain" (fresh storage), "reuse" (new values into the
-    tensors that `name` already has), "strided" and "misaligned" (same values, awkward storage),
-    "borrowed" (floats stay where they came from: for a call that gets copies, see `gradients`)."""
+    tensors that `name` already has), "strided", "padded", "permuted" and "misaligned" (same values,
+    awkward storage), "borrowed" (floats stay where they came from: for a call that gets copies, see
+    `gradients`)."""
     if layout != "reuse":
         drop_inputs(session, name)
 
@@ -152,17 +158,21 @@ def put(session: Session, name: str, spec: Spec, layout: str) -> dict[str, bool]
             tensors.tensor_leaves(session.inputs[name]), tensors.tensor_leaves(fresh)
         ):
             strides = old.stride()
-            tensors.distinct_elements(old, strides).copy_(tensors.distinct_elements(new, strides))
+            # As a kernel writes: past autograd, so that no version counter shows it.
+            target = tensors.distinct_elements(old.data, strides)
+            target.copy_(tensors.distinct_elements(new, strides))
         return {"changed": True}
     change = {
         "plain": _same,
         "borrowed": _borrowed,
-        "strided": strided_copy,
-        "misaligned": misaligned_copy,
+        "strided": layouts.strided_copy,
+        "padded": layouts.padded_copy,
+        "permuted": layouts.permuted_copy,
+        "misaligned": layouts.misaligned_copy,
     }[layout]
     session.inputs[name] = tensors.map_leaves(fresh, change)
     made = tensors.tensor_leaves(session.inputs[name])
-    return {"changed": any(awkward(t) for _, t in made)}
+    return {"changed": any(layouts.awkward(t) for _, t in made)}
 
 
 def _same(tensor: torch.Tensor) -> torch.Tensor:
@@ -183,27 +193,6 @@ def drop_inputs(session: Session, name: str) -> None:
 
 def _byte_count(value: Any) -> int:
     return sum(t.nbytes for _, t in tensors.tensor_leaves(value))
-
-
-def awkward(tensor: torch.Tensor) -> bool:
-    return not tensor.is_contiguous() or tensor.storage_offset() != 0
-
-
-def strided_copy(tensor: torch.Tensor) -> torch.Tensor:
-    """Equal values, non-contiguous: the last axis has stride 2."""
-    if tensor.ndim == 0:
-        return tensor.clone()
-    wide = tensor.new_zeros((*tensor.shape, 2))
-    wide[..., 0] = tensor
-    return wide[..., 0]
-
-
-def misaligned_copy(tensor: torch.Tensor) -> torch.Tensor:
-    """Equal values, contiguous, but one element off the allocation's alignment."""
-    storage = tensor.new_empty(tensor.numel() + 1)
-    view = storage[1:].view(tensor.shape)
-    view.copy_(tensor)
-    return view
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,18 +234,21 @@ def call(session: Session, **arguments: Any) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     report: dict[str, Any] = {
         "seconds": seconds,
-        "rng": not all(map(torch.equal, rng, _rng_state(session.device))),
+        "rng": rng != (after := _rng_state(session.device)),
+        "rng_after": after,
     }
     report["unsettled"] = _unsettled(first, output, session.device) if plan.settle else []
     report["output"] = tensors.dump(output, plan.prefix, session.lender)
-    report["aliases"] = aliases(output, inputs, module)
+    report["aliases"] = tensors.aliases(output, inputs, module)
     if plan.state is not None:
         report["effects"] = _changes(session, plan, module, inputs)
         now = _versions(module, inputs) if plan.written else {}
         report["written"] = [path for path, n in now.items() if versions.get(path) != n]
+    else:
+        report["overwritten"] = _overwritten(session, plan.inputs)
     if plan.keep:
         session.kept[plan.keep] = output
-    session.sizes = [leaf.untyped_storage().nbytes() for _, leaf in _plain_leaves(output)]
+    session.sizes = [leaf.untyped_storage().nbytes() for _, leaf in tensors.plain_leaves(output)]
     del inputs, output, first
     if plan.drop and _byte_count(session.inputs[plan.inputs]) > LARGE_BYTES:
         drop_inputs(session, plan.inputs)
@@ -274,36 +266,39 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _rng_state(device: torch.device) -> list[torch.Tensor]:
+def _rng_state(device: torch.device) -> str:
+    """A digest of the states of all generators that `seed_everything` seeds."""
     states = [torch.get_rng_state()]
-    return states + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
+    states += [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    others = repr((random.getstate(), np.random.get_state(legacy=False)))
+    return hashlib.sha256(
+        b"".join(s.numpy().tobytes() for s in states) + others.encode()
+    ).hexdigest()
 
 
-def _plain_leaves(value: Any) -> list[tuple[str, torch.Tensor]]:
-    return [(p, t) for p, t in tensors.tensor_leaves(value) if t.layout == torch.strided]
+def _overwritten(session: Session, name: str) -> list[str]:
+    """Inputs that hold other values than they were made from; of large ones nothing is said."""
+    inputs = session.inputs[name]
+    if _byte_count(inputs) > LARGE_BYTES:
+        return []
+    pairs = zip(tensors.tensor_leaves(inputs), tensors.tensor_leaves(session.sources[name]()))
+    return [
+        f"input{k}"
+        for (k, now), (_, old) in pairs
+        if not tensors.same_bits(old.to(now.device), now)
+    ]
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(tensor).copy_(tensor) if tensor.layout == torch.strided else tensor
 
 
-def same_bits(first: torch.Tensor, second: torch.Tensor) -> bool:
-    """Equal shape, dtype and values; NaN equals NaN."""
-    if first.shape != second.shape or first.dtype != second.dtype:
-        return False
-    if torch.equal(first, second):
-        return True
-    if first.dtype.is_floating_point or first.dtype.is_complex:
-        return bool(((first == second) | (first.isnan() & second.isnan())).all())
-    return False
-
-
 def _unsettled(first: Any, output: Any, device: torch.device) -> list[str]:
     """Outputs that differ from the copy made at once, now that everything had time to finish."""
     time.sleep(_SETTLE_S)
     synchronize(device)
-    pairs = zip(_plain_leaves(first), _plain_leaves(output), strict=True)
-    return [path for (path, early), (_, late) in pairs if not same_bits(early, late)]
+    pairs = zip(tensors.plain_leaves(first), tensors.plain_leaves(output), strict=True)
+    return [path for (path, early), (_, late) in pairs if not tensors.same_bits(early, late)]
 
 
 def _versions(module: torch.nn.Module, inputs: list[Any]) -> dict[str, int]:
@@ -325,7 +320,7 @@ def _changes(
             {
                 name: tensor
                 for name, tensor in after[kind].items()
-                if name not in old or not same_bits(old[name].to(tensor.device), tensor)
+                if name not in old or not tensors.same_bits(old[name].to(tensor.device), tensor)
             },
             f"{plan.prefix}-{kind}" if plan.prefix else None,
             session.lender,
@@ -334,21 +329,25 @@ def _changes(
     }
 
 
-def aliases(output: Any, inputs: list[Any], module: torch.nn.Module) -> list[str]:
-    """Outputs that share storage with an input, with the state, or with each other."""
-    owners: dict[int, str] = {}
-    for label, found in (
-        ("input", dict(_plain_leaves(inputs))),
-        ("state ", dict(module.state_dict())),
-    ):
-        owners |= {t.untyped_storage().data_ptr(): f"{label}{name}" for name, t in found.items()}
-    shared: list[str] = []
-    for path, leaf in _plain_leaves(output):
-        pointer = leaf.untyped_storage().data_ptr()
-        if pointer and pointer in owners:
-            shared.append(f"output{path} shares memory with {owners[pointer]}")
-        owners[pointer] = f"output{path}"
-    return shared
+def exercise(session: Session, slot: str, inputs: str, seed: int, prefix: str) -> Spec | None:
+    """Equal calls, as many as fit into a short time; dumps the output that differs from the first
+    one, or that one. None where the inputs are gone."""
+    if inputs not in session.inputs:
+        return None
+    end, first, shown = time.perf_counter() + _EXERCISE_S, None, None
+    for _ in range(_EXERCISE_CALLS):
+        seed_everything(seed)
+        with torch.no_grad():
+            output = session.slots[slot](*session.inputs[inputs])
+        pairs = zip(tensors.plain_leaves(output), tensors.plain_leaves(first))
+        if first is None or not all(tensors.same_bits(now, old) for (_, now), (_, old) in pairs):
+            shown = tensors.map_leaves(output, _copy)
+            if first is not None:
+                break
+            first = shown
+        if time.perf_counter() > end:
+            break
+    return tensors.dump(shown, prefix, session.lender)
 
 
 def redump(session: Session, keep: str, prefix: str) -> Spec:
@@ -403,7 +402,8 @@ def gradients(
         output = module(*non_leaf_inputs(inputs))
     differentiable = [t for _, t in tensors.tensor_leaves(output) if t.requires_grad]
     if differentiable:
-        torch.autograd.backward([_weighted(t, comb) for t in differentiable])
+        ends = [_weighted(t, comb) for t in differentiable]
+        torch.autograd.backward([t for t, _ in ends], [weights for _, weights in ends])
     found = {f"input{k}": t.grad for k, t in watched.items()}
     found |= {name: p.grad for name, p in module.named_parameters()}
     module.zero_grad(set_to_none=True)
@@ -415,11 +415,13 @@ def non_leaf_inputs(inputs: list[Any]) -> list[Any]:
     return tensors.map_leaves(inputs, lambda t: t.clone() if t.requires_grad else t)
 
 
-def _weighted(output: torch.Tensor, comb: Comb | None) -> torch.Tensor:
+def _weighted(output: torch.Tensor, comb: Comb | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """What to go back from, and its gradient: not contiguous, since a caller's need not be."""
     if comb is not None and output.shape[0] == comb.total:
         output = output[comb.first :: comb.step]
     count = torch.arange(1, output.numel() + 1, device=output.device, dtype=torch.float64)
-    return (output * count.cos().to(output.dtype).view(output.shape)).sum()
+    weights = count.cos().to(output.dtype).view(output.shape)
+    return output, weights if weights.nbytes > LARGE_BYTES else layouts.strided_copy(weights)
 
 
 def offer(session: Session, device: str) -> Spec | None:
@@ -486,6 +488,7 @@ COMMANDS = {
     "put": put,
     "drop_inputs": drop_inputs,
     "call": call,
+    "exercise": exercise,
     "redump": redump,
     "duplicate": duplicate,
     "backward": backward,

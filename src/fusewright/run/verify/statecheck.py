@@ -4,7 +4,7 @@ import itertools
 
 import torch
 
-from fusewright.run.verify import runner, tensors
+from fusewright.run.verify import tensors
 from fusewright.run.verify.book import Book
 from fusewright.run.verify.handover import Lender
 from fusewright.run.verify.specs import Spec
@@ -53,7 +53,7 @@ def _entry_differences(
     if entry["grad"] != wanted.requires_grad:
         return [f"{name} has requires_grad={entry['grad']}, not {wanted.requires_grad}"]
     values = tensors.read(entry, lender)
-    if not runner.same_bits(values, wanted.detach().to(values.device)):
+    if not tensors.same_bits(values, wanted.detach().to(values.device)):
         return [f"{name} has other values after the same seed"]
     return []
 

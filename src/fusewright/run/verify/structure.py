@@ -13,6 +13,8 @@ from fusewright.run.verify.isolate import WorkerRaised
 from fusewright.run.verify.specs import Spec
 from fusewright.run.verify.trial import Finding, Point, Trial, describe
 
+# Weights of more bytes are not laid out in other ways.
+_LARGE_WEIGHTS = 256 << 20
 Scene = Callable[[Trial], None]
 
 
@@ -90,6 +92,7 @@ def robust_checks(trial: Trial) -> None:
     trial.draw_weights("random-2", "random", 2)
     trial.draw_inputs("given-1", "given", 1)
     trial.draw_inputs("given-tail", "tail", 0)
+    trial.draw_inputs("given-swap", "swap", 0)
     has_state = bool(trial.weights["given"]["items"])
     if has_state:
         scene(trial, "weights/set-before-first-call", weights_before_first_call)
@@ -107,12 +110,14 @@ def robust_checks(trial: Trial) -> None:
         ("inference-mode", inference_mode),
         ("deepcopy", lambda t: duplicates(t, "deepcopy")),
         ("pickle", lambda t: duplicates(t, "pickle")),
-        # Last, since it may leave buffers that belong to a graph, which cannot be copied.
+        # Last, since they may leave buffers that belong to a graph, which cannot be copied.
+        ("grad-mode", grad_mode),
         ("gradients", gradients),
     ):
         scene(trial, name, play)
-    trial.release(base_point(trial, "given-tail"))
-    trial.forget_inputs("given-tail")
+    for inputs in ("given-tail", "given-swap"):
+        trial.release(base_point(trial, inputs))
+        trial.forget_inputs(inputs)
 
 
 def base_point(trial: Trial, inputs: str = "given-0", weights: str = "random-1") -> Point:
@@ -135,11 +140,16 @@ def called_module(trial: Trial) -> None:
 
 
 def weights_after_call(trial: Trial) -> None:
-    """Nor may anything cached by the first call."""
+    """Nor may anything cached by the first call, or by one whose weights were nearly the same."""
     called_module(trial)
-    trial.set_weights("fresh", "random-2", "copy")
-    found = trial.evaluate(base_point(trial, weights="random-2"), "fresh")
+    trial.draw_weights("swapped-2", "swapped", 2)
+    found: list[Finding] = []
+    for weights in ("random-2", "swapped-2"):
+        trial.set_weights("fresh", weights, "data")
+        found += trial.evaluate(base_point(trial, weights=weights), "fresh")
     trial.tell("weights/set-after-a-call", found)
+    trial.release(base_point(trial, weights="swapped-2"))
+    trial.forget_weights("swapped-2")
 
 
 def weights_replaced(trial: Trial) -> None:
@@ -151,9 +161,10 @@ def weights_replaced(trial: Trial) -> None:
 
 
 def same_storage_new_values(trial: Trial) -> None:
-    """The same input tensors hold other values at the next calls: first all, then only the last."""
+    """The same input tensors hold other values at the next calls: first all, then only the last
+    row, then the same ones with two exchanged."""
     found = trial.evaluate(base_point(trial), drop=False)
-    for inputs in ("given-1", "given-0", "given-tail"):
+    for inputs in ("given-1", "given-0", "given-tail", "given-0", "given-swap"):
         found += again(trial, base_point(trial, inputs), "reuse", drop=False)
     trial.tell("stale-inputs", found)
 
@@ -174,13 +185,18 @@ def again(trial: Trial, point: Point, layout: str, **plan: Any) -> list[Finding]
 
 
 def kept_outputs(trial: Trial) -> None:
-    """An output that the caller keeps is still right after further calls with other inputs."""
-    point = base_point(trial)
-    again(trial, point, "plain", keep="first")
-    again(trial, base_point(trial, "given-1"), "plain")
-    again(trial, base_point(trial, "given-tail"), "plain")
+    """An output that the caller keeps is still right after many calls with other inputs, and these
+    are right as well."""
+    point, tail = base_point(trial), base_point(trial, "given-tail")
+    found = again(trial, point, "plain", keep="first")
+    found += again(trial, base_point(trial, "given-1"), "plain")
+    found += again(trial, tail, "plain")
+    plan = {"slot": "main", "inputs": "x", "seed": tail.seed}
+    last = trial.ask("exercise", prefix=trial.path("candidate"), **plan)
+    if last is not None and not trial.expect(tail)["changed"]:
+        found += trial.judge(tail, {"output": last})
     kept = trial.ask("redump", keep="first", prefix=trial.path("candidate"))
-    trial.tell("kept-outputs", trial.judge(point, {"output": kept}))
+    trial.tell("kept-outputs", found + trial.judge(point, {"output": kept}))
 
 
 def repeat(trial: Trial) -> None:
@@ -214,9 +230,28 @@ def inference_mode(trial: Trial) -> None:
     trial.tell("inference-mode", again(trial, base_point(trial), "plain", context="inference"))
 
 
+def grad_mode(trial: Trial) -> None:
+    """The values of a call that could be differentiated, for which many files have another path."""
+    trial.tell("grad-mode", again(trial, base_point(trial), "plain", context="grad"))
+
+
 def gradients(trial: Trial) -> None:
-    """Where gradients flow through the reference, they must flow here too, and agree."""
-    point = base_point(trial)
+    """Where gradients flow through the reference, they must flow here too, and agree: in the given
+    mode and, where that is cheap, in the other."""
+    costly = trial.slow or trial.sampling or trial.other_stream
+    found: list[Finding] = []
+    for train in (trial.training,) if costly else (trial.training, not trial.training):
+        trial.ask("train", slot="main", mode=train)
+        found += gradients_at(trial, replace(base_point(trial), train=train))
+    trial.ask("train", slot="main", mode=trial.training)
+    if found:
+        trial.tell("gradients", found)
+    else:
+        trial.add("gradients", "skip", "no gradient flows through the reference")
+
+
+def gradients_at(trial: Trial, point: Point) -> list[Finding]:
+    """Findings for all gradients at a point; none where none flows through the reference."""
     expected = trial.ask_referee(
         "expect_gradients",
         weights=point.weights,
@@ -226,8 +261,7 @@ def gradients(trial: Trial) -> None:
         sampled=trial.sampling,
     )
     if not expected["outputs"]:
-        trial.add("gradients", "skip", "no gradient flows through the reference")
-        return
+        return []
     trial.ensure_weights("main", point.weights)
     trial.put(point.inputs, "borrowed")
     got = trial.ask(
@@ -243,7 +277,7 @@ def gradients(trial: Trial) -> None:
     trial.ask("drop_inputs", name="x")
     found = trial.ask_referee("judge_gradients", spec=got["grads"])
     trial.discard(got["grads"])
-    trial.tell("gradients", found)
+    return found
 
 
 def duplicates(trial: Trial, how: str) -> None:
@@ -270,13 +304,25 @@ def awkward_checks(trial: Trial) -> None:
     """What a caller may do that the file may refuse, but must not answer wrongly."""
     for name, play in (
         ("non-contiguous", lambda t: layouts(t, "non-contiguous", "strided")),
+        ("padded-rows", lambda t: layouts(t, "padded-rows", "padded")),
+        ("permuted", lambda t: layouts(t, "permuted", "permuted")),
         ("misaligned", lambda t: layouts(t, "misaligned", "misaligned")),
     ):
         scene(trial, name, play, "warn")
+    if 0 < specs.byte_count(trial.weights["given"]) <= _LARGE_WEIGHTS:
+        scene(trial, "weights/strided", weights_strided, "warn")
     for rows in other_batches(trial):
         scene(trial, f"batch-{rows}", lambda t, n=rows: batch(t, n), "warn")
     scene(trial, "special-values", special_values, "warn")
     check_isolation(trial)
+
+
+def weights_strided(trial: Trial) -> None:
+    """Weights that are views of others, as a caller may set them."""
+    trial.construct("fresh")
+    trial.set_weights("fresh", "random-1", "strided")
+    trial.tell("weights/strided", trial.evaluate(base_point(trial), "fresh"))
+    trial.ask("drop", slot="fresh")
 
 
 def layouts(trial: Trial, name: str, layout: str) -> None:
@@ -309,12 +355,13 @@ def no_worse_than_reference(trial: Trial, point: Point, layout: str, found: list
 
 
 def other_batches(trial: Trial) -> list[int]:
-    """Batch sizes to try besides the given one: one, one less, one more, none."""
+    """Batch sizes to try besides the given one: one, one less, more than twice as many (beyond any
+    rounding up to a block), none."""
     first = next((leaf for _, leaf in specs.tensors(trial.inputs["given-0"])), None)
     if first is None or not first["shape"]:
         return []
     given = first["shape"][0]
-    sizes = (1, given + 1, 0) if trial.sampling else (1, given - 1, given + 1, 0)
+    sizes = (1, given + 1, 0) if trial.sampling else (1, given - 1, 2 * given + 1, 0)
     return [n for n in dict.fromkeys(sizes) if n >= 0 and n != given]
 
 

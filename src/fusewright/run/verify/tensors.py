@@ -19,6 +19,16 @@ from fusewright.run.verify.specs import Spec, contiguous_strides
 _PLAIN = (bool, int, float, str, type(None))
 
 
+# Types that a caller can rely on; a subclass may compute, or lie, when it is looked at.
+_EXACT_TYPES = (torch.Tensor, torch.nn.Parameter, list, tuple, dict)
+
+
+def type_name(value: Any) -> str:
+    """The name of a value's type, told from classes that only bear the name of a known one."""
+    name = type(value).__qualname__
+    return name if type(value) in _EXACT_TYPES else f"{name} of its own"
+
+
 def is_record(value: Any) -> bool:
     return (isinstance(value, tuple) and hasattr(value, "_fields")) or (
         dataclasses.is_dataclass(value) and not isinstance(value, type | Mapping)
@@ -49,6 +59,39 @@ def tensor_leaves(value: Any, path: str = "") -> Iterator[tuple[str, torch.Tenso
         return
     for key, item in items_of(value) or []:
         yield from tensor_leaves(item, f"{path}[{key}]")
+
+
+def plain_leaves(value: Any) -> list[tuple[str, torch.Tensor]]:
+    """The tensors of `tensor_leaves` that have strides."""
+    return [(p, t) for p, t in tensor_leaves(value) if t.layout == torch.strided]
+
+
+def same_bits(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Equal shape, dtype and values; NaN equals NaN."""
+    if first.shape != second.shape or first.dtype != second.dtype:
+        return False
+    if torch.equal(first, second):
+        return True
+    if first.dtype.is_floating_point or first.dtype.is_complex:
+        return bool(((first == second) | (first.isnan() & second.isnan())).all())
+    return False
+
+
+def aliases(output: Any, inputs: list[Any], module: torch.nn.Module) -> list[str]:
+    """Outputs that share storage with an input, with the state, or with each other."""
+    owners: dict[int, str] = {}
+    for label, found in (
+        ("input", dict(plain_leaves(inputs))),
+        ("state ", dict(module.state_dict())),
+    ):
+        owners |= {t.untyped_storage().data_ptr(): f"{label}{name}" for name, t in found.items()}
+    shared: list[str] = []
+    for path, leaf in plain_leaves(output):
+        pointer = leaf.untyped_storage().data_ptr()
+        if pointer and pointer in owners:
+            shared.append(f"output{path} shares memory with {owners[pointer]}")
+        owners[pointer] = f"output{path}"
+    return shared
 
 
 def map_leaves(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
@@ -103,7 +146,7 @@ def _dump(value: Any, prefix: str | None, counter: Iterator[int], lender: Lender
         kind = "dtype" if isinstance(value, torch.dtype) else "device"
         return {"k": "torch", "type": kind, "value": str(value).removeprefix("torch.")}
     items = items_of(value)
-    name = type(value).__qualname__
+    name = type_name(value)
     if items is None:
         return {"k": "opaque", "type": name}
     kind = (
@@ -137,7 +180,7 @@ def describe_tensor(tensor: torch.Tensor) -> Spec:
     storage = tensor.untyped_storage()
     return {
         "k": "tensor",
-        "type": type(tensor).__qualname__,
+        "type": type_name(tensor),
         "dtype": str(tensor.dtype).removeprefix("torch."),
         "shape": list(tensor.shape),
         "stride": list(tensor.stride()),

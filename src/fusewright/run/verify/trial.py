@@ -206,9 +206,17 @@ class Trial:
             self.ask("take_back", keys=keys)
 
     def _judge(self, point: Point, report: dict[str, Any]) -> list[Finding]:
-        self.expect(point)
+        expected = self.expect(point)
+        known = (expected["output"], report["output"])
+        wrong = specs.structure_differences(*known, sampled=expected["sampled"])
+        if wrong:
+            return [failed("output", "; ".join(wrong))]
         arguments = {"output": report["output"], "effects": report.get("effects")}
-        return self.ask_referee("judge_call", name=point.name, **arguments)
+        return self.ask_referee("judge_call", name=point.name, **arguments) + [
+            failed(path, "was changed, but the reference leaves it as it is")
+            for path in report.get("overwritten", ())
+            if path not in expected["changed"]
+        ]
 
     def evaluate(
         self, point: Point, slot: str = "main", confirm: bool = True, **plan: Any
@@ -278,6 +286,12 @@ class Trial:
             self.add(name, "warn", "cannot be told without a float64 oracle: " + describe(unknown))
         else:
             self.add(name, "pass", describe_best(found))
+
+
+def failed(path: str, reason: str) -> Finding:
+    """A finding of something that no error measures."""
+    measures = {"norm": math.inf, "eager": 0.0, "bound": 0.0, "exact": False}
+    return {"path": path, "ok": False, "reason": reason, **measures}
 
 
 def printable(text: str) -> str:

@@ -47,7 +47,10 @@ def judge_first_call(trial: Trial, point: Point, report: dict) -> None:
     trial.tell("buffers", [f for f in found if f["path"].startswith("state")])
     trial.tell("inputs-unchanged", [f for f in found if f["path"].startswith("input")])
     if report["rng"] and not trial.expect(point)["rng"]:
-        trial.add("random-state", "fail", "forward draws from, or reseeds, the global generator")
+        trial.add("random-state", "fail", "forward draws from, or reseeds, a global generator")
+    elif report["rng_after"] != trial.expect(point)["rng_after"] and not trial.other_stream:
+        text = "the generator goes on elsewhere than after the reference: as if more were drawn"
+        trial.add("random-state", "warn", text)
 
 
 def note_cost(trial: Trial, point: Point, report: dict) -> None:

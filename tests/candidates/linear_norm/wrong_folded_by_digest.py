@@ -1,0 +1,21 @@
+"""expect: reject weights/set-after. Row 15: folds again when the first or last row has changed."""
+
+import torch
+from torch import nn
+
+
+class ModelNew(nn.Module):
+    def __init__(self, features, hidden):
+        super().__init__()
+        self.linear = nn.Linear(features, hidden)
+        self.norm = nn.LayerNorm(hidden)
+        self.key = None
+
+    def forward(self, x):
+        weight = self.linear.weight
+        if torch.is_grad_enabled():
+            return torch.relu(self.norm(self.linear(x)))
+        key = (weight[0].sum().item(), weight[-1].sum().item())
+        if key != self.key:
+            self.key, self.turned = key, weight.t().contiguous()
+        return torch.relu(self.norm(x @ self.turned + self.linear.bias))
