@@ -278,15 +278,11 @@ def _rng_state(device: torch.device) -> str:
 
 def _overwritten(session: Session, name: str) -> list[str]:
     """Inputs that hold other values than they were made from; of large ones nothing is said."""
-    inputs = session.inputs[name]
-    if _byte_count(inputs) > LARGE_BYTES:
+    now, then = session.inputs[name], session.sources[name]
+    if _byte_count(now) > LARGE_BYTES:
         return []
-    pairs = zip(tensors.tensor_leaves(inputs), tensors.tensor_leaves(session.sources[name]()))
-    return [
-        f"input{k}"
-        for (k, now), (_, old) in pairs
-        if not tensors.same_bits(old.to(now.device), now)
-    ]
+    pairs = zip(tensors.tensor_leaves(now), tensors.tensor_leaves(then()))
+    return [f"input{k}" for (k, a), (_, b) in pairs if not tensors.same_bits(b.to(a.device), a)]
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:
