@@ -60,7 +60,8 @@ def test_index_arithmetic_and_splits_on_the_cpu(tmp_path: Path, check: str) -> N
     for part in PARTS:
         text = (SKELETONS / part).read_text(encoding="utf-8")
         (tmp_path / part).write_text(text, encoding="utf-8")
-    shutil.copy(SHIM / "sm90.cuh", tmp_path)
+    for part in ("sm90.cuh", "sm90_shared.cuh"):
+        shutil.copy(SHIM / part, tmp_path)
     program = tmp_path / "check"
     command = ["g++", "-std=c++20", "-O1", "-w", f"-I{tmp_path}", "-o", str(program)]
     subprocess.run([*command, str(SHIM / check)], check=True)

@@ -14,7 +14,7 @@
 // Of a wide tile the second half of the columns waits in registers, rounded, until the middle of the
 // next tile: half the shared memory does then, which makes room for a fourth stage.
 #pragma once
-#include "sm90.cuh"
+#include "sm90_shared.cuh"
 #include "raster.cuh"
 #include "unit_finish.cuh"
 
