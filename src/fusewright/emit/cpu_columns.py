@@ -19,7 +19,15 @@ from .cpu_folds import (
     flush_to_lanes,
     result,
 )
-from .cpu_loops import for_loop, is_parallel, loop_type, nest, parallel_for, simd_pragma
+from .cpu_loops import (
+    for_loop,
+    is_parallel,
+    loop_type,
+    nest,
+    parallel_for,
+    simd_pragma,
+    with_indices,
+)
 from .cpu_nests import (
     STACK_BYTES,
     Kept,
@@ -198,6 +206,8 @@ class _Columns:
         conds = f"if ({env.index.conds(clip.conds).code})" if clip.conds else ""
         with self.out.block(conds) if conds else nullcontext():
             first, end = self._lanes_of(clip, env)
+            if clip == Clip():
+                env = with_indices(phase.bodies, self.kernel.rows[-1], env, self.out)
             self.out.line(simd_pragma(self.kernel))
             with self._lanes(first, end):
                 write_point(phase, accs, f"[{self.lane}]", env, self.out, scans)

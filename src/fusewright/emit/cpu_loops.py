@@ -7,7 +7,8 @@ The loops are written so that the compiler vectorises them without -ffast-math. 
 from collections.abc import Callable, Sequence
 from math import prod
 
-from fusewright.ir.index import Var
+from fusewright.ir.body import Expr, Guarded, Load, Ref, substitute, walk
+from fusewright.ir.index import Var, const
 from fusewright.ir.kernel import Kernel, Phase, Store
 
 from .cindex import is_wide
@@ -66,8 +67,31 @@ def elementwise(kernel: Kernel, env: Env, out: Writer) -> None:
     nest(outer, env, out, lambda: _inner_loop(kernel, inner, env, out, not outer and parallel))
 
 
+def with_indices(bodies: Sequence[Expr], inner: Var, env: Env, out: Writer) -> Env:
+    """Reads and checks what is the same for all of a loop over `inner`, before it: the indices of
+    gathers, which compilers do not move past the note of a failed check."""
+    found: dict[Expr, str] = {}
+    seen: set[Expr] = set()
+    stack = list(reversed(bodies))
+    while stack:
+        e = stack.pop()
+        if e in seen or isinstance(e, Guarded):
+            continue
+        seen.add(e)
+        stack.extend(reversed(e.operands))
+        if isinstance(e, Load):
+            name = f"{env.pointers[e.buffer]}_at"
+            found |= {x: name for x, _ in e.indirect if _is_fixed(x, inner)}
+    return env.with_loaded({x: name_value(name, x, env, out) for x, name in found.items()})
+
+
+def _is_fixed(e: Expr, v: Var) -> bool:
+    return substitute(e, {v: const(0)}) == e and not any(isinstance(x, Ref) for x in walk(e))
+
+
 def _inner_loop(kernel: Kernel, inner: Var, env: Env, out: Writer, has_pragma: bool) -> None:
     if not has_pragma:
+        env = with_indices([b for p in kernel.phases for b in p.bodies], inner, env, out)
         out.line(simd_pragma(kernel))
     with out.block(for_loop(inner, env)):
         elementwise_body(kernel.phases, env, out)
