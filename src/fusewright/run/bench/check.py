@@ -4,15 +4,17 @@ This is not the verifier: it compares with the reference at a tolerance that tel
 missing result from a right one. Which precision class a result belongs to is `verify`'s business.
 """
 
+import reprlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_map
 
 from fusewright.run.bench.machine import precision_flags
+from fusewright.run.verify.tensors import items_of, map_leaves, tensor_leaves
 
 # Relative L2 against the reference. Wide enough for a reference in TF32 (3e-4) and for half types,
 # far below what a stale or missing result shows (about 1).
@@ -20,6 +22,7 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-3, torch.float16: 1e-2, torc
 # Above this a float32 result is worth a warning: no float32 computation differs by so much.
 FLOAT32_CLASS = 2e-5
 CHUNK = 1 << 24
+PLAIN = (bool, int, float, str, type(None))
 UP_SHARE = 0.5
 # A difference of so many times what a unit in the last place of the inputs makes is rounding.
 ROUNDINGS = 16.0
@@ -45,44 +48,69 @@ WATCHED = (
 class Comparison:
     """How a result compares: worst relative L2 over all outputs, and what is wrong, if anything.
 
-    coarse: a float32 output differs by more than float32 arithmetic explains.
+    coarse: a float32 output differs by more than float32 arithmetic explains. outputs: the
+    difference of each output, by path; wrong: of those that are wrong.
     """
 
     relative_l2: float
     problem: str | None
     coarse: bool = False
+    wrong: Mapping[str, float] = field(default_factory=dict)
+    outputs: Mapping[str, float] = field(default_factory=dict)
 
 
 def compare(result: Any, expected: Any) -> Comparison:
-    """Compares two results (any tree of tensors and values) leaf by leaf.
+    """Compares two results (any nesting of tensors and values) leaf by leaf.
 
-    Floats by relative L2 with non-finite values at the same places; integers and bools exactly.
+    Floats by relative L2 with non-finite values at the same places; integers and bools exactly,
+    their difference being the share of elements that differ.
     """
-    ours, our_tree = tree_flatten(result)
-    theirs, their_tree = tree_flatten(expected)
-    if our_tree != their_tree:
-        return Comparison(float("inf"), f"structure {our_tree} instead of {their_tree}")
-    worst, coarse = 0.0, False
-    for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-        difference, problem = _compare_leaf(a, b)
-        worst = max(worst, difference)
-        if problem:
-            return Comparison(worst, f"output {index}: {problem}")
+    if (ours := _structure(result)) != (theirs := _structure(expected)):
+        return Comparison(float("inf"), f"structure {ours} instead of {theirs}")
+    outputs: dict[str, float] = {}
+    problems: dict[str, str] = {}
+    coarse = False
+    for (path, a), (_, b) in zip(_leaves(result), _leaves(expected), strict=True):
+        outputs[path], wrong = _compare_leaf(a, b)
+        if wrong:
+            problems[path] = f"output{path}: {wrong}"
         if isinstance(b, torch.Tensor) and b.dtype == torch.float32:
-            coarse = coarse or difference > FLOAT32_CLASS
-    return Comparison(worst, None, coarse)
+            coarse = coarse or outputs[path] > FLOAT32_CLASS
+    worst, first = max(outputs.values(), default=0.0), next(iter(problems.values()), None)
+    wrong_ones = {path: outputs[path] for path in problems}
+    return Comparison(worst, first, coarse and not problems, wrong_ones, outputs)
+
+
+def _structure(value: Any) -> Any:
+    """Containers by the names of their types, with their keys; "leaf" for anything else."""
+    items = items_of(value)
+    if items is None:
+        return "leaf"
+    name = "mapping" if isinstance(value, Mapping) else type(value).__name__
+    return (name, *((key, _structure(item)) for key, item in items))
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    items = items_of(value)
+    if items is None:
+        yield path, value
+    for key, item in items or []:
+        yield from _leaves(item, f"{path}[{key}]")
 
 
 def _compare_leaf(a: Any, b: Any) -> tuple[float, str | None]:
     if not isinstance(b, torch.Tensor):
-        return (0.0, None) if a == b else (float("inf"), f"{a!r} instead of {b!r}")
+        # Of what is neither a tensor nor a plain value only the kind is known.
+        same = a == b if isinstance(b, PLAIN) else type(a).__name__ == type(b).__name__
+        wrong = f"{reprlib.repr(a)} instead of {reprlib.repr(b)}"
+        return (0.0, None) if same else (float("inf"), wrong)
     if type(a) is not type(b):
         return float("inf"), f"type {type(a).__name__} instead of {type(b).__name__}"
     if a.shape != b.shape or a.dtype != b.dtype or a.device != b.device:
         return float("inf"), f"{_describe(a)} instead of {_describe(b)}"
     if not (b.is_floating_point() or b.is_complex()):
-        same = bool(torch.equal(a, b))
-        return (0.0, None) if same else (float("inf"), "integer values differ")
+        differing = int((a != b).sum())
+        return differing / max(b.numel(), 1), f"{differing} values differ" if differing else None
     difference = relative_l2(a, b)
     limit = TOLERANCE.get(b.dtype, TOLERANCE[torch.bfloat16])
     wrong = not difference <= limit
@@ -131,8 +159,7 @@ def _square_sum(values: torch.Tensor) -> float:
 
 def fingerprint(tree: Any) -> tuple[int, ...]:
     """The sum of the bit patterns of every tensor in a tree, a checksum that one pass computes."""
-    leaves = [x for x in tree_flatten(tree)[0] if isinstance(x, torch.Tensor)]
-    return tuple(_checksum(x) for x in leaves)
+    return tuple(_checksum(x) for _, x in tensor_leaves(tree))
 
 
 def _checksum(tensor: torch.Tensor) -> int:
@@ -148,21 +175,25 @@ def _checksum(tensor: torch.Tensor) -> int:
 
 def blueprint(tree: Any) -> list[tuple[torch.Size, torch.dtype, torch.device]]:
     """Shapes, dtypes and devices of the tensors in a result: what `poison` allocates."""
-    leaves = [x for x in tree_flatten(tree)[0] if isinstance(x, torch.Tensor)]
-    return [(x.shape, x.dtype, x.device) for x in leaves]
+    return [(x.shape, x.dtype, x.device) for _, x in tensor_leaves(tree)]
 
 
 def nudged(tree: Any) -> Any:
     """The tree with every float scaled by one unit in the last place, up or down by chance."""
 
-    def nudge(value: Any) -> Any:
-        if not (isinstance(value, torch.Tensor) and value.is_floating_point()):
+    def nudge(value: torch.Tensor) -> torch.Tensor:
+        if not value.is_floating_point():
             return value
         eps = torch.finfo(value.dtype).eps
         up = torch.rand(value.shape, device=value.device) < UP_SHARE
         return up.to(value.dtype).mul_(2 * eps).add_(1 - eps).mul_(value)
 
-    return tree_map(nudge, tree)
+    return mapped(tree, nudge)
+
+
+def mapped(tree: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """The tree with every tensor changed, also those within dataclasses; containers keep types."""
+    return tree_map(lambda leaf: map_leaves(leaf, change), tree)
 
 
 def poison(plan: Sequence[tuple[torch.Size, torch.dtype, torch.device]]) -> None:
@@ -179,8 +210,7 @@ def overlaps(a: Any, b: Any) -> bool:
 
 
 def _storages(tree: Any) -> set[int]:
-    leaves = [x for x in tree_flatten(tree)[0] if isinstance(x, torch.Tensor) and x.numel()]
-    return {x.untyped_storage().data_ptr() for x in leaves}
+    return {x.untyped_storage().data_ptr() for _, x in tensor_leaves(tree) if x.numel()}
 
 
 def watched_identities() -> tuple[int, ...]:

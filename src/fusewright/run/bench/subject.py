@@ -13,12 +13,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten, tree_map
 
 from fusewright.errors import ProblemError
 from fusewright.problem import execute_file, split_init_args
-from fusewright.run.bench.check import fingerprint
-from fusewright.run.verify.tensors import distinct_elements
+from fusewright.run.bench.check import fingerprint, mapped
+from fusewright.run.verify.tensors import distinct_elements, tensor_leaves
 
 CANDIDATE_CLASSES = ("ModelNew", "Model")
 MOST_INPUT_SETS = 4
@@ -192,12 +191,12 @@ def write(target: torch.Tensor, source: torch.Tensor) -> None:
 
 def tensors_of(tree: Any) -> list[torch.Tensor]:
     """The tensors among a tree's leaves."""
-    return [x for x in tree_flatten(tree)[0] if isinstance(x, torch.Tensor)]
+    return [x for _, x in tensor_leaves(tree)]
 
 
 def cloned(tree: Any) -> Any:
     """The tree with every tensor copied, strides kept."""
-    return tree_map(lambda x: x.detach().clone() if isinstance(x, torch.Tensor) else x, tree)
+    return mapped(tree, lambda x: x.detach().clone())
 
 
 def drawer(subject: Subject, device: torch.device) -> Callable[[int], list[Any]]:
@@ -211,10 +210,6 @@ def drawer(subject: Subject, device: torch.device) -> Callable[[int], list[Any]]
         except Exception as error:
             text = f"{subject.path}: get_inputs raised {type(error).__name__}: {error}"
             raise ProblemError(text) from error
-        return [tree_map(_to(device), value) for value in inputs]
+        return [mapped(value, lambda x: x.to(device)) for value in inputs]
 
     return draw
-
-
-def _to(device: torch.device) -> Callable[[Any], Any]:
-    return lambda x: x.to(device) if isinstance(x, torch.Tensor) else x

@@ -427,7 +427,7 @@ def _judge(race: Race, result: Any, expected: Any, given: list[Any], where: str)
     race.checked += 1
     marks = check.fingerprint(result)
     if outcome.problem and _is_rounding(race, outcome, expected, given):
-        text = "the reference's result is its rounding errors, and tells nothing of the candidate"
+        text = "rounding the inputs moves the reference's own result as far: it tells nothing"
         race.find("undetermined", "warn", text)
     elif outcome.problem:
         if marks in race.seen:
@@ -445,11 +445,12 @@ def _judge(race: Race, result: Any, expected: Any, given: list[Any], where: str)
 
 
 def _is_rounding(race: Race, outcome: check.Comparison, expected: Any, given: list[Any]) -> bool:
-    """Whether rounding the inputs moves the reference's own result as far: a mean that is zero."""
-    if race.mutates_inputs or outcome.relative_l2 == float("inf"):
+    """Whether rounding the inputs moves the reference's own outputs as far: a mean that is zero,
+    comparisons of what is nearly equal."""
+    if race.mutates_inputs or not outcome.wrong or float("inf") in outcome.wrong.values():
         return False
-    moved = check.compare(_invoke(race, race.arms[0], check.nudged(given)), expected)
-    return outcome.relative_l2 <= check.ROUNDINGS * moved.relative_l2
+    moved = check.compare(_invoke(race, race.arms[0], check.nudged(given)), expected).outputs
+    return all(d <= check.ROUNDINGS * moved.get(path, 0.0) for path, d in outcome.wrong.items())
 
 
 def _final_checks(race: Race) -> None:
