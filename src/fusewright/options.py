@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from fusewright.errors import UsageError
+from fusewright.target.arch import ARCHS
 
 Precision = Literal["match", "ieee", "tf32", "bf16"]
 Numerics = Literal["exact", "reassociate", "finite"]
 Binding = Literal["raw", "torch"]
 
-TARGETS = ("auto", "cpu", "cuda", "cuda:sm_90a", "cuda:sm_80")
+TARGETS = ("auto", *(a.name for a in ARCHS))
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 NUMERICS: tuple[str, ...] = get_args(Numerics)
 BINDINGS: tuple[str, ...] = get_args(Binding)

@@ -7,7 +7,6 @@ import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 
@@ -20,10 +19,11 @@ from fusewright.ir import offsets
 from fusewright.ir.kernel import Buffer, Kernel, Phase, Program, Strided, Tile
 from fusewright.run.build import compile_cpp
 from fusewright.run.interpret import interpret_program
+from fusewright.target.arch import arch
 from simt.shim import Library, start, tell
 
 F32 = dt.FLOAT32
-CPU, CUDA = SimpleNamespace(name="cpu"), SimpleNamespace(name="cuda:sm_90a")
+CPU, CUDA = arch("cpu"), arch("cuda:sm_90a")
 FLAGS = ("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wall", "-Werror")
 
 

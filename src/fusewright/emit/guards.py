@@ -4,22 +4,15 @@ The checks themselves are the same in every file (`support`); here are the table
 conditions on forward's arguments, and the constants that forward writes down.
 """
 
-from collections.abc import Mapping
 
 from fusewright.ir.interface import Held
 from fusewright.ir.kernel import LibraryCall
 from fusewright.ir.program_text import scalar_code
+from fusewright.target.arch import Arch
 
 from . import support
 from .emission import Emission
 from .pytext import bracketed, string, tuple_text
-
-# Compute capability that the kernels need: for people, and as a test of `capability`.
-CAPABLE: Mapping[str, tuple[str, str]] = {
-    "cuda:sm_90a": ("9.0", "capability == (9, 0)"),
-    "cuda:sm_80": ("8.x", "(8, 0) <= capability < (9, 0)"),
-    "cuda": ("7.5 or later", "capability >= (7, 5)"),
-}
 
 
 def filled(template: str, **values: str) -> str:
@@ -87,7 +80,7 @@ def _literals(e: Emission) -> list[str]:
 
 def guard_parts(e: Emission) -> list[str]:
     """The functions that compare modules and tensors with the tables."""
-    capable = filled(support.CAPABILITY, CAPABLE=CAPABLE[e.arch.name][0]) if e.cuda else ""
+    capable = filled(support.CAPABILITY, CAPABLE=e.arch.capability) if e.cuda else ""
     autocast = "torch.is_autocast_enabled()" if e.cuda else "_autocast()"
     tensors = filled(support.TENSORS, DEVICE=e.arch.kind, AUTOCAST=autocast, CAPABILITY=capable)
     parts = [support.MODULES, tensors, support.WARN]
@@ -96,12 +89,22 @@ def guard_parts(e: Emission) -> list[str]:
     if e.program.updates:
         parts.append(support.OVERLAP)
     if e.cuda:
-        parts += [filled(support.CAPABLE, TEST=CAPABLE[e.arch.name][1]), support.ALIGNED]
+        parts += [filled(support.CAPABLE, TEST=_capability_test(e.arch)), support.ALIGNED]
     else:
         parts.append(support.AUTOCAST)
     if any(isinstance(s, LibraryCall) and s.extern for s in e.program.steps):
         parts.append(support.RESULTS)
     return parts
+
+
+def _capability_test(arch: Arch) -> str:
+    """Python that tests `capability`."""
+    major, minor = arch.lowest
+    if arch.below == (major, minor + 1):
+        return f"capability == {arch.lowest}"
+    if arch.below is None:
+        return f"capability >= {arch.lowest}"
+    return f"{arch.lowest} <= capability < {arch.below}"
 
 
 def admitted_lines(e: Emission, head: str) -> list[str]:

@@ -4,9 +4,9 @@ What a segment is, is said in `segment`. Nothing about Python, torch or loading 
 """
 
 from collections.abc import Mapping
-from typing import Protocol
 
 from fusewright.ir.kernel import Buffer, Kernel, Program
+from fusewright.target.arch import Arch
 
 from .common import Buffers, buffer_order, function_name, has_checks, signature
 from .cpu import cpu_kernel
@@ -19,21 +19,13 @@ from .rounded import with_short_functions
 from .segment import FRESH_BYTES, Segment, segments
 from .spell import DialectName
 
-
-class TargetLike(Protocol):
-    """What the printers ask of a target: its name, `cpu` or `cuda...`."""
-
-    @property
-    def name(self) -> str: ...
-
-
 # Asks for huge pages for a tensor that a library is about to write.
 LARGE_RESULT = """
 extern "C" void huge_pages(void* memory, int64_t bytes) { fw_huge_pages(memory, bytes); }
 """
 
 
-def translation_unit(program: Program, target: TargetLike, large_results: bool = False) -> str:
+def translation_unit(program: Program, arch: Arch, large_results: bool = False) -> str:
     """The whole C++ or CUDA C++ text: helpers, one function per kernel, one entry per segment.
 
     Entry point k is `int forward_k(buffers of segment k...)`; on CUDA a stream is the last
@@ -41,8 +33,8 @@ def translation_unit(program: Program, target: TargetLike, large_results: bool =
     error. With `large_results`, which forward allocates for products, there is `huge_pages` on the
     CPU. Raises IRError for what has no spelling.
     """
-    if target.name.startswith("cuda"):
-        return _cuda_unit(program, target)
+    if arch.kind == "cuda":
+        return _cuda_unit(program, arch)
     return _cpu_unit(program, LARGE_RESULT if large_results else "")
 
 
@@ -92,11 +84,11 @@ def _entry_parameters(
     return params, names
 
 
-def _cuda_unit(program: Program, target: TargetLike) -> str:
+def _cuda_unit(program: Program, arch: Arch) -> str:
     buffers = {b.name: b for b in program.buffers}
     parts = segments(program)
     kernels = [k for s in parts for k in s.kernels]
-    texts = {k.name: _cuda_text(k, buffers, target) for k in kernels}
+    texts = {k.name: _cuda_text(k, buffers, arch) for k in kernels}
     device = "\n".join(texts[k.name].device for k in kernels)
     products = [t for t in texts.values() if isinstance(t, ContractionText)]
     entries = "\n".join(
@@ -114,11 +106,11 @@ def _cuda_unit(program: Program, target: TargetLike) -> str:
 
 
 def _cuda_text(
-    kernel: Kernel, buffers: Buffers, target: TargetLike
+    kernel: Kernel, buffers: Buffers, arch: Arch
 ) -> KernelText | ContractionText:
     if kernel.anchor != "contraction":
         return cuda_kernel(kernel, buffers)
-    on_tensor_cores = native_contraction if target.name == "cuda:sm_90a" else mma_contraction
+    on_tensor_cores = native_contraction if arch.hopper else mma_contraction
     printers = {"split": contraction, "fma": fma_contraction}
     printer = printers.get(kernel.scheme, on_tensor_cores)
     return printer(with_short_functions(kernel), buffers)

@@ -9,16 +9,15 @@ import torch
 from torch.utils import _pytree as pytree
 
 from fusewright.problem import Problem
+from fusewright.target.arch import ARCHS
 
 
 def detected_target() -> str:
     """The most specific target that this machine's first GPU runs; `cpu` where there is none."""
     if not torch.cuda.is_available():
         return "cpu"
-    major, minor = torch.cuda.get_device_capability()
-    if (major, minor) == (9, 0):
-        return "cuda:sm_90a"
-    return "cuda:sm_80" if major == 8 else "cuda"
+    capability = torch.cuda.get_device_capability()
+    return next((a.name for a in ARCHS if a.runs_on(capability)), "cuda")
 
 
 def devices(kind: str) -> list[dict[str, Any]]:

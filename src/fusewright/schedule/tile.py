@@ -211,7 +211,7 @@ def _stream_tile(
     """The tile of a column_stream where it pays: planes for most multiprocessors, rows that no
     vector access divides (aligned ones reach the same rate without shared memory)."""
     load = streamed_load(rows, phases)
-    if load is None or arch.name != "cuda:sm_90a":
+    if load is None or not arch.hopper:
         return None
     inner, planes = rows[-1].extent, prod(v.extent for v in rows[:-1])
     row_bytes, columns = inner * load.dtype.bytes, phases[0].extent

@@ -25,10 +25,12 @@ class Arch:
     resident threads per unit; `vector_bytes` of the widest useful memory access; `registers` 32-bit
     values a thread may keep between phases; `copy_rate` (read + write) and `read_rate` in bytes/s;
     `float_rate` of float32 multiply-adds outside tensor cores in FLOP/s; `launch` seconds per
-    kernel; `in_flight` bytes per unit that hide memory latency; `cluster` blocks that can share
-    a row in `shared` bytes of memory per unit (1: not done); `product_rate` FLOP/s of float32
-    products on tensor cores, three 16-bit products each (0: none is emitted), `products` when they
-    pay, `tiles` when those of other kinds do. Rates for sm_90a are measured (benchmarks/results);
+    kernel; `in_flight` bytes per unit that hide memory latency; `gencode` nvcc's; `capability` in
+    words what it runs on, from `lowest` on to just `below` (None: all later); `hopper`: has that
+    generation's bulk copies and warpgroup products; `cluster` blocks that can share a row in
+    `shared` bytes of memory per unit (1: not done); `product_rate` FLOP/s of float32 products on
+    tensor cores, three 16-bit products each (0: none is emitted), `products` when they pay, `tiles`
+    when those of other kinds do. Rates for sm_90a are measured (benchmarks/results);
     those of the generic entries are the datasheet's, times 0.9.
     """
 
@@ -44,6 +46,10 @@ class Arch:
     launch: float
     in_flight: int
     gencode: str = ""
+    capability: str = ""
+    lowest: tuple[int, int] = (0, 0)
+    below: tuple[int, int] | None = None
+    hopper: bool = False
     cluster: int = 1
     shared: int = 0
     product_rate: float = 0.0
@@ -51,7 +57,13 @@ class Arch:
     native: NativeProducts | None = None
     tiles: TileProducts | None = None
 
+    def runs_on(self, capability: tuple[int, int]) -> bool:
+        """Whether a GPU of this compute capability runs the code."""
+        older = self.below is None or capability < self.below
+        return self.kind == "cuda" and self.lowest <= capability and older
 
+
+# Of two that run on a device, the better one comes first.
 ARCHS = (
     Arch(
         name="cpu",
@@ -79,6 +91,10 @@ ARCHS = (
         launch=3e-6,
         in_flight=32768,
         gencode="arch=compute_90a,code=sm_90a",
+        capability="9.0",
+        lowest=(9, 0),
+        below=(9, 1),
+        hopper=True,
         cluster=16,
         shared=227 << 10,
         product_rate=262e12,
@@ -99,6 +115,9 @@ ARCHS = (
         launch=3e-6,
         in_flight=16384,
         gencode="arch=compute_80,code=sm_80",
+        capability="8.x",
+        lowest=(8, 0),
+        below=(9, 0),
         tiles=A100_TILES,
     ),
     # Any CUDA device: PTX of the oldest architecture that CUDA 12 and 13 both accept.
@@ -115,6 +134,8 @@ ARCHS = (
         launch=4e-6,
         in_flight=16384,
         gencode="arch=compute_75,code=compute_75",
+        capability="7.5 or later",
+        lowest=(7, 5),
         tiles=ANY_TILES,
     ),
 )
