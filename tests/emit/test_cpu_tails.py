@@ -67,3 +67,19 @@ def get_inputs(): return [torch.randn{shape}]
         assert new.CPP_SOURCE.count(" fw_log(") == 2  # its definition, and before the loop
         (x,) = new.get_inputs()
         torch.testing.assert_close(new.ModelNew()(x), torch.log_softmax(x, axis))
+
+
+def test_columns_of_several_axes_are_all_stored(tmp_path):
+    """Batch norm over few samples: its last phase stores along the pixels of every sample."""
+    body = """
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(64)
+    def forward(self, x): return self.norm(x).relu()
+def get_inputs(): return [torch.randn(3, 64, 2, 2)]
+"""
+    new = emitted(tmp_path, body)
+    (x,), model = new.get_inputs(), new.ModelNew()
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), new.Model.forward(model, x))

@@ -151,9 +151,12 @@ class _Columns:
         with self._lanes("0", self.width):
             found = row_values(phase, [n for n, k in kept.items() if k.cols]).items()
             env = env.with_loaded({e: name_value(name, e, env, self.out) for e, name in found})
-            self.out.line(simd_pragma(self.kernel))
-            with self.out.block(for_loop(phase.cols[-1], env)):
-                write_point(phase, (), "", env, self.out)
+            nest(phase.cols[:-1], env, self.out, lambda: self._along(phase, env))
+
+    def _along(self, phase: Phase, env: Env) -> None:
+        self.out.line(simd_pragma(self.kernel))
+        with self.out.block(for_loop(phase.cols[-1], env)):
+            write_point(phase, (), "", env, self.out)
 
     def _with_row_values(self, phase: Phase, kept: Mapping[str, Kept], env: Env) -> Env:
         """Computes what is the same for all columns before their loop, for each lane."""
