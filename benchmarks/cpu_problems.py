@@ -12,6 +12,7 @@ IMAGES = "torch.randn(8, 64, 64, 64)"
 PAIR = "torch.randn(1024, 4096), torch.randn(1024, 4096)"
 SQUARE = "torch.randn(768, 768)"
 CHANNELS = "torch.randn(4, 64, 56, 56)"
+CLASSES = "torch.randn(200000, 17)"
 TANH = "0.5 * x * (1 + torch.tanh(0.7978845608 * (x + 0.044715 * x * x * x)))"
 
 CPU_PROBLEMS = (
@@ -41,19 +42,31 @@ CPU_PROBLEMS = (
     ("softmax_bf16", "F.softmax(x, 1)", HALF),
     ("softmax_100", "F.softmax(x, 1)", "torch.randn(40000, 100)"),
     ("softmax_columns", "F.softmax(x, 1)", MIDDLE),
-    ("log_softmax_17", "F.log_softmax(x, 1)", "torch.randn(200000, 17)"),
+    ("softmax_17", "F.softmax(x, 1)", CLASSES),
+    ("log_softmax_17", "F.log_softmax(x, 1)", CLASSES),
+    ("logsumexp_17", "torch.logsumexp(x, 1)", CLASSES),
+    ("log_softmax_pixels", "F.log_softmax(x, 1)", "torch.randn(4, 21, 128, 128)"),
+    (
+        "attention_softmax",
+        "F.softmax(x / 8 + y, -1)",
+        "torch.randn(2, 8, 256, 256), torch.randn(256, 256)",
+    ),
+    ("argmax_10", "x.argmax(1)", "torch.randn(200000, 10)"),
     ("log_softmax_100", "F.log_softmax(x, 1)", "torch.randn(40000, 100)"),
     ("log_softmax_1000", "F.log_softmax(x, 1)", "torch.randn(4096, 1000)"),
     ("logsumexp", "torch.logsumexp(x, 1)", ROWS),
     ("layer_norm_768", "nn.LayerNorm(768)", "torch.randn(8192, 768)"),
     ("layer_norm_100", "nn.LayerNorm(100)", "torch.randn(40000, 100)"),
     ("rms_norm", "nn.RMSNorm(4096)", ROWS),
+    ("residual_rms_norm", "F.rms_norm(x + y, (4096,))", PAIR),
     ("rms_norm_channels", "x / (x.square().mean(1, True) + 1e-5).sqrt()", IMAGES),
     ("l1_norm_odd_rows", "x / x.abs().sum(1, True)", "torch.randn(128, 65535)"),
     ("instance_norm", "nn.InstanceNorm2d(64)", IMAGES),
     ("group_norm", "nn.GroupNorm(8, 64)", IMAGES),
+    ("group_norm_silu", "nn.Sequential(nn.GroupNorm(8, 64), nn.SiLU())", IMAGES),
     ("batch_norm_training", "nn.BatchNorm2d(64)", IMAGES),
     ("cumsum", "x.cumsum(1)", SCAN),
+    ("cumsum_middle", "x.cumsum(1)", "torch.randn(16, 256, 512)"),
     ("cumsum_columns", "x.cumsum(0)", SCAN),
     ("reverse_cumsum", "x.flip(1).cumsum(1).flip(1)", SCAN),
     ("cumprod", "x.cumprod(1)", SCAN),
@@ -69,7 +82,22 @@ CPU_PROBLEMS = (
     ("kl_loss", "F.kl_div(x.log_softmax(1), y.softmax(1), reduction='batchmean')", PAIR),
     ("cosine_loss", "(1 - F.cosine_similarity(x, y, dim=1)).mean()", PAIR),
     ("cross_entropy", "F.cross_entropy(x, y)", f"{SCAN}, torch.randint(0, 4096, (1024,))"),
+    (
+        "embedding_mean",
+        "F.embedding(y, x).mean(1)",
+        "torch.randn(10000, 128), torch.randint(0, 10000, (4096, 20))",
+    ),
+    (
+        "cross_entropy_pixels",
+        "F.cross_entropy(x, y)",
+        "torch.randn(4, 21, 128, 128), torch.randint(0, 21, (4, 128, 128))",
+    ),
     ("linear_gelu", "nn.Sequential(nn.Linear(1024, 1024), nn.GELU())", "torch.randn(1024, 1024)"),
+    (
+        "mlp_block",
+        "nn.Sequential(nn.Linear(256, 1024), nn.GELU(), nn.Linear(1024, 256))",
+        "torch.randn(1024, 256)",
+    ),
     ("product_sigmoid_residual", "torch.sigmoid(x @ y + x) * 0.5", f"{SQUARE}, {SQUARE}"),
     (
         "linear_softmax",
