@@ -110,6 +110,23 @@ def test_other_handling_of_nan_is_a_warning(run: Run) -> None:
     assert (report.verdict, outcome(report, "special-values")) == ("accept", "warn")
 
 
+# A library's kernel that only takes aligned pointers, as a GPU reports it.
+FAULTS = """self.aligned(x) if x.data_ptr() % 16 == 0 else self.fault()
+    def aligned(self, x): return self.linear(x)
+    def fault(self): raise RuntimeError("CUDA error: misaligned address")"""
+
+
+def test_a_device_fault_that_the_reference_has_as_well_is_no_rejection(run: Run) -> None:
+    report = run(FAULTS, FAULTS)
+    assert outcome(report, "misaligned") == "skip" and report.verdict == "accept"
+    assert report.checks[-1].name == "misaligned"  # nothing can be asked of such a process
+
+
+def test_a_device_fault_of_the_candidate_alone_is_one(run: Run) -> None:
+    report = run("self.linear(x)", FAULTS)
+    assert outcome(report, "misaligned") == "fail" and report.verdict == "reject"
+
+
 def test_a_dead_parameter_is_no_hindrance(run: Run) -> None:
     old = "(y := self.linear(x)) - y.mean(0)"
     new = "(y := x @ self.linear.weight.t()) - y.mean(0) + 0 * self.linear.bias"

@@ -24,15 +24,11 @@ from fusewright.run.verify.isolate import (
     WorkerRaised,
 )
 from fusewright.run.verify.report import VerifyReport, conclude
-from fusewright.run.verify.trial import Point, Progress, Settings, Trial
+from fusewright.run.verify.trial import Point, Progress, Settings, Stop, Trial
 
 DEFAULT_SEEDS = 3
 DEFAULT_TIMEOUT_S = 300.0
 _ROOMY_SHM = 48 << 30
-
-
-class Stop(Exception):
-    """The rest of the checks has no meaning; the reason is already among them."""
 
 
 def verify(

@@ -51,6 +51,12 @@ class WorkerRaised(WorkerFailure):
         return self.kind in kinds or "CUDA error: out of memory" in self.text
 
 
+    @property
+    def device_fault(self) -> bool:
+        """Whether a kernel faulted: CUDA then fails every later request of the process, too."""
+        return "CUDA error" in self.text and not self.out_of_memory
+
+
 class WorkerCrashed(WorkerFailure):
     """The process ended without an answer: a signal, `os._exit`, or out of memory."""
 

@@ -22,6 +22,10 @@ Progress = Callable[[str], None]
 Finding = dict[str, Any]
 
 
+class Stop(Exception):
+    """The rest of the checks has no meaning; the reason is already among them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
     """What both modules are evaluated at: weights and inputs by name, mode and seed.
