@@ -318,7 +318,8 @@ def awkward_checks(trial: Trial) -> None:
         scene(trial, f"batch-{rows}", lambda t, n=rows: batch(t, n), "warn")
     scene(trial, "special-values", special_values, "warn")
     check_isolation(trial)
-    # Last: where a kernel of both files faults (a library's, called alike), both processes are lost.
+    # Last: where a kernel of both files faults (a library's, called alike), both processes are
+    # lost.
     scene(trial, "misaligned", lambda t: layouts(t, "misaligned", "misaligned"), "warn")
 
 
