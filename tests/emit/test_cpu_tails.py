@@ -83,3 +83,15 @@ def get_inputs(): return [torch.randn(3, 64, 2, 2)]
     (x,), model = new.get_inputs(), new.ModelNew()
     with torch.no_grad():
         torch.testing.assert_close(model(x), new.Model.forward(model, x))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_running_fold_is_no_value_of_the_row(tmp_path, axis):
+    body = f"""
+class Model(nn.Module):
+    def forward(self, x): return x.cumsum({axis}).exp() / 3, x.cumsum({axis}).log()
+def get_inputs(): return [torch.rand(5, 6)]
+"""
+    new = emitted(tmp_path, body)
+    (x,) = new.get_inputs()
+    torch.testing.assert_close(new.ModelNew()(x), new.Model()(x))

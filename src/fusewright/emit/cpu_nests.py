@@ -182,6 +182,7 @@ def row_values(phase: Phase, names: Collection[str]) -> dict[Expr, str]:
     """What is the same for all columns and worth a name before their loop: compilers do not move
     what has branches, such as a logarithm. `names` are the kept values with a point per column."""
     first: dict[Index, Index] = {v: const(0) for v in phase.cols}
+    names = {*names, *(s.name for s in phase.scans)}
     stack, found = list(reversed(phase.bodies)) if phase.cols else [], {}
     while stack:
         e = stack.pop()
