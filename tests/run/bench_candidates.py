@@ -159,6 +159,19 @@ class ModelNew(Model):
 """
 )
 
+PATCHES_LATE = (
+    REFERENCE
+    + """
+class ModelNew(Model):
+    calls = 0
+    def forward(self, x):
+        ModelNew.calls += 1
+        if ModelNew.calls == 7:
+            torch.allclose = lambda *arguments, **options: True
+        return super().forward(x)
+"""
+)
+
 LAZY = (
     REFERENCE
     + """

@@ -98,6 +98,13 @@ def test_patched_clock_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "patched" in names(measure(tmp_path, texts.PATCHES_CLOCK, rounds=2))
 
 
+def test_what_is_patched_while_it_is_timed_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch, "allclose", torch.allclose)  # restored after the test
+    assert "patched" in names(measure(tmp_path, texts.PATCHES_LATE, rounds=6))
+
+
 def test_weights_under_other_names_are_noted_and_drawn_from_the_same_seed(tmp_path: Path):
     report = measure(tmp_path, texts.RENAMED_WEIGHTS)
     assert [(f.name, f.severity) for f in report.findings] == [("state-dict", "warn")]

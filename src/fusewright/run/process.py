@@ -45,7 +45,11 @@ def python_command(
     The package is found where it was found here, installed or not. `variables` are set for the
     child alone, by `env`: this process's environment stays as it is.
     """
-    code = f"{_FIND_PACKAGE}from {module} import main; sys.exit(main(sys.argv[1:]))"
+    # A user's file that runs there does not find the arguments lying about.
+    code = (
+        f"{_FIND_PACKAGE}from {module} import main; "
+        "given = sys.argv[1:]; del sys.argv[1:]; sys.exit(main(given))"
+    )
     setting = [f"{name}={value}" for name, value in (variables or {}).items()]
     prefix = ["env", *setting] if setting else []
     return [*prefix, sys.executable, "-c", code, *arguments]

@@ -5,7 +5,6 @@ missing result from a right one. Which precision class a result belongs to is `v
 """
 
 import reprlib
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map
 
-from fusewright.run.bench.machine import precision_flags
 from fusewright.run.verify.tensors import items_of, map_leaves, tensor_leaves
 
 # Relative L2 against the reference. Wide enough for a reference in TF32 (3e-4) and for half types,
@@ -26,22 +24,6 @@ PLAIN = (bool, int, float, str, type(None))
 UP_SHARE = 0.5
 # A difference of so many times what a unit in the last place of the inputs makes is rounding.
 ROUNDINGS = 16.0
-WATCHED = (
-    (time, "perf_counter"),
-    (time, "perf_counter_ns"),
-    (time, "time"),
-    (torch.cuda, "synchronize"),
-    (torch.cuda, "Event"),
-    (torch.cuda.Event, "record"),
-    (torch.cuda.Event, "elapsed_time"),
-    (torch.cuda.Event, "synchronize"),
-    (torch, "allclose"),
-    (torch, "equal"),
-    (torch, "manual_seed"),
-    (torch.linalg, "vector_norm"),
-    (torch.nn.Module, "__call__"),
-    (torch.nn.Module, "load_state_dict"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +82,10 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def _compare_leaf(a: Any, b: Any) -> tuple[float, str | None]:
     if not isinstance(b, torch.Tensor):
-        # Of what is neither a tensor nor a plain value only the kind is known.
-        same = a == b if isinstance(b, PLAIN) else type(a).__name__ == type(b).__name__
+        # Of what is neither a tensor nor a plain value only the kind is known; a value of a class of
+        # its own may claim to equal anything.
+        alike = type(a) is type(b) and (a == b or (a != a and b != b))
+        same = alike if isinstance(b, PLAIN) else type(a).__name__ == type(b).__name__
         wrong = f"{reprlib.repr(a)} instead of {reprlib.repr(b)}"
         return (0.0, None) if same else (float("inf"), wrong)
     if type(a) is not type(b):
@@ -211,21 +195,3 @@ def overlaps(a: Any, b: Any) -> bool:
 
 def _storages(tree: Any) -> set[int]:
     return {x.untyped_storage().data_ptr() for _, x in tensor_leaves(tree) if x.numel()}
-
-
-def watched_identities() -> tuple[int, ...]:
-    """Identities of the functions that a measurement rests on."""
-    return tuple(id(getattr(owner, name)) for owner, name in WATCHED)
-
-
-def patched(before: Sequence[int]) -> list[str]:
-    """Names of the watched functions that are not the same objects as before."""
-    now = watched_identities()
-    pairs = zip(WATCHED, before, now, strict=True)
-    return [f"{owner.__name__}.{name}" for (owner, name), old, new in pairs if old != new]
-
-
-def changed_flags(before: dict[str, Any]) -> list[str]:
-    """Names of torch's global settings that differ from before, with both values."""
-    now = precision_flags()
-    return [f"{k}: {before[k]} -> {now[k]}" for k in before if before[k] != now[k]]

@@ -29,7 +29,6 @@ from fusewright.run.bench.machine import (
     Sensors,
     environment,
     pinned_threads,
-    precision_flags,
     python_threads,
 )
 from fusewright.run.bench.report import CANDIDATE, EAGER, EAGER_AGAIN, Finding
@@ -46,6 +45,7 @@ from fusewright.run.bench.subject import (
     share_state,
 )
 from fusewright.run.device import free_memory
+from fusewright.run.verify import guard
 
 COMPILE_MODES = {
     "compile": {"compile": "default"},
@@ -57,6 +57,8 @@ COMPILE_MODES = {
 WARM_UPS = 3
 SLOW_CALL_S = 2.0
 FEWEST_ROUNDS = 5
+# A result that is looked at again so much later must be the same.
+LATE_S = 0.05
 
 
 @dataclass(slots=True)
@@ -88,6 +90,7 @@ class Race:
     checked: int = 0
     check_s: float = 0.0
     worst: float = 0.0
+    before: guard.Snapshot | None = None
 
     def find(self, name: str, severity: Any, detail: str) -> None:
         """Notes a finding; the first of each name is kept, it has the clearest cause."""
@@ -254,7 +257,8 @@ def _enter_candidate(
     race: Race, spec: dict[str, Any], reference: nn.Module, subject: Subject, device: torch.device
 ) -> tuple[Arm, float]:
     """Imports and builds the candidate, and looks at what that did to the process."""
-    flags, identities, threads = precision_flags(), check.watched_identities(), python_threads()
+    before = guard.take_snapshot(dict.fromkeys(type(m) for m in reference.modules()))
+    race.before = before
     loaded = load_subject(Path(spec["candidate"]))
     with torch.device(device):
         init = init_inputs(loaded) or init_inputs(subject)
@@ -266,14 +270,20 @@ def _enter_candidate(
     arm = Arm(CANDIDATE, module, BufferState(module))
     arm.buffers.mutated = race.arms[0].buffers.mutated
     _probe(race, arm)
-    if changed := check.changed_flags(flags):
-        text = "the candidate changes global settings, baselines included: "
-        race.find("global-flags", "reject", text + "; ".join(changed))
-    if names := check.patched(identities):
-        race.find("patched", "reject", f"the candidate replaces {', '.join(names)}")
-    if python_threads() > threads:
-        race.find("threads", "reject", "the candidate starts Python threads")
+    _look_around(race)
+    if found := guard.foreign_threads(before):
+        race.find("threads", "reject", f"the candidate leaves threads: {'; '.join(found[:5])}")
     return arm, loaded.import_s
+
+
+def _look_around(race: Race) -> None:
+    """Notes what was changed in the process since before the candidate's import."""
+    assert race.before is not None
+    if changed := guard.changed_flags(race.before):
+        text = "the candidate changes global settings, baselines included: "
+        race.find("global-flags", "reject", text + "; ".join(changed[:5]))
+    if names := guard.patched(race.before):
+        race.find("patched", "reject", "; ".join(names[:5]))
 
 
 def _probe(race: Race, arm: Arm) -> None:
@@ -468,4 +478,9 @@ def _final_checks(race: Race) -> None:
             result = _invoke(race, arms[name], own)
             pairs.append((result, own) if race.mutates_inputs else result)
         race.clock.wait()
+        early = check.fingerprint(pairs[1])
         _judge(race, pairs[1], pairs[0], inputs, where)
+        time.sleep(LATE_S)
+        if check.fingerprint(pairs[1]) != early:
+            race.find("late-work", "reject", f"{where}: a result changes after the call returned")
+    _look_around(race)

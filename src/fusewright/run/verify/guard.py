@@ -55,7 +55,7 @@ _WATCHED: tuple[ModuleType | type, ...] = (
     torch.testing,
     pytree,
 )
-_DYNAMO = re.compile(r"/torch/_dynamo/\w+\.py$")
+_DYNAMO = re.compile(r"/torch/(_compile|_dynamo/\w+)\.py$")
 _PACKAGE = __name__.partition(".")[0]
 _M_PERTURB = -6
 # glibc fills new blocks with the complement of this byte and freed ones with the byte itself.
