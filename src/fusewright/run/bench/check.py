@@ -82,8 +82,8 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def _compare_leaf(a: Any, b: Any) -> tuple[float, str | None]:
     if not isinstance(b, torch.Tensor):
-        # Of what is neither a tensor nor a plain value only the kind is known; a value of a class of
-        # its own may claim to equal anything.
+        # Of what is neither a tensor nor a plain value only the kind is known; a value of a class
+        # of its own may claim to equal anything.
         alike = type(a) is type(b) and (a == b or (a != a and b != b))
         same = alike if isinstance(b, PLAIN) else type(a).__name__ == type(b).__name__
         wrong = f"{reprlib.repr(a)} instead of {reprlib.repr(b)}"
