@@ -327,8 +327,8 @@ def _changes(
 
 def exercise(session: Session, slot: str, inputs: str, seed: int, prefix: str) -> Spec | None:
     """Equal calls, as many as fit into a short time; dumps the output that differs from the first
-    one, or that one. None where the inputs are gone."""
-    if inputs not in session.inputs:
+    one, or that one. None where the inputs are gone, or outputs are large."""
+    if inputs not in session.inputs or sum(session.sizes) > LARGE_BYTES:
         return None
     end, first, shown = time.perf_counter() + _EXERCISE_S, None, None
     for _ in range(_EXERCISE_CALLS):
