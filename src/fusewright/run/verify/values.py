@@ -60,7 +60,8 @@ def note_cost(trial: Trial, point: Point, report: dict) -> None:
     slow = expected["seconds"] > _SLOW_S
     if slow or size > LARGE_BYTES:
         trial.sampling = trial.ask_referee("is_separable", name=point.name)
-    trial.slow = report["seconds"] > _SLOW_S or (slow and not trial.sampling)
+    trial.slow_reference = slow and not trial.sampling
+    trial.slow = report["seconds"] > _SLOW_S or trial.slow_reference
 
 
 def judge_precision(trial: Trial, point: Point, outputs: list[Finding]) -> None:
@@ -84,7 +85,8 @@ def judge_precision(trial: Trial, point: Point, outputs: list[Finding]) -> None:
 
 def distribution_checks(trial: Trial) -> None:
     """The values at every distribution; each also asks which null candidates it can tell apart."""
-    slow = trial.slow
+    # A first call may compile: what a file is slow at is its fastest call.
+    slow = trial.slow = trial.slow_reference or trial.fastest_s > _SLOW_S
     seeds = min(trial.settings.seeds, 2) if slow else trial.settings.seeds
     for seed in range(1, seeds):
         trial.draw_inputs(f"given-{seed}", "given", seed)
