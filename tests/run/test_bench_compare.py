@@ -43,11 +43,16 @@ def test_other_containers_are_other_structures():
     assert check.compare(OrderedDict(a=x), {"a": x}).problem is None
 
 
-def test_discrete_values_are_compared_exactly_and_by_their_share():
-    a, b = torch.arange(8), torch.arange(8)
-    a[3] = 0
-    found = check.compare((a, b), (b, b))
-    assert found.wrong == {"[0]": 1 / 8} and "1 values differ" in str(found.problem)
+def test_discrete_values_are_compared_by_the_share_that_differs():
+    given = torch.arange(100)
+    nearly, wrong = given.clone(), given.clone()
+    nearly[3] = 0
+    wrong[3:8] = 0
+    found = check.compare((nearly, given), (given, given))
+    assert found.problem is None and found.coarse and found.outputs == {"[0]": 0.01, "[1]": 0.0}
+    found = check.compare((wrong, given), (given, given))
+    assert found.wrong == {"[0]": 0.05} and "5 of 100 values differ" in str(found.problem)
+    assert check.compare(given, given).coarse is False
 
 
 def test_of_other_objects_the_kind_is_compared_and_a_long_value_is_cut_short():

@@ -17,6 +17,8 @@ from fusewright.run.verify.tensors import items_of, map_leaves, tensor_leaves
 # Relative L2 against the reference. Wide enough for a reference in TF32 (3e-4) and for half types,
 # far below what a stale or missing result shows (about 1).
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+# So many of the discrete values may differ: a stale or missing result differs in most of them.
+DISCRETE = 0.02
 # Above this a float32 result is worth a warning: no float32 computation differs by so much.
 FLOAT32_CLASS = 2e-5
 CHUNK = 1 << 24
@@ -30,8 +32,8 @@ ROUNDINGS = 16.0
 class Comparison:
     """How a result compares: worst relative L2 over all outputs, and what is wrong, if anything.
 
-    coarse: a float32 output differs by more than float32 arithmetic explains. outputs: the
-    difference of each output, by path; wrong: of those that are wrong.
+    coarse: a float32 output differs by more than float32 arithmetic explains, or a discrete one at
+    all. outputs: the difference of each output, by path; wrong: of those that are wrong.
     """
 
     relative_l2: float
@@ -44,8 +46,8 @@ class Comparison:
 def compare(result: Any, expected: Any) -> Comparison:
     """Compares two results (any nesting of tensors and values) leaf by leaf.
 
-    Floats by relative L2 with non-finite values at the same places; integers and bools exactly,
-    their difference being the share of elements that differ.
+    Floats by relative L2 with non-finite values at the same places; of integers and bools, which
+    may come of comparing nearly equal values, by the share that differs.
     """
     if (ours := _structure(result)) != (theirs := _structure(expected)):
         return Comparison(float("inf"), f"structure {ours} instead of {theirs}")
@@ -56,7 +58,7 @@ def compare(result: Any, expected: Any) -> Comparison:
         outputs[path], wrong = _compare_leaf(a, b)
         if wrong:
             problems[path] = f"output{path}: {wrong}"
-        if isinstance(b, torch.Tensor) and b.dtype == torch.float32:
+        if isinstance(b, torch.Tensor) and (b.dtype == torch.float32 or _is_discrete(b)):
             coarse = coarse or outputs[path] > FLOAT32_CLASS
     worst, first = max(outputs.values(), default=0.0), next(iter(problems.values()), None)
     wrong_ones = {path: outputs[path] for path in problems}
@@ -84,17 +86,20 @@ def _compare_leaf(a: Any, b: Any) -> tuple[float, str | None]:
     if not isinstance(b, torch.Tensor):
         # Of what is neither a tensor nor a plain value only the kind is known; a value of a class
         # of its own may claim to equal anything.
-        alike = type(a) is type(b) and (a == b or (a != a and b != b))
-        same = alike if isinstance(b, PLAIN) else type(a).__name__ == type(b).__name__
+        if isinstance(b, PLAIN):
+            same = type(a) is type(b) and (a == b or (a != a and b != b))
+        else:
+            same = type(a).__name__ == type(b).__name__
         wrong = f"{reprlib.repr(a)} instead of {reprlib.repr(b)}"
         return (0.0, None) if same else (float("inf"), wrong)
     if type(a) is not type(b):
         return float("inf"), f"type {type(a).__name__} instead of {type(b).__name__}"
     if a.shape != b.shape or a.dtype != b.dtype or a.device != b.device:
         return float("inf"), f"{_describe(a)} instead of {_describe(b)}"
-    if not (b.is_floating_point() or b.is_complex()):
+    if _is_discrete(b):
         differing = int((a != b).sum())
-        return differing / max(b.numel(), 1), f"{differing} values differ" if differing else None
+        wrong = f"{differing} of {b.numel()} values differ"
+        return differing / max(b.numel(), 1), wrong if differing > DISCRETE * b.numel() else None
     difference = relative_l2(a, b)
     limit = TOLERANCE.get(b.dtype, TOLERANCE[torch.bfloat16])
     wrong = not difference <= limit
@@ -102,6 +107,10 @@ def _compare_leaf(a: Any, b: Any) -> tuple[float, str | None]:
         difference,
         f"relative L2 difference {difference:.3g}, limit {limit:g}" if wrong else None,
     )
+
+
+def _is_discrete(tensor: torch.Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex())
 
 
 def _describe(tensor: torch.Tensor) -> str:
