@@ -24,7 +24,7 @@ from emit.nests import (
 )
 from emit.windows import Window, expected
 from fusewright.emit.cuda import cuda_kernel
-from fusewright.emit.cuda_stencil import unmoved
+from fusewright.emit.cuda.stencil import unmoved
 from fusewright.errors import IRError
 from fusewright.ir import body as b
 from fusewright.ir import dtypes as dt

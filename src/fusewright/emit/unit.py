@@ -5,15 +5,15 @@ What a segment is, is said in `segment`. Nothing about Python, torch or loading 
 
 from collections.abc import Mapping
 
+from fusewright.emit.cpu import cpu_kernel
+from fusewright.emit.cuda import KernelText, cuda_kernel
+from fusewright.emit.cuda.contract import ContractionText, contraction, skeleton_text
+from fusewright.emit.cuda.native import fma_contraction, mma_contraction, native_contraction
 from fusewright.ir.kernel import Buffer, Kernel, Program
 from fusewright.target.arch import Arch
 
 from .common import Buffers, buffer_order, function_name, has_checks, signature
-from .cpu import cpu_kernel
 from .ctext import Names, Writer, c_type
-from .cuda import KernelText, cuda_kernel
-from .cuda_contract import ContractionText, contraction, skeleton_text
-from .cuda_native import fma_contraction, mma_contraction, native_contraction
 from .helpers import cpu_helpers, cuda_helpers
 from .rounded import with_short_functions
 from .segment import FRESH_BYTES, Segment, segments

@@ -3,7 +3,7 @@
 A contraction sees every element of its result once. A sum that refers to earlier folds of the same
 row (of `exp(v - max)`, of `(v - mean)^2`) is still computed in that pass if its parts merge: this
 module recognises such folds and says what is left to do when the row is complete. How parts merge
-in C is in `emit/cuda_contract.py`.
+in C is in `emit/cuda/contract.py`.
 """
 
 from collections.abc import Iterable

@@ -1,20 +1,20 @@
 """The hole that takes a run of a row's results at once, with vectors where accesses allow them.
 
 Used by the native products and by split products of small depth; the other holes take one element
-at a time (`cuda_contract`).
+at a time (`contract`).
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 
+from fusewright.emit.cstyle import Env
+from fusewright.emit.ctext import Text, Writer
 from fusewright.ir.body import Dot, Expr, Lit, Ref, rebuild
 from fusewright.ir.dtypes import FLOAT32
 from fusewright.ir.kernel import Kernel
 from fusewright.ir.onepass import Partial
 
-from .cstyle import Env
-from .ctext import Text, Writer
-from .cuda_access import VectorAxis, loaded, plan_fetches, write_fetches, write_lanes
+from .access import VectorAxis, loaded, plan_fetches, write_fetches, write_lanes
 
 ACCUMULATOR = "acc"
 ONE = Lit(FLOAT32, 1.0)

@@ -1,7 +1,7 @@
 """Guards of a fold as bounds of the loop around it: what padding would add is not visited.
 
 Compilers make vectors of a loop over part of the lanes, and none of a loop whose loads are guarded.
-Only the analysis is here; `cpu_columns` writes the loops.
+Only the analysis is here; `columns` writes the loops.
 """
 
 from dataclasses import dataclass, replace

@@ -1,20 +1,19 @@
 """Loops of emitted C++: OpenMP pragmas, loop heads, stores, and the elementwise anchor.
 
 The loops are written so that the compiler vectorises them without -ffast-math. Reductions live in
-`cpu_rows` and `cpu_columns`, scalar bodies in `cstyle`.
+`rows` and `columns`, scalar bodies in `cstyle`.
 """
 
 from collections.abc import Callable, Sequence
 from math import prod
 
+from fusewright.emit.cindex import is_wide
+from fusewright.emit.common import has_checks, kernel_cost
+from fusewright.emit.cstyle import Env, evaluate, name_value
+from fusewright.emit.ctext import Text, Writer
 from fusewright.ir.body import Expr, Guarded, Load, Ref, substitute, walk
 from fusewright.ir.index import Var, const
 from fusewright.ir.kernel import Kernel, Phase, Store
-
-from .cindex import is_wide
-from .common import has_checks, kernel_cost
-from .cstyle import Env, evaluate, name_value
-from .ctext import Text, Writer
 
 # Below this many operations a second thread costs more than it gives.
 PARALLEL_COST = 1 << 17

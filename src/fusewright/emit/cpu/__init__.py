@@ -1,20 +1,28 @@
 """Prints a kernel as a C++17 function with OpenMP: `cpu_kernel`.
 
 This module puts together signature, header and anchor: loops live in
-`cpu_loops`, `cpu_transpose`, `cpu_rows` and `cpu_columns`.
+`loops`, `transpose`, `rows` and `columns`.
 """
 
+from fusewright.emit.common import (
+    Buffers,
+    function_name,
+    has_checks,
+    header,
+    kernel_env,
+    parameters,
+    signature,
+)
+from fusewright.emit.ctext import Writer
 from fusewright.ir.body import loads
 from fusewright.ir.index import coefficient, variables
 from fusewright.ir.kernel import Kernel, transposition
 
-from .common import Buffers, function_name, has_checks, header, kernel_env, parameters, signature
-from .cpu_columns import column_block, column_reduce
-from .cpu_loops import elementwise
-from .cpu_rows import row_reduce
-from .cpu_transpose import pays, transposed
-from .cpu_turned import TURNED_ROWS, turned_rows
-from .ctext import Writer
+from .columns import column_block, column_reduce
+from .loops import elementwise
+from .rows import row_reduce
+from .transpose import pays, transposed
+from .turned import TURNED_ROWS, turned_rows
 
 # A row of at most so many columns is a window; so many neighbouring rows are worth being lanes.
 WINDOW = 16

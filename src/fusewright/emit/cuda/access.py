@@ -11,14 +11,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
+from fusewright.emit.cindex import is_wide
+from fusewright.emit.cstyle import Env, evaluate, load_offset
+from fusewright.emit.ctext import ADD, LAND, Text, Writer, c_type
 from fusewright.ir import index as ix
 from fusewright.ir.body import Coord, Expr, Guarded, Load, Ref, walk
 from fusewright.ir.index import Conds, Index, Var
 from fusewright.ir.kernel import Store
-
-from .cindex import is_wide
-from .cstyle import Env, evaluate, load_offset
-from .ctext import ADD, LAND, Text, Writer, c_type
 
 FetchKind = Literal["vector", "uniform", "lanes"]
 Guards = tuple[tuple[Conds, bool], ...]

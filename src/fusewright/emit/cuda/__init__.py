@@ -1,25 +1,25 @@
 """Prints a kernel as CUDA C++: `cuda_kernel`, the device function and how it is launched.
 
-This module puts together signature, header and anchor; loops live in `cuda_loops`, `cuda_reduce`.
+This module puts together signature, header and anchor; loops live in `loops`, `reduce`.
 The text includes no header and compiles under nvcc and NVRTC.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fusewright.emit.common import Buffers, function_name, header, kernel_env, parameters, signature
+from fusewright.emit.ctext import Writer
+from fusewright.emit.rounded import with_short_functions
 from fusewright.errors import IRError
 from fusewright.ir.kernel import Kernel
 
-from .common import Buffers, function_name, header, kernel_env, parameters, signature
-from .ctext import Writer
-from .cuda_cluster import PORTABLE_CLUSTER, row_cluster
-from .cuda_loops import MAX_GRID, Launch, elementwise
-from .cuda_reduce import column_reduce, row_reduce
-from .cuda_stencil import stencil_kernel
-from .cuda_stream import column_stream
-from .cuda_transpose import transpose
-from .cuda_window import window
-from .rounded import with_short_functions
+from .cluster import PORTABLE_CLUSTER, row_cluster
+from .loops import MAX_GRID, Launch, elementwise
+from .reduce import column_reduce, row_reduce
+from .stencil import stencil_kernel
+from .stream import column_stream
+from .transpose import transpose
+from .window import window
 
 # A block gets more shared memory than this only after its kernel asked for it.
 STATIC_SHARED_BYTES = 48 << 10

@@ -8,18 +8,20 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from math import prod
 
+from fusewright.emit.cstyle import Env, evaluate, name_value
+from fusewright.emit.ctext import ADD, Text, Writer
 from fusewright.ir.index import Index
 from fusewright.ir.kernel import Keep, Kernel, Phase
 
-from .cpu_clip import Clip, clipped
-from .cpu_folds import (
+from .clip import Clip, clipped
+from .folds import (
     Accumulator,
     accumulators,
     declare,
     flush_to_lanes,
     result,
 )
-from .cpu_loops import (
+from .loops import (
     for_loop,
     is_parallel,
     loop_type,
@@ -28,7 +30,7 @@ from .cpu_loops import (
     simd_pragma,
     with_indices,
 )
-from .cpu_nests import (
+from .nests import (
     STACK_BYTES,
     Kept,
     blocking,
@@ -40,10 +42,8 @@ from .cpu_nests import (
     row_values,
     write_point,
 )
-from .cpu_scans import Carry, declare_carries
-from .cpu_turned import runs_along_rows
-from .cstyle import Env, evaluate, name_value
-from .ctext import ADD, Text, Writer
+from .scans import Carry, declare_carries
+from .turned import runs_along_rows
 
 # Rows of one block: their accumulators stay in the L1 cache; over many columns, in registers.
 COLUMN_BLOCK, LONG_BLOCK = 1024, 128

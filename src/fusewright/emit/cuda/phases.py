@@ -2,21 +2,21 @@
 
 A chunk is what one thread handles at one step. Chunks are fully unrolled where values are kept in
 registers, else a loop takes `items` of them at a time, all loads first. Who owns which rows is
-decided in `cuda_reduce`.
+decided in `reduce`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from fusewright.emit.cstyle import Env, evaluate, name_value
+from fusewright.emit.ctext import Text, Writer
 from fusewright.ir.body import Expr, Load, Ref, walk
 from fusewright.ir.index import Var
 from fusewright.ir.kernel import Keep, Kernel, Phase
 from fusewright.ir.phases import recomputes, without_keeps
 
-from .cstyle import Env, evaluate, name_value
-from .ctext import Text, Writer
-from .cuda_access import (
+from .access import (
     Fetch,
     Guards,
     VectorAxis,
@@ -32,8 +32,8 @@ from .cuda_access import (
     write_fetches,
     write_lanes,
 )
-from .cuda_folds import Registers, declare, fold_columns, fold_row, fold_values, registers
-from .cuda_loops import index_type, positions
+from .folds import Registers, declare, fold_columns, fold_row, fold_values, registers
+from .loops import index_type, positions
 
 # Registers (32-bit) that fetches of one thread may hold before the first of them is used.
 FETCH_REGISTERS = 64

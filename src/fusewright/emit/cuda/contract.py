@@ -9,8 +9,19 @@ function that hands operands and hole to the skeleton.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from fusewright.emit.common import (
+    Buffers,
+    buffer_order,
+    fold_identity,
+    function_name,
+    header,
+    kernel_env,
+    signature,
+)
+from fusewright.emit.cstyle import Env, evaluate
+from fusewright.emit.ctext import Text, Writer, c_type
+from fusewright.emit.helpers import SKELETONS
 from fusewright.errors import IRError
 from fusewright.ir import index as ix
 from fusewright.ir.body import Dot, Expr, Load, loads, walk
@@ -20,20 +31,8 @@ from fusewright.ir.kernel import Kernel, Store
 from fusewright.ir.onepass import Partial, finished, partials_of
 from fusewright.ir.operand import base_load
 
-from .common import (
-    Buffers,
-    buffer_order,
-    fold_identity,
-    function_name,
-    header,
-    kernel_env,
-    signature,
-)
-from .cstyle import Env, evaluate
-from .ctext import Text, Writer, c_type
-from .cuda_runs import ACCUMULATOR, ONE, apply_runs, element_words, without_dot
+from .runs import ACCUMULATOR, ONE, apply_runs, element_words, without_dot
 
-SKELETONS = Path(__file__).parent / "skeletons"
 ROOT, SHORT_ROOT = "gemm_sm90_launch.cuh", "gemm_sm90_short_launch.cuh"
 _LOCAL_INCLUDE = re.compile(r'^#include "(.*)"\n', re.M)
 _ONCE = "#pragma once\n"

@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
+from fusewright.emit.cstyle import Env
+from fusewright.emit.ctext import Text, Writer, c_type
+from fusewright.emit.spell import convert
 from fusewright.ir.body import Expr, Ref, walk
 from fusewright.ir.dtypes import FLOAT32, FLOAT64, DType
 from fusewright.ir.index import Var
 from fusewright.ir.kernel import Phase, Prefix
 
-from .cstyle import Env
-from .ctext import Text, Writer, c_type
-from .cuda_access import (
+from .access import (
     Fetch,
     VectorAxis,
     declare_fetches,
@@ -30,10 +31,9 @@ from .cuda_access import (
     write_fetches,
     write_lanes,
 )
-from .cuda_folds import Registers, declare, registers
-from .cuda_loops import index_type
-from .cuda_phases import Reduction, Split, Threads, scaled
-from .spell import convert
+from .folds import Registers, declare, registers
+from .loops import index_type
+from .phases import Reduction, Split, Threads, scaled
 
 WARP = 32
 

@@ -1,21 +1,21 @@
 """Accumulators of emitted CUDA: registers per item and vector lane, combined across threads.
 
-Statements that declare, update and combine folds; the loops around them are in `cuda_reduce`.
+Statements that declare, update and combine folds; the loops around them are in `reduce`.
 Independent accumulators, combined pairwise, keep both the latency and the rounding error low.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fusewright.emit.cindex import is_wide
+from fusewright.emit.common import fold_identity
+from fusewright.emit.cstyle import Env, evaluate
+from fusewright.emit.ctext import LAND, LOR, TERNARY, Text, Writer, c_type
+from fusewright.emit.spell import compute_c_type, convert
 from fusewright.ir.dtypes import DType
 from fusewright.ir.kernel import Fold, Phase
 
-from .cindex import is_wide
-from .common import fold_identity
-from .cstyle import Env, evaluate
-from .ctext import LAND, LOR, TERNARY, Text, Writer, c_type
-from .cuda_access import unrolled
-from .spell import compute_c_type, convert
+from .access import unrolled
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,21 +2,21 @@
 
 row_reduce: `lanes` threads share a row, each with vectors of neighbouring columns, `lanes` vectors
 apart. column_reduce: threads own vectors of neighbouring rows, and `lanes` groups of threads split
-the columns. What they do with their columns is in `cuda_phases`.
+the columns. What they do with their columns is in `phases`.
 """
 
 from math import prod
 
+from fusewright.emit.cstyle import Env
+from fusewright.emit.ctext import Writer
 from fusewright.errors import IRError
 from fusewright.ir.index import Var
 from fusewright.ir.kernel import Kernel
 
-from .cstyle import Env
-from .ctext import Writer
-from .cuda_access import VectorAxis, usable_width
-from .cuda_loops import Launch, block_position, index_type, positions
-from .cuda_phases import Reduction, Threads
-from .cuda_scan import Scans
+from .access import VectorAxis, usable_width
+from .loops import Launch, block_position, index_type, positions
+from .phases import Reduction, Threads
+from .scan import Scans
 
 # Static shared memory of a block.
 SHARED_BYTES = 48 << 10

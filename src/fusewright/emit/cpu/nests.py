@@ -1,6 +1,6 @@
 """Loops over the columns of reductions in C++: where lanes live, are flushed, and kept values are.
 
-Shared by `cpu_rows`, whose innermost loop runs over columns, and `cpu_columns`, whose innermost
+Shared by `rows`, whose innermost loop runs over columns, and `columns`, whose innermost
 loop runs over rows.
 """
 
@@ -9,21 +9,21 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from math import prod
 
+from fusewright.emit.cstyle import Env, evaluate, name_value
+from fusewright.emit.ctext import Writer
 from fusewright.ir.body import Apply, Expr, Guarded, Ref, substitute, walk
 from fusewright.ir.index import Index, Var, add, const
 from fusewright.ir.kernel import Phase
 from fusewright.ir.offsets import row_major
 from fusewright.ir.scalar import OPS
 
-from .cpu_folds import (
+from .folds import (
     Accumulator,
     declare,
     fold_values,
 )
-from .cpu_loops import assign_stores, loop_type
-from .cpu_scans import Carry, write_scans
-from .cstyle import Env, evaluate, name_value
-from .ctext import Writer
+from .loops import assign_stores, loop_type
+from .scans import Carry, write_scans
 
 # Additions a float32 lane takes before it is flushed into the double total. With 64 the error of
 # 2^13 to 2^20 terms stays at eager's, and the flush costs less than a tenth of a cached read.

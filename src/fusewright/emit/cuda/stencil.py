@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
 
+from fusewright.emit.cstyle import Env, evaluate, name_value
+from fusewright.emit.ctext import Text, Writer
 from fusewright.errors import IRError
 from fusewright.ir.body import Expr, Guarded, Load, Ref, loads, walk
 from fusewright.ir.index import Var, variables
@@ -21,11 +23,9 @@ from fusewright.ir.phases import without_keeps
 from fusewright.ir.sliding import expressions
 from fusewright.ir.stencil import Stencil, stencil
 
-from .cstyle import Env, evaluate, name_value
-from .ctext import Text, Writer
-from .cuda_access import VectorAxis, guard, nothing, unrolled, write_lanes
-from .cuda_folds import declare, named, registers, update
-from .cuda_loops import Launch, block_position, index_type, positions
+from .access import VectorAxis, guard, nothing, unrolled, write_lanes
+from .folds import declare, named, registers, update
+from .loops import Launch, block_position, index_type, positions
 
 
 def stencil_kernel(kernel: Kernel, env: Env, out: Writer) -> Launch:

@@ -12,15 +12,16 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from math import prod
 
+from fusewright.emit.cstyle import Env, evaluate
+from fusewright.emit.ctext import Text, Writer
+from fusewright.emit.spell import convert
 from fusewright.errors import IRError
 from fusewright.ir.body import Expr
 from fusewright.ir.index import Index
 from fusewright.ir.kernel import Kernel
 from fusewright.ir.sliding import Layout, Slide, Windows, sliding
 
-from .cstyle import Env, evaluate
-from .ctext import Text, Writer
-from .cuda_access import (
+from .access import (
     VectorAxis,
     declare_fetches,
     guard,
@@ -30,10 +31,9 @@ from .cuda_access import (
     unrolled,
     write_fetches,
 )
-from .cuda_folds import Registers, named
-from .cuda_loops import Launch, index_type, positions
-from .cuda_phases import Reduction, Threads
-from .spell import convert
+from .folds import Registers, named
+from .loops import Launch, index_type, positions
+from .phases import Reduction, Threads
 
 # Taps of a window across that are folded without a loop.
 LARGEST_UNROLLED = 32

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from fusewright.emit.cstyle import Env, evaluate
+from fusewright.emit.ctext import Text, Writer
 from fusewright.errors import IRError
 from fusewright.ir.body import Ref, walk
 from fusewright.ir.kernel import Kernel, Phase, shared_slots
 
-from .cstyle import Env, evaluate
-from .ctext import Text, Writer
-from .cuda_access import (
+from .access import (
     Fetch,
     VectorAxis,
     declare_fetches,
@@ -26,9 +26,9 @@ from .cuda_access import (
     write_fetches,
     write_lanes,
 )
-from .cuda_folds import Registers, declare, fold_values, fold_warps, named, registers
-from .cuda_loops import Launch, index_type, positions
-from .cuda_phases import Reduction, Split, Threads, scaled
+from .folds import Registers, declare, fold_values, fold_warps, named, registers
+from .loops import Launch, index_type, positions
+from .phases import Reduction, Split, Threads, scaled
 
 # Blocks per cluster that every device of compute capability 9.0 must support, and with consent.
 PORTABLE_CLUSTER = 8

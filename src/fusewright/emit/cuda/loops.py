@@ -1,6 +1,6 @@
 """What the CUDA anchors share: positions of threads, unrolled chunks, and the elementwise anchor.
 
-Reductions live in `cuda_reduce`, memory accesses in `cuda_access`, scalar bodies in `cstyle`.
+Reductions live in `reduce`, memory accesses in `access`, scalar bodies in `cstyle`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -8,6 +8,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from math import prod
 
+from fusewright.emit.cindex import is_wide
+from fusewright.emit.cstyle import Env
+from fusewright.emit.ctext import Writer
 from fusewright.errors import IRError
 from fusewright.ir import index as ix
 from fusewright.ir import offsets
@@ -15,10 +18,7 @@ from fusewright.ir.index import Index, Var
 from fusewright.ir.kernel import Kernel
 from fusewright.ir.phases import without_keeps
 
-from .cindex import is_wide
-from .cstyle import Env
-from .ctext import Writer
-from .cuda_access import (
+from .access import (
     VectorAxis,
     declare_fetches,
     guard,

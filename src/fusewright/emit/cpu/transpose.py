@@ -1,18 +1,18 @@
 """Pointwise loops of emitted C++ whose loads run along another axis than their stores.
 
 Tiles of the two axes: such loads are first copied along their own axis into a small array, so that
-every line of memory is read once and whole. The loops without transposes are in `cpu_loops`.
+every line of memory is read once and whole. The loops without transposes are in `loops`.
 """
 
 from collections.abc import Mapping
 
+from fusewright.emit.cstyle import Env
+from fusewright.emit.ctext import Text, Writer, c_type
 from fusewright.ir.body import Expr
 from fusewright.ir.index import Var
 from fusewright.ir.kernel import Kernel, Transposition
 
-from .cpu_loops import elementwise_body, is_parallel, loop_type, nest, parallel_for, simd_pragma
-from .cstyle import Env
-from .ctext import Text, Writer, c_type
+from .loops import elementwise_body, is_parallel, loop_type, nest, parallel_for, simd_pragma
 
 # Points of a tile along each of the two axes: whole lines of memory, in an array that L1 holds.
 TILE = 32

@@ -1,7 +1,7 @@
 """Accumulators of emitted C++: one array element per vector lane, flushed into totals.
 
 Statements that declare, update, flush and finish the folds of a phase; the loops around them are
-in `cpu_rows` and `cpu_columns`. float32 sums are totalled in double, so that their error does not
+in `rows` and `columns`. float32 sums are totalled in double, so that their error does not
 grow with the length (blocked summation: N. J. Higham, "The accuracy of floating point summation",
 1993).
 """
@@ -9,14 +9,13 @@ grow with the length (blocked summation: N. J. Higham, "The accuracy of floating
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fusewright.emit.cindex import is_wide
+from fusewright.emit.common import fold_identity
+from fusewright.emit.cstyle import Env
+from fusewright.emit.ctext import TERNARY, Text, Writer, c_type
+from fusewright.emit.spell import compute_c_type, convert
 from fusewright.ir.dtypes import BOOL, FLOAT32, FLOAT64, DType
 from fusewright.ir.kernel import Fold, Phase
-
-from .cindex import is_wide
-from .common import fold_identity
-from .cstyle import Env
-from .ctext import TERNARY, Text, Writer, c_type
-from .spell import compute_c_type, convert
 
 
 @dataclass(frozen=True, slots=True)

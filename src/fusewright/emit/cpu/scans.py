@@ -1,22 +1,22 @@
 """Running folds of emitted C++: one carry per row, stepped along the columns in their order.
 
 Statements that declare and step the carries of a phase's scans; the loops around them are in
-`cpu_rows` and `cpu_columns`. Carries of float32 sums, products and log-sum-exps are doubles, as
+`rows` and `columns`. Carries of float32 sums, products and log-sum-exps are doubles, as
 ATen's are, so that their error does not grow with the length.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fusewright.emit.cindex import is_wide
+from fusewright.emit.cstyle import Env, evaluate
+from fusewright.emit.ctext import TERNARY, Text, Writer, c_type, literal
+from fusewright.emit.spell import compute_c_type, convert
 from fusewright.ir.dtypes import BOOL, FLOAT32, FLOAT64, DType
 from fusewright.ir.kernel import Phase, Prefix
 from fusewright.ir.scalar import identity
 
-from .cindex import is_wide
-from .cpu_folds import combine, filled
-from .cstyle import Env, evaluate
-from .ctext import TERNARY, Text, Writer, c_type, literal
-from .spell import compute_c_type, convert
+from .folds import combine, filled
 
 
 @dataclass(frozen=True, slots=True)

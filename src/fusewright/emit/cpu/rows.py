@@ -7,11 +7,13 @@ with one element per lane instead, combined at the end.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from fusewright.emit.common import has_checks
+from fusewright.emit.cstyle import Env, name_value
+from fusewright.emit.ctext import Text, Writer, c_type
 from fusewright.ir.index import Var
 from fusewright.ir.kernel import Kernel, Phase
 
-from .common import has_checks
-from .cpu_folds import (
+from .folds import (
     Accumulator,
     accumulators,
     combined_lanes,
@@ -23,8 +25,8 @@ from .cpu_folds import (
     result,
     settle_partial,
 )
-from .cpu_loops import is_parallel, loop_type, nest, parallel_for, simd_pragma, write_stores
-from .cpu_nests import (
+from .loops import is_parallel, loop_type, nest, parallel_for, simd_pragma, write_stores
+from .nests import (
     STACK_BYTES,
     Emit,
     Kept,
@@ -40,10 +42,8 @@ from .cpu_nests import (
     row_values,
     write_point,
 )
-from .cpu_scans import declare_carries
-from .cpu_turned import is_costly
-from .cstyle import Env, name_value
-from .ctext import Text, Writer, c_type
+from .scans import declare_carries
+from .turned import is_costly
 
 # Lanes of a row reduction: independent accumulators, for any vector width.
 ROW_LANES = 32

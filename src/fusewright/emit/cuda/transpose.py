@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 
+from fusewright.emit.cstyle import Env, load_offset
+from fusewright.emit.ctext import Text, Writer, c_type
 from fusewright.errors import IRError
 from fusewright.ir.body import Load
 from fusewright.ir.index import Var
 from fusewright.ir.kernel import Kernel, transposition
 from fusewright.ir.phases import without_keeps
 
-from .cstyle import Env, load_offset
-from .ctext import Text, Writer, c_type
-from .cuda_access import VectorAxis, guard, nothing, write_lanes
-from .cuda_loops import Launch, index_type, positions
+from .access import VectorAxis, guard, nothing, write_lanes
+from .loops import Launch, index_type, positions
 
 
 @dataclass(frozen=True, slots=True)

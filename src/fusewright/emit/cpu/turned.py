@@ -2,7 +2,7 @@
 
 A short row is few vectors, and combining the lanes of each of its folds takes longer than the folds
 themselves. Here what a kernel folds along its rows is kept by a phase of its own, which
-`cpu_columns` runs row by row, as it does phases that only store; folds are of whole vectors of
+`columns` runs row by row, as it does phases that only store; folds are of whole vectors of
 rows. Only the analysis is here.
 """
 

@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
 
+from fusewright.emit.cstyle import Env, evaluate
+from fusewright.emit.ctext import Text, Writer, c_type
 from fusewright.errors import IRError
 from fusewright.ir.dtypes import FLOAT32
 from fusewright.ir.index import const, substitute
 from fusewright.ir.kernel import Kernel, streamed_load
 
-from .cstyle import Env, evaluate
-from .ctext import Text, Writer, c_type
-from .cuda_access import address, guard, unrolled
-from .cuda_folds import Registers, declare, fold_columns, registers, update
-from .cuda_loops import Launch, index_type, positions
+from .access import address, guard, unrolled
+from .folds import Registers, declare, fold_columns, registers, update
+from .loops import Launch, index_type, positions
 
 # Stages start at this alignment in shared memory.
 STAGE_ALIGNMENT = 128

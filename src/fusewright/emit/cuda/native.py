@@ -2,11 +2,14 @@
 
 The product is `skeletons/native_sm90*.cuh`, `skeletons/gemm_mma.cuh` before Hopper, or, by
 multiply-adds, `skeletons/gemm_fma.cuh`. What they share with Hopper's split product (names inside a
-hole, the merging of folds) is in `cuda_contract`.
+hole, the merging of folds) is in `contract`.
 """
 
 from collections.abc import Sequence
 
+from fusewright.emit.common import Buffers, buffer_order, function_name, header, signature
+from fusewright.emit.cstyle import Env
+from fusewright.emit.ctext import Writer, c_type
 from fusewright.ir.body import Dot, walk
 from fusewright.ir.dtypes import BFLOAT16, DType
 from fusewright.ir.fma import fma_plan, fma_run
@@ -15,11 +18,8 @@ from fusewright.ir.mma import kind_of, mma_plan
 from fusewright.ir.native import NativePlan, Operand, native_plan
 from fusewright.ir.onepass import Partial
 
-from .common import Buffers, buffer_order, function_name, header, signature
-from .cstyle import Env
-from .ctext import Writer, c_type
-from .cuda_contract import ContractionText, fold_functions, hole_env, kernel_partials, members_of
-from .cuda_runs import apply_runs
+from .contract import ContractionText, fold_functions, hole_env, kernel_partials, members_of
+from .runs import apply_runs
 
 ROOT = "native_sm90_launch.cuh"
 FMA_ROOT, MMA_ROOT = "gemm_fma.cuh", "gemm_mma.cuh"
