@@ -62,6 +62,17 @@ def test_in_place_random_ops_are_widened_in_place() -> None:
     torch.testing.assert_close(wide(Noise(), x, seed=9).float(), eager)
 
 
+def test_infinities_become_the_largest_of_the_working_precision() -> None:
+    class Finite(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nan_to_num(x / 0, nan=0.5) + torch.nan_to_num_(x / 0, 0.5, 3.0)
+
+    x = torch.tensor([1.0, -1.0, 0.0])
+    expected = oracle.run(Finite(), [x], 0).output
+    assert expected[0] == torch.finfo(torch.float32).max
+    torch.testing.assert_close(wide(Finite(), x).float(), expected, rtol=0, atol=0)
+
+
 def test_tf32_keeps_ten_bits() -> None:
     x = torch.tensor([1 + 2.0**-10, 1 + 2.0**-11, 1 + 2.0**-12, -3.0, float("inf"), float("nan")])
     expected = torch.tensor([1 + 2.0**-10, 1 + 2.0**-10, 1.0, -3.0, float("inf"), float("nan")])

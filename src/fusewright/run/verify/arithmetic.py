@@ -132,6 +132,8 @@ class Float64(TorchDispatchMode):
         name = op_name(func)
         if name == "_softmax" or name == "_log_softmax":
             args = (*args[:2], False)
+        if name.removesuffix("_") == "nan_to_num":
+            args, kwargs = args[:1], self._bounds(*args[1:], **kwargs)
         if self.rounding is not None and name in self.rounded:
             args = _rounded_at(self.rounding, args, _CONTRACTIONS.get(name, ()))
         if self.jitter is not None and name in _COMPOSITE and func in decomposition_table:
@@ -157,6 +159,17 @@ class Float64(TorchDispatchMode):
         if func._schema.is_mutable and isinstance(args[0], torch.Tensor):
             return args[0].copy_(narrow[0][0])
         return tree_map(_widen_tensor, result)
+
+    def _bounds(
+        self, nan: float | None = None, posinf: float | None = None, neginf: float | None = None
+    ) -> dict[str, float | None]:
+        """nan_to_num's arguments; infinities left open become the largest of the base dtype."""
+        limits = torch.finfo(self.base)
+        return {
+            "nan": nan,
+            "posinf": limits.max if posinf is None else posinf,
+            "neginf": limits.min if neginf is None else neginf,
+        }
 
     def _narrow(self, value: Any) -> Any:
         wide = isinstance(value, torch.Tensor) and value.dtype == torch.float64
