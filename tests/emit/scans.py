@@ -89,8 +89,11 @@ def every_scan(anchor, rows, cols, tile=None) -> list[Case]:
         cases.append(running(anchor, ints, ("sum", *ARG), dt.INT64, tile, reverse))
         cases.append(running(anchor, ints > 0, exact, dt.BOOL, tile, reverse))
         for exclusive in (False, True):
-            cases.append(running(anchor, small, near, F32, tile, reverse, exclusive))
             ways = (tile, reverse, exclusive)
+            cases.append(running(anchor, small, near, F32, *ways))
+            cases.append(running(anchor, x, ("sum",), F32, *ways))
+            cases.append(running(anchor, small.double(), ("sum", "prod"), dt.FLOAT64, *ways))
+            cases.append(running(anchor, ints, ("prod", "sum"), dt.INT64, *ways))
             cases.append(running(anchor, small.double(), ("sum", "min"), dt.FLOAT64, *ways))
     return cases
 

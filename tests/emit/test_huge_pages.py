@@ -57,7 +57,7 @@ def get_inputs(): return [torch.randn({rows}, 8)]
 """
 
 
-@pytest.mark.parametrize(("rows", "large"), [(2048, True), (2047, False)])
+@pytest.mark.parametrize(("rows", "large"), [(LARGE // 1024, True), (LARGE // 1024 - 1, False)])
 def test_products_are_told_to_write_large_results_into_huge_pages(tmp_path, rows, large):
     new = emitted(tmp_path, LINEAR.format(rows=rows))
     text = Path(new.__file__).read_text()
@@ -69,5 +69,6 @@ def test_products_are_told_to_write_large_results_into_huge_pages(tmp_path, rows
 
 
 def test_the_classical_binding_leaves_results_to_torch(tmp_path):
-    text = Path(emitted(tmp_path, LINEAR.format(rows=2048), binding="torch").__file__).read_text()
+    new = emitted(tmp_path, LINEAR.format(rows=LARGE // 1024), binding="torch")
+    text = Path(new.__file__).read_text()
     assert ", out=" not in text and "void huge_pages" not in text

@@ -13,9 +13,10 @@ from fusewright.ir.kernel import Buffer, Kernel, LibraryCall, Program
 
 from .common import buffer_order
 
-# From this size on, memory comes straight from the system and every page of it is mapped anew at
-# each call (glibc's malloc keeps smaller blocks mapped and hands them out again).
-FRESH_BYTES = 8 << 20
+# From this size on, memory may come straight from the system at each call, its pages mapped anew:
+# glibc's malloc hands blocks out again, but gives the end of its heap back when a few large ones
+# are free.
+FRESH_BYTES = 4 << 20
 # torch functions whose result is always row-major, so that its memory can be seen with other axes,
 # and which write it where they are told to.
 ROW_MAJOR_RESULTS = ("torch.mm", "torch.addmm", "torch.bmm", "torch.baddbmm")

@@ -42,7 +42,7 @@ from .nests import (
     row_values,
     write_point,
 )
-from .scans import declare_carries
+from .scans import declare_carries, has_prefix_loop, prefix_loop
 from .turned import is_costly
 
 # Lanes of a row reduction: independent accumulators, for any vector width.
@@ -115,6 +115,10 @@ class _Rows:
         lane_by_lane = any(a.is_arg for a in accs) or self._has_costly_rest(phase, accs)
         if not phase.scans and not lane_by_lane:
             return self._folded_loop(phase, accs, env)
+        if phase.scans and has_prefix_loop(phase) and not has_checks(self.kernel):
+            scans = declare_carries(phase, 0, env, self.out)
+            prefix_loop(phase, scans, self._with_row_values(phase, env), self.out)
+            return env
         lanes = 1 if phase.scans else _lanes(phase.cols[-1].extent)
         blocks = blocking(phase, accs, lanes)
         totals = [a for a in accs if blocks.step or a.is_arg]

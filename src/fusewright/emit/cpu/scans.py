@@ -1,7 +1,8 @@
 """Running folds of emitted C++: one carry per row, stepped along the columns in their order.
 
 Statements that declare and step the carries of a phase's scans; the loops around them are in
-`rows` and `columns`. Carries of float32 sums, products and log-sum-exps are doubles, as
+`rows` and `columns`, but for sums and products along a row (`prefix_loop`), of which compilers
+make vectors. Carries of float32 sums, products and log-sum-exps are doubles, as
 ATen's are, so that their error does not grow with the length.
 """
 
@@ -12,11 +13,16 @@ from fusewright.emit.cindex import is_wide
 from fusewright.emit.cstyle import Env, evaluate
 from fusewright.emit.ctext import TERNARY, Text, Writer, c_type, literal
 from fusewright.emit.spell import compute_c_type, convert
+from fusewright.ir.body import Ref, walk
 from fusewright.ir.dtypes import BOOL, FLOAT32, FLOAT64, DType
 from fusewright.ir.kernel import Phase, Prefix
 from fusewright.ir.scalar import identity
 
 from .folds import combine, filled
+from .loops import assign_stores, loop_type
+
+# What compilers make prefixes of in vectors, and how OpenMP calls it.
+OPERATORS = {"sum": "+", "prod": "*"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +103,46 @@ def _step(carry: Carry, x: Text, place: str, env: Env) -> str:
     kind = {"max": "any", "min": "all"}.get(s.kind, s.kind) if carry.dtype == BOOL else s.kind
     return combine(kind, target, x.at(TERNARY))
 
+
+def has_prefix_loop(phase: Phase) -> bool:
+    """Whether `prefix_loop` can write the phase: sums and products apart from each other."""
+    names = {s.name for s in phase.scans}
+    inside = walk(*(s.body for s in phase.scans))
+    return (
+        not (phase.folds or phase.keeps)
+        and all(s.kind in OPERATORS and s.dtype != BOOL for s in phase.scans)
+        and len({s.exclusive for s in phase.scans}) == 1
+        and not any(isinstance(e, Ref) and e.name in names for e in inside)
+    )
+
+
+def prefix_loop(phase: Phase, owned: Sequence[Carry], env: Env, out: Writer) -> None:
+    """The loop of a phase with `has_prefix_loop`, by OpenMP's scan directive: its body is in two
+    parts, that which steps the carries and that which reads them."""
+    (v,) = phase.cols
+    name = env.variables[v]
+    clauses = (f"reduction(inscan, {OPERATORS[c.scan.kind]} : {c.name})" for c in owned)
+    out.line(f"fw_openmp_5(simd {' '.join(clauses)})")
+    up, down = f"0; {name} < {v.extent}; {name}++", f"{v.extent - 1}; {name} >= 0; {name}--"
+    with out.block(f"for ({loop_type(v)} {name} = {down if phase.reverse else up})"):
+        how = "exclusive" if phase.scans[0].exclusive else "inclusive"
+        steps = (_step_all, _store_all) if how == "inclusive" else (_store_all, _step_all)
+        steps[0](phase, owned, env, out)
+        out.line(f"fw_openmp_5(scan {how}({', '.join(c.name for c in owned)}))")
+        steps[1](phase, owned, env, out)
+
+
+def _step_all(phase: Phase, owned: Sequence[Carry], env: Env, out: Writer) -> None:
+    values = evaluate([c.scan.body for c in owned], env, out)
+    for carry, value in zip(owned, values, strict=True):
+        x = convert(value, carry.scan.body.dtype, carry.dtype, "cpu")
+        out.line(_step(carry, x, "", env))
+
+
+def _store_all(phase: Phase, owned: Sequence[Carry], env: Env, out: Writer) -> None:
+    for carry in owned:
+        name = env.names.fresh(carry.scan.name)
+        kind = c_type(carry.scan.result_dtype, "cpu")
+        out.line(f"const {kind} {name} = {_current(carry, '')};")
+        env = env.with_refs({carry.scan.name: Text(name)})
+    assign_stores(phase.stores, evaluate([s.body for s in phase.stores], env, out), env, out)

@@ -11,6 +11,16 @@ FW_INLINE int64_t fw_checked(int64_t x, int64_t extent, int& failed) {
 }
 //@end
 
+//@function openmp_5
+// A directive of OpenMP 5, which compilers from GCC 10 on know; the code is right without it.
+#define FW_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__) || __GNUC__ >= 10
+#define fw_openmp_5(...) FW_PRAGMA(omp __VA_ARGS__)
+#else
+#define fw_openmp_5(...)
+#endif
+//@end
+
 //@function huge_pages needs base
 #ifdef __linux__
 #include <sys/mman.h>
