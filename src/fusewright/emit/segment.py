@@ -80,12 +80,13 @@ def matrix_shape(call: LibraryCall) -> tuple[int, ...]:
 
 def large_result(program: Program, call: LibraryCall) -> Buffer | None:
     """The buffer that a product is told to write into, because its pages take long to map."""
-    if call.function not in ROW_MAJOR_RESULTS or len(call.outs) != 1 or not segments(program):
+    if call.function not in ROW_MAJOR_RESULTS or len(call.outs) != 1:
         return None
     buffer = program.buffer(call.outs[0])
     plain = buffer.shape == matrix_shape(call)
     plain = plain and buffer.strides == offsets.row_major(buffer.shape)
-    return buffer if plain and buffer.nbytes >= FRESH_BYTES else None
+    large = plain and buffer.nbytes >= FRESH_BYTES
+    return buffer if large and any(isinstance(s, Kernel) for s in program.steps) else None
 
 
 def has_large_results(program: Program) -> bool:

@@ -184,12 +184,17 @@ def _with_operands(e: Expr, xs: tuple[Expr, ...]) -> Expr:
 
 def substitute(e: Expr, mapping: Mapping[Index, Index]) -> Expr:
     """`e` with loop variables replaced in every index expression and condition."""
+    return substitution(mapping)(e)
+
+
+def substitution(mapping: Mapping[Index, Index]) -> Callable[[Expr], Expr]:
+    """`substitute` by one mapping for several expressions: what they share is rebuilt once."""
 
     def change(x: Expr) -> Expr | None:
         return _substitute_node(x, mapping, memo)
 
     memo: dict[Expr, Expr] = {}
-    return rebuild(e, change, memo) if mapping else e
+    return lambda e: rebuild(e, change, memo) if mapping else e
 
 
 def _substitute_node(

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from .body import Expr, Ref, rebuild
-from .body import substitute as substitute_body
+from .body import Expr, Ref, rebuild, substitution
 from .index import Index, Var, substitute
 from .kernel import Fold, Keep, Kernel, Phase, Prefix, Store
 
@@ -35,7 +34,7 @@ def substituted(phase: Phase, cols: tuple[Var, ...], mapping: Mapping[Index, Ind
         at = None if x.position is None else substitute(x.position, mapping)
         return replace(x, position=at)
 
-    moved = mapped(phase, lambda e: substitute_body(e, mapping))
+    moved = mapped(phase, substitution(mapping))
     return replace(
         moved,
         cols=cols,

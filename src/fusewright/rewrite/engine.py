@@ -67,13 +67,38 @@ class _Mark:
     totals: tuple[int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    """A rule's candidate put in the place of a node; `totals` are the FLOPs and bytes before."""
+
+    rule: Rule
+    node: Node
+    candidate: Node
+    origin: Origin | None
+    totals: tuple[int, int]
+
+    def certificate(self, after: tuple[int, int]) -> Rewrite:
+        """What was done, with what changed until the totals were `after`."""
+        return Rewrite(
+            rule=self.rule.name,
+            numerics=self.rule.numerics,
+            where=_place(self.origin),
+            identity=self.rule.identity,
+            precondition=self.rule.precondition,
+            flops_delta=after[0] - self.totals[0],
+            bytes_delta=after[1] - self.totals[1],
+            before=describe(self.node),
+            after=describe(self.candidate),
+        )
+
+
 @dataclass(slots=True)
 class _Known:
     """What is true of nodes in whatever graph: analyses, costs, candidates that need no users."""
 
     facts: dict[Callable[..., Any], dict[Node, Any]] = field(default_factory=dict)
     costs: dict[Node, tuple[Cost, int, int]] = field(default_factory=dict)
-    candidates: dict[tuple[str, Node], Node | None] = field(default_factory=dict)
+    candidates: dict[Node, dict[str, Node | None]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -91,13 +116,12 @@ class _Work:
     counts: dict[Node, int] = field(default_factory=dict)
     forward: dict[Node, Node] = field(default_factory=dict)
     origins: dict[Node, Origin] = field(default_factory=dict)
-    refused: set[tuple[str, Node]] = field(default_factory=set)
+    refused: dict[Node, set[str]] = field(default_factory=dict)
     readers: dict[Reading, int] = field(default_factory=dict)
     journal: list[tuple[dict[Any, Any], Node | Reading, int | Node | None]] = field(
         default_factory=list
     )
-    records: list[Rewrite] = field(default_factory=list)
-    starts: list[tuple[int, int]] = field(default_factory=list)
+    records: list[_Applied] = field(default_factory=list)
     cost: Cost = field(default_factory=Cost)
     totals: tuple[int, int] = (0, 0)
     depth: int = 0
@@ -114,11 +138,8 @@ class _Work:
 
     def _certificates(self) -> list[Rewrite]:
         """The records with their deltas: what changed until the next one, merged nodes included."""
-        ends = [*self.starts, self.totals][1:]
-        return [
-            replace(r, flops_delta=end[0] - start[0], bytes_delta=end[1] - start[1])
-            for r, start, end in zip(self.records, self.starts, ends, strict=True)
-        ]
+        ends = [*(r.totals for r in self.records), self.totals][1:]
+        return [r.certificate(end) for r, end in zip(self.records, ends, strict=True)]
 
     def uses(self, node: Node) -> int:
         """See rule.Env."""
@@ -232,7 +253,7 @@ class _Work:
                 del table[node]
             else:
                 table[node] = before
-        del self.records[mark.records :], self.starts[mark.records :]
+        del self.records[mark.records :]
         self.cost, self.totals = mark.cost, mark.totals
 
     # --------------------------------------------------------------------------------- rewriting
@@ -254,26 +275,27 @@ class _Work:
             node = after
 
     def _step(self, node: Node) -> Node | None:
+        known = self.known.candidates.setdefault(node, {})
+        refused = self.refused.setdefault(node, set())
         for rule in self.table.get(type(node), ()):
-            if (rule.name, node) in self.refused:
+            if rule.name in refused:
                 continue
-            candidate = self._candidate(rule, node)
+            candidate = self._candidate(rule, node, known)
             if candidate is None or candidate == node:
                 continue
             if self._try(rule, node, candidate):
                 return self._resolve(node)
-            self.refused.add((rule.name, node))
+            refused.add(rule.name)
         return None
 
-    def _candidate(self, rule: Rule, node: Node) -> Node | None:
+    def _candidate(self, rule: Rule, node: Node, known: dict[str, Node | None]) -> Node | None:
         """What `rule` makes of `node`; found once, unless it depends on who uses the node."""
-        key, candidates = (rule.name, node), self.known.candidates
-        if key in candidates:
-            return candidates[key]
+        if rule.name in known:
+            return known[rule.name]
         self.asked_for_users = False
         found = rule.apply(node, self)
         if not self.asked_for_users:
-            candidates[key] = found
+            known[rule.name] = found
         return found
 
     def _try(self, rule: Rule, node: Node, candidate: Node) -> bool:
@@ -282,8 +304,7 @@ class _Work:
         fresh = self._fresh(candidate)
         self._inherit(node, fresh)
         self._replace(node, candidate)
-        self.records.append(self._record(rule, node, candidate))
-        self.starts.append(mark.totals)
+        self.records.append(_Applied(rule, node, candidate, self.origins.get(node), mark.totals))
         if self.depth < DEPTH:
             self.depth += 1
             self._sweep(fresh)
@@ -314,19 +335,6 @@ class _Work:
         if origin is not None:
             for node in fresh:
                 self.origins.setdefault(node, origin)
-
-    def _record(self, rule: Rule, node: Node, candidate: Node) -> Rewrite:
-        return Rewrite(
-            rule=rule.name,
-            numerics=rule.numerics,
-            where=_place(self.origins.get(node)),
-            identity=rule.identity,
-            precondition=rule.precondition,
-            flops_delta=0,
-            bytes_delta=0,
-            before=describe(node),
-            after=describe(candidate),
-        )
 
 
 def _place(origin: Origin | None) -> str:

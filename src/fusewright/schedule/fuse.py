@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from fusewright.ir import body as b
 from fusewright.ir import graph as g
 from fusewright.ir import index as ix
 from fusewright.ir.index import Index, Var
@@ -29,11 +28,17 @@ SMALL_NEST = 1 << 15
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A sink in a cluster: `mapping` writes its domain axes over the cluster's variables."""
+    """A sink in a cluster: `mapping` writes its domain axes over the cluster's variables.
+
+    `variables` are those of the mapped axes, outermost first; `depth` counts the operations in
+    sequence in the body, with what pointwise members of its cluster put into it.
+    """
 
     sink: g.Node
     lowered: Lowered
     mapping: Mapping[Index, Index]
+    variables: tuple[Var, ...]
+    depth: int
 
     @property
     def domain(self) -> tuple[int, ...]:
@@ -55,23 +60,27 @@ class Cluster:
 
     number: int
     rows: tuple[Var, ...]
-    members: tuple[Member, ...]
+    by_sink: Mapping[g.Node, Member]
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The members in the order in which they joined."""
+        return tuple(self.by_sink.values())
 
     @property
     def reduces(self) -> bool:
         return any(walked_axes(m.sink) for m in self.members)
 
     def member(self, sink: g.Node) -> Member | None:
-        return next((m for m in self.members if m.sink == sink), None)
+        return self.by_sink.get(sink)
 
     def cols(self, member: Member) -> tuple[Var, ...]:
         """The member's variables that are not rows, outermost domain axis first."""
-        found = (v for e in _mapped(member) for v in _in_order(e))
-        return tuple(v for v in dict.fromkeys(found) if v not in self.rows)
+        return tuple(v for v in member.variables if v not in self.rows)
 
 
-def _mapped(member: Member) -> tuple[Index, ...]:
-    return tuple(member.mapping.get(a, a) for a in ix.axes(member.domain))
+def _mapped(sink: g.Node, mapping: Mapping[Index, Index]) -> tuple[Index, ...]:
+    return tuple(mapping.get(a, a) for a in ix.axes(domain(sink)))
 
 
 def _in_order(e: Index) -> tuple[Var, ...]:
@@ -113,7 +122,10 @@ def result_axes(sink: g.Node) -> tuple[Index, ...]:
 
 @dataclass(slots=True)
 class Fusion:
-    """The state of one fusion: clusters by number, and who depends on whom."""
+    """The state of one fusion: clusters by number, and who depends on whom.
+
+    `depends` holds what each unit takes values from, `below` all it waits for, as bits.
+    """
 
     arch: Arch
     calls: Mapping[g.Node, tuple[g.Node, ...]]
@@ -121,6 +133,7 @@ class Fusion:
     owner: dict[g.Node, int] = field(default_factory=dict)
     readers: dict[g.Node, list[int]] = field(default_factory=dict)
     depends: dict[int, set[int]] = field(default_factory=dict)
+    below: dict[int, int] = field(default_factory=dict)
     why_not: dict[tuple[str, str], None] = field(default_factory=dict)
     _units_of_calls: dict[g.Call, int] = field(default_factory=dict)
     _last_ordered: set[int] = field(default_factory=set)
@@ -132,11 +145,11 @@ class Fusion:
             self.owner[node] = self._units_of_calls[call]
             return
         number = self._new_unit(node)
-        self.depends[number] = {self.owner[d] for d in self.calls[node] if d in self.owner}
+        self._link(number, {self.owner[d] for d in self.calls[node] if d in self.owner})
         if call is not None:
             self._units_of_calls[call] = number
             if call.order is not None:
-                self.depends[number] |= self._last_ordered
+                self._link(number, self._last_ordered)
                 self._last_ordered = {number}
 
     def place(self, sink: g.Node, lowered: Lowered) -> None:
@@ -156,11 +169,21 @@ class Fusion:
         number = len(self.depends)
         self.owner[node] = number
         self.depends[number] = set()
+        self.below[number] = 0
         return number
+
+    def _link(self, number: int, units: set[int]) -> None:
+        """Let a unit, and so all that wait for it, wait for `units`."""
+        self.depends[number] |= units
+        for u in units:
+            self.below[number] |= self.below[u] | 1 << u
+        for n, waits in self.below.items():
+            if waits >> number & 1:
+                self.below[n] = waits | self.below[number]
 
     def _record(self, sink: g.Node, number: int, lowered: Lowered, units: set[int]) -> None:
         self.owner[sink] = number
-        self.depends[number] |= units
+        self._link(number, units)
         for _, ref in lowered.refs:
             readers = self.readers.setdefault(ref.sink, [])
             if number not in readers:
@@ -178,11 +201,11 @@ class Fusion:
         self, cluster: Cluster, sink: g.Node, lowered: Lowered, units: set[int]
     ) -> Cluster | None:
         others = units - {cluster.number}
-        if any(self._reaches(u, cluster.number) for u in others):
+        if any(self.below[u] >> cluster.number & 1 for u in others):
             return self._refuse(sink, cluster, "a value it needs is computed after that kernel")
         if any(r.whole and self.owner.get(r.sink) == cluster.number for _, r in lowered.refs):
             return self._refuse(sink, cluster, "it gathers from a tensor that kernel still writes")
-        if self._chain(cluster, lowered) > LONGEST_BODY:
+        if _depth(lowered, cluster.by_sink) > LONGEST_BODY:
             return self._refuse(sink, cluster, "the expression would grow too long to compile well")
         bindings = match(cluster, sink, lowered)
         if bindings is None:
@@ -193,32 +216,11 @@ class Fusion:
         reason = _out_of_step(joined) or self._unprofitable(joined)
         return self._refuse(sink, cluster, reason) if reason else joined
 
-    def _chain(self, cluster: Cluster, lowered: Lowered) -> int:
-        """Operations in sequence if the members the sink refers to became part of its body."""
-        inside = (cluster.member(r.sink) for _, r in lowered.refs)
-        below = (
-            self._chain(cluster, m.lowered)
-            for m in inside
-            if m is not None and not has_name(m.sink)
-        )
-        return depth(lowered.body) + max(below, default=0)
-
     def _refuse(self, sink: g.Node, cluster: Cluster, reason: str) -> None:
         if cluster.number == self.owner.get(sink):
             return
         first = cluster.members[0].sink
         self.why_not[f"{describe(sink)} into the kernel of {describe(first)}", reason] = None
-
-    def _reaches(self, start: int, goal: int) -> bool:
-        seen, stack = set(), [start]
-        while stack:
-            unit = stack.pop()
-            if unit == goal:
-                return True
-            if unit not in seen:
-                seen.add(unit)
-                stack.extend(self.depends[unit])
-        return False
 
     def _unprofitable(self, joined: Cluster) -> str | None:
         newest = joined.members[-1]
@@ -264,12 +266,10 @@ def _out_of_step(joined: Cluster) -> str | None:
     return None if one else "a scan walks its columns alone, in their order"
 
 
-def depth(body: b.Expr) -> int:
-    """The longest path of operations in a body."""
-    found: dict[b.Expr, int] = {}
-    for e in b.walk(body):
-        found[e] = 1 + max((found[o] for o in e.operands), default=0)
-    return found[body]
+def _depth(lowered: Lowered, by_sink: Mapping[g.Node, Member]) -> int:
+    """Operations in sequence in a sink's body, pointwise members that it refers to included."""
+    inside = (by_sink[r.sink] for _, r in lowered.refs if r.sink in by_sink)
+    return lowered.depth + max((m.depth for m in inside if not has_name(m.sink)), default=0)
 
 
 def describe(node: g.Node) -> str:
@@ -283,7 +283,19 @@ def _found(number: int, sink: g.Node, lowered: Lowered) -> Cluster:
     fresh = {k: Var(f"p{k}", a.extent) for k, a in enumerate(axes) if isinstance(a, Var)}
     rows = tuple(v for k, v in fresh.items() if k not in walked)
     mapping: dict[Index, Index] = {axes[k]: v for k, v in fresh.items()}
-    return Cluster(number, rows, (Member(sink, lowered, mapping),))
+    return Cluster(number, rows, {sink: _member(sink, lowered, mapping, {})})
+
+
+def _member(
+    sink: g.Node,
+    lowered: Lowered,
+    mapping: Mapping[Index, Index],
+    by_sink: Mapping[g.Node, Member],
+) -> Member:
+    variables = (v for e in _mapped(sink, mapping) for v in _in_order(e))
+    return Member(
+        sink, lowered, mapping, tuple(dict.fromkeys(variables)), _depth(lowered, by_sink)
+    )
 
 
 def match(cluster: Cluster, sink: g.Node, lowered: Lowered) -> Mapping[Index, Index] | None:
@@ -392,10 +404,11 @@ def admit(
     cluster: Cluster, sink: g.Node, lowered: Lowered, bindings: Mapping[Index, Index]
 ) -> Cluster | None:
     """The cluster with the sink in it, or None if the sink's rows are not the cluster's rows."""
-    member = Member(sink, lowered, bindings)
-    if not spaces.is_bijection(_mapped(member), member.domain):
+    axes = _mapped(sink, bindings)
+    if not spaces.is_bijection(axes, domain(sink)):
         return None
-    axes = _mapped(member)
+    member = _member(sink, lowered, bindings, cluster.by_sink)
+    members = {**cluster.by_sink, sink: member}
     walked = {v for k in walked_axes(sink) for v in ix.variables(axes[k])}
     kept = {v for e in member.result_coords for v in ix.variables(e)}
     rows = set(cluster.rows)
@@ -403,23 +416,21 @@ def admit(
         kept -= walked
     elif not is_reduction(sink):
         fits = rows <= kept if cluster.reduces else rows == kept
-        return replace(cluster, members=(*cluster.members, member)) if fits else None
+        return replace(cluster, by_sink=members) if fits else None
     if kept & walked:
         return None
     if cluster.reduces:
         fits = kept == rows
-        return replace(cluster, members=(*cluster.members, member)) if fits else None
+        return replace(cluster, by_sink=members) if fits else None
     if kept | walked != rows:
         return None
     new_rows = tuple(v for v in cluster.rows if v in kept)
-    return replace(cluster, rows=new_rows, members=(*cluster.members, member))
+    return replace(cluster, rows=new_rows, by_sink=members)
 
 
 def walk(cluster: Cluster, member: Member) -> str:
     """Whether neighbours in memory are neighbours along the "cols" or the "rows" of the nest."""
-    innermost = next((e for e in reversed(_mapped(member)) if ix.variables(e)), None)
-    fastest = _in_order(innermost)[-1] if innermost is not None else None
-    return "rows" if fastest in cluster.rows else "cols"
+    return "rows" if member.variables and member.variables[-1] in cluster.rows else "cols"
 
 
 def fuse(

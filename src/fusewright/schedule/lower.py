@@ -27,13 +27,14 @@ class SinkRef:
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """`body` over the axes of a domain; each Ref (or, for a gather, Load) in it is in `refs`."""
+    """`body` over the axes of a domain; each Ref (or, for a gather, Load) in it is in `refs`.
+
+    `depth` is the body's longest path of operations.
+    """
 
     body: b.Expr
     refs: tuple[tuple[str, SinkRef], ...]
-
-    def ref(self, name: str) -> SinkRef:
-        return dict(self.refs)[name]
+    depth: int
 
 
 class Lowering:
@@ -53,12 +54,13 @@ class Lowering:
         return self._collect(self._at(node, coords))
 
     def _collect(self, expr: b.Expr) -> Lowered:
-        names = [
-            e.name if isinstance(e, b.Ref) else e.buffer
-            for e in b.walk(expr)
-            if isinstance(e, b.Ref | b.Load)
-        ]
-        return Lowered(expr, tuple((n, self._refs[n]) for n in dict.fromkeys(names)))
+        names: dict[str, None] = {}
+        depth: dict[b.Expr, int] = {}
+        for e in b.walk(expr):
+            depth[e] = 1 + max((depth[o] for o in e.operands), default=0)
+            if isinstance(e, b.Ref | b.Load):
+                names[e.name if isinstance(e, b.Ref) else e.buffer] = None
+        return Lowered(expr, tuple((n, self._refs[n]) for n in names), depth[expr])
 
     def _at(self, node: g.Node, coords: Coords) -> b.Expr:
         if node in self._sinks:
