@@ -222,6 +222,22 @@ def test_numbers_computed_at_run_time() -> None:
     check_function(forward, torch.randn(3, 5), torch.arange(3))
 
 
+def test_positions_computed_at_run_time() -> None:
+    def forward(x: Tensor, k: Tensor) -> Any:
+        y = x.clone()
+        y[k] = 1.0
+        y[..., k] = y[0, :, 1:2].T
+        y[1, ..., k.item()] = torch.arange(6.0)[None]
+        y[k, None, 1:3] = y[0, 1:3].sum(0)
+        row = y[1, k]
+        row += 1
+        return y, x[k], x[:, k - 4], x[1, k, None]
+
+    x = torch.randn(4, 6, 5)
+    for k in (2, -1):
+        check_function(forward, x, torch.tensor(k))
+
+
 def test_literals() -> None:
     def forward(x: Tensor) -> Tensor:
         return x * torch.tensor([[1.0, 2.5, float("inf")]]) + torch.tensor(2.0)

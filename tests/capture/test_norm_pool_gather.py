@@ -17,6 +17,7 @@ def norm_layers() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
         "batch1d_long": (nn.BatchNorm1d(4, affine=False), (3, 4, 5)),
         "batch2d": (nn.BatchNorm2d(3, momentum=0.3, eps=1e-3), (2, 3, 4, 5)),
         "batch3d": (nn.BatchNorm3d(2), (2, 2, 3, 2, 2)),
+        "batch_cumulative": (nn.BatchNorm2d(3, momentum=None), (2, 3, 4, 5)),
         "batch_stateless": (nn.BatchNorm2d(3, track_running_stats=False), (2, 3, 4, 4)),
         "instance": (nn.InstanceNorm2d(3), (2, 3, 4, 4)),
         "instance_affine": (nn.InstanceNorm1d(3, affine=True), (2, 3, 7)),
@@ -41,7 +42,7 @@ def test_norms(training: bool) -> None:
     inputs = {k: torch.randn(s) * 2 + 1 for k, (_, s) in layers.items()}
     graph = check_module(module, inputs)
     counters = [m for m in graph.mutations if m.target.endswith("num_batches_tracked")]
-    assert len(counters) == (4 if training else 0)
+    assert len(counters) == (5 if training else 0)
 
 
 def test_half_precision_norms() -> None:

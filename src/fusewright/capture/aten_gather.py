@@ -21,6 +21,7 @@ from .operands import (
     broadcast_shapes,
     choose,
     convert,
+    eq,
     lt,
     mul,
 )
@@ -116,6 +117,18 @@ def _read_merged(x: Node, first: int, extents: Sequence[int], given: Sequence[No
     if offset is None:
         raise NotLowered("no positions")
     return take_rows(g.reshape(x, merged), offset, first)
+
+
+def select_at(x: Node, axis: int, position: Node) -> Node:
+    """`x.select(axis, position)` with a position that only a run knows."""
+    return take_rows(x, _positions(position, x.shape[axis], True), axis)
+
+
+def select_scatter_at(x: Node, source: Node, axis: int, position: Node) -> Node:
+    """x with `source` in the place of `select_at`."""
+    at = g.expand(_positions(position, x.shape[axis], True), x.shape)
+    new = g.expand(g.keep_axes(convert(source, x.dtype), (axis,)), x.shape)
+    return choose(eq(g.iota(x.axes[axis], x.shape), at), new, x)
 
 
 def index_put(

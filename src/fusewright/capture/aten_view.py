@@ -13,7 +13,16 @@ from fusewright.ir.dtypes import BOOL, DType
 from fusewright.ir.graph import Node, Shape
 from fusewright.ir.index import Conds, Index
 
-from .operands import NotLowered, as_node, axis_of, broadcast_shapes, convert, promote_types
+from . import aten_gather
+from .operands import (
+    NotLowered,
+    Number,
+    as_node,
+    axis_of,
+    broadcast_shapes,
+    convert,
+    promote_types,
+)
 
 Many = tuple[Node | None, ...]
 # CUDA passes a kernel 4 KB of arguments, 512 addresses: two such lists may meet in one kernel.
@@ -129,9 +138,11 @@ def _slice_range(n: int, start: int | None, end: int | None, step: int) -> tuple
     return first, max(0, -(-(stop - first) // step))
 
 
-def select(x: Node, dim: int, position: int) -> Node:
+def select(x: Node, dim: int, position: int | Number) -> Node:
     """One position of an axis, which vanishes."""
     axis = dim % len(x.shape)
+    if isinstance(position, Number):
+        return aten_gather.select_at(x, axis, position.node)
     at = position % x.shape[axis]
     shape = (*x.shape[:axis], *x.shape[axis + 1 :])
     axes = ix.axes(shape)
@@ -342,9 +353,11 @@ def overwrite(x: Node, source: Node, axis: int, at: Index, valid: Conds) -> Node
     return g.where(mask_where(x.shape, valid), new, x) if valid else new
 
 
-def select_scatter(x: Node, source: Node, dim: int, position: int) -> Node:
+def select_scatter(x: Node, source: Node, dim: int, position: int | Number) -> Node:
     """x with `source` in the place of `x.select(dim, position)`."""
     axis = dim % len(x.shape)
+    if isinstance(position, Number):
+        return aten_gather.select_scatter_at(x, source, axis, position.node)
     at = position % x.shape[axis]
     valid = ix.conjunction((ix.equals(x.axes[axis], at),))
     return overwrite(x, g.keep_axes(source, (axis,)), axis, ix.const(0), valid)

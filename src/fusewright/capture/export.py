@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from fusewright.context import Context
@@ -30,6 +29,7 @@ from .attributes import tensors_as_buffers
 from .eager_strides import lay_out_as_eager
 from .structure import Structure, watched
 from .table import KEPT_CALLS, LOWERINGS
+from .traced import traced
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,8 +57,7 @@ def export(problem: Problem, context: Context) -> Exported:
         with (
             tensors_as_buffers(problem.module),
             watched(problem.module) as watch,
-            _TracedData(),
-            _unchecked_distributions(),
+            traced(),
             redirect_stderr(io.StringIO()),
         ):
             inputs = registered_inputs(problem)
@@ -73,41 +72,6 @@ def export(problem: Problem, context: Context) -> Exported:
         if not node.users and _draws(node.target):
             context.warn(f"{node.target} draws random numbers that nothing uses: left out")
     return Exported(written, functional, watch.structure)
-
-
-@contextmanager
-def _unchecked_distributions() -> Iterator[None]:
-    """While it lasts, torch.distributions do not look at the values of their arguments."""
-    distribution = torch.distributions.Distribution
-    before = distribution._validate_args
-    distribution.set_default_validate_args(False)
-    try:
-        yield
-    finally:
-        distribution.set_default_validate_args(before)
-
-
-class _TracedData(TorchFunctionMode):
-    """Makes `x.data` the operator detach, and `x.data = y` a copy into it.
-
-    torch does not trace the attribute: what is read so looks like a constant (2.13).
-    """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func == _READ_DATA:
-            return args[0].detach()
-        if func == _ASSIGN_DATA:
-            into, value = args
-            if (into.shape, into.dtype) != (value.shape, value.dtype):
-                raise CaptureError("forward assigns .data of another shape or dtype")
-            return into.detach().copy_(value)
-        return func(*args, **(kwargs or {}))
-
-
-_READ_DATA = torch.Tensor.data.__get__  # type: ignore[attr-defined]
-_ASSIGN_DATA = torch.Tensor.data.__set__  # type: ignore[attr-defined]
 
 
 def _draws(target: Any) -> bool:

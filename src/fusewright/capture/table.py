@@ -55,6 +55,8 @@ TAKE_NUMBERS = frozenset(
         *aten_choice.TABLE,
         *(f"aten.{op}.default" for op in ("full", "full_like", "new_full", "scalar_tensor")),
         "aten.fill.Scalar",
+        "aten.select.int",
+        "aten.select_scatter.default",
     )
 )
 
