@@ -317,14 +317,14 @@ def _mapped(
     """
     kept = _keep_values(phases, arch)
     new_rows, found = _collapsed(rows, kept, buffers)
-    final = tuple(found)
-    anchor = tile.choose_anchor(new_rows, final, buffers, arch)
+    nest = tile.Nest(new_rows, tuple(found), buffers, arch)
+    anchor = tile.choose_anchor(nest)
     if anchor == "row_reduce" and kept == phases and arch.cluster > 1:
         wide_rows, wide = _collapsed(rows, _keep_values(phases, arch, always=True), buffers)
-        clustered = tile.cluster_tile(tuple(wide), buffers, arch)
+        clustered = tile.cluster_tile(tile.Nest(wide_rows, tuple(wide), buffers, arch))
         if clustered is not None:
             return wide_rows, tuple(wide), "row_cluster", clustered
-    return new_rows, final, anchor, tile.choose_tile(anchor, new_rows, final, buffers, arch)
+    return nest.rows, nest.phases, anchor, tile.choose_tile(nest, anchor)
 
 
 def build_kernel(
