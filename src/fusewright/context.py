@@ -1,9 +1,7 @@
 """What one compilation carries along: its options, its stage log and its warnings.
 
-There are no intern tables here, and none elsewhere: IR nodes are content-addressed. Each node
-carries a 128-bit BLAKE2 structural key of its op, payload and operands' keys, so equality and hash
-are those of the key, at constant cost however much a DAG shares, and nothing needs to be looked up
-or kept alive. Nothing in this module outlives the compilation that made it.
+There are no intern tables: IR nodes are content-addressed (`ir.keyed`). Nothing here outlives the
+compilation that made it.
 """
 
 import time

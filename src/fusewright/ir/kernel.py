@@ -1,7 +1,7 @@
 """Level 2: kernels as loop nests over scalar bodies, the calls between them, and whole programs.
 
 A kernel is a nest over `rows` with a list of phases per row; a phase visits every point of its
-`cols` and either folds values into named reduction results or stores values. That one shape covers
+`cols` and keeps values, folds or scans them into named results, or stores them. That one shape covers
 pointwise kernels (one phase, no cols), row reductions, softmax and norms (several phases over one
 row) and column reductions; the anchor and the tile say how the nest maps to threads, never what it
 computes. No C text and no torch live here.
@@ -309,9 +309,8 @@ class LibraryCall:
     """A call of a torch function on the current stream.
 
     `function` is Python text ("torch.addmm", "torch.ops.aten.cumsum.default"); `args` may hold
-    Strided operands; `outs` names the buffers of its results, `into` is true when the result is
-    written into the existing buffer through `out=`. `extern` marks an operation that fusewright
-    cannot express (DESIGN: Extern), as opposed to a contraction handed to the library.
+    Strided operands; `outs` names the buffers of its results. `extern` marks an operation that
+    fusewright cannot express (a node Extern), as opposed to a contraction handed to the library.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """The scalar operations both IR levels share: name, arity, result type and mathematical facts.
 
-How an operation is spelled in C lives in `emit`; how it is evaluated lives in `run.interpret`.
+How an operation is spelled in C lives in `emit`; how it is evaluated lives in `run.scalars`.
 Facts are what rewrites may rely on; an absent fact means "not known", never "does not hold".
 """
 

@@ -1,7 +1,7 @@
 """Rules about pointwise arithmetic: identities, inverse functions, signs and choices.
 
-Constants and casts are in `constants`, products and sums of tensors of different extent in
-`factors`. Nothing here looks at views or reductions.
+Constants and casts are in `constants`, products and sums of many tensors in `collect`. Nothing here
+looks at views or reductions.
 """
 
 from collections.abc import Iterator
@@ -16,6 +16,10 @@ from .rule import Env, Rule
 from .samples import Draw
 
 INF = float("inf")
+# From here on tanh(log1p(y)) is 1 in every type: the square of y does not overflow before.
+LARGE_TANH = 2.0**40
+# From here on tanh(log1p(exp(x))) and tanh(x) differ by less than float64 can hold of 1.
+SOFTPLUS_IS_X = 13.0
 
 # (op, value): x op value = x, bit for bit. Adding 0.0 is not here: it turns -0.0 into 0.0.
 _NEUTRAL: dict[str, tuple[Scalar, ...]] = {
@@ -282,12 +286,7 @@ def _open_choice(draw: Draw) -> Iterator[Node]:
     yield g.where(g.binary("lt", x, y), g.where(g.binary("le", x, y), x, y), y)
 
 
-_B, _U = (g.Binary,), (g.Unary,)
-
-# From here on tanh(log1p(y)) is 1 in every type: the square of y does not overflow before.
-LARGE_TANH = 2.0**40
-# From here on tanh(log1p(exp(x))) and tanh(x) differ by less than float64 can hold of 1.
-SOFTPLUS_IS_X = 13.0
+# --------------------------------------------------------------------------- tangents of logarithms
 
 
 def _tanh_of_log(node: Node, env: Env) -> Node | None:
@@ -332,6 +331,8 @@ def _tanh_of_any_log(draw: Draw) -> Iterator[Node]:
     yield g.unary("tanh", g.unary("log1p", draw.tensor()))
     yield g.unary("tanh", g.unary("log", g.unary("exp2", draw.tensor())))
 
+
+_B, _U = (g.Binary,), (g.Unary,)
 
 RULES = (
     Rule(

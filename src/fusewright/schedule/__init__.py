@@ -1,7 +1,8 @@
 """Schedule: the rewritten Graph as a Program of kernels and library calls.
 
 The stages, in order: `prepare` (what is decided on the graph), `plan` (what must be in memory),
-`fuse` (what shares a kernel), `nests` (kernels), and here the order of steps and the names.
+`fuse` (what shares a kernel), `nests` (kernels), and here the order of steps and the names;
+`skeletons` (which products become kernels).
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,7 @@
-"""Anchor and tile of a nest: the only place with numbers that were tuned on a machine.
+"""Anchor and tile of a nest, and the numbers for them that were tuned on machines.
 
-The choice is analytic, from the nest and the table of the target; nothing is timed here.
+The choice is analytic, from the nest and the table of the target; nothing is timed here. Tiles of
+products are not chosen here but in `contraction`.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Times of a candidate file against its reference: docs/design.md says what is measured and how.
+"""Times of a candidate file against its reference; docs/trust.md says what must not fool them.
 
 `bench` is the entry point, `render.render_bench` the table for people. Programs are timed in fresh
 processes; this package's modules say in their first lines which of them run there.

@@ -1,6 +1,6 @@
 """The benchmark's own process: loads both files, times them in interleaved rounds, writes samples.
 
-Run by `bench.py` as a fresh process with a specification on the command line. It judges nothing
+Run by `driver` as a fresh process with a specification on the command line. It judges nothing
 about speed: samples, findings of the checks and facts of the machine go to a file, and the parent
 makes the report. Progress goes to the original stdout as JSON lines; what the measured programs
 print goes to stderr.
