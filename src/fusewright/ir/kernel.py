@@ -1,10 +1,10 @@
 """Level 2: kernels as loop nests over scalar bodies, the calls between them, and whole programs.
 
 A kernel is a nest over `rows` with a list of phases per row; a phase visits every point of its
-`cols` and keeps values, folds or scans them into named results, or stores them. That one shape covers
-pointwise kernels (one phase, no cols), row reductions, softmax and norms (several phases over one
-row) and column reductions; the anchor and the tile say how the nest maps to threads, never what it
-computes. No C text and no torch live here.
+`cols` and keeps values, folds or scans them into named results, or stores them. That one shape
+covers pointwise kernels (one phase, no cols), row reductions, softmax and norms (several phases
+over one row) and column reductions; the anchor and the tile say how the nest maps to threads, never
+what it computes. No C text and no torch live here.
 """
 
 from collections.abc import Iterable, Iterator
