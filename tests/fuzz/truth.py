@@ -87,9 +87,7 @@ def truth_of(graph: Graph, module: nn.Module, inputs: list[Any]) -> Truth:
     outputs = called(ours, given)
     eager = named(graph, outputs, ours, given)
     unit, base = _coarsest(graph), oracle.base_dtype(module, inputs)
-    jitters = [
-        Jitter(unit, seed, torch.device("cpu")) for seed in range(JITTERED_RUNS + JITTERED_INPUTS)
-    ]
+    jitters = [Jitter(unit, seed) for seed in range(JITTERED_RUNS + JITTERED_INPUTS)]
     exact = _wide(graph, module, inputs, Float64(base), None)
     rounded = [
         _wide(graph, module, inputs, Float64(base, jitter=j), j if k >= JITTERED_RUNS else None)

@@ -92,10 +92,38 @@ def test_rounded_operands_show_in_contractions_only(rounding: object, unit: floa
 def test_random_rounding_moves_about_as_much_as_float32_errs() -> None:
     module, x = nn.Sequential(nn.Linear(50, 40), nn.GELU(), nn.LayerNorm(40)), torch.randn(30, 50)
     exact = wide(module, x)
-    jitter = Jitter(2.0**-24, 1, torch.device("cpu"))
+    jitter = Jitter(2.0**-24, 1)
     moved = float((wide(module, x, jitter=jitter) - exact).norm() / exact.norm())
     eager = float((oracle.run(module, [x], 0).output.double() - exact).norm() / exact.norm())
     assert eager / 4 < moved < eager * 4
+
+
+def test_random_rounding_moves_equal_values_alike() -> None:
+    values = torch.randn(1000, dtype=torch.float64)
+    moved = Jitter(2.0**-24, 3).moved(torch.stack([values, values.flip(0)]))
+    assert torch.equal(moved[0], moved[1].flip(0))
+    by = (moved[0] / values - 1) * 2.0**24
+    assert float(by.square().mean().sqrt()) == pytest.approx(1.0, rel=0.1)
+    assert abs(float(by.mean())) < 0.15 and float(by.abs().max()) < 1.74
+    assert not torch.equal(moved[0], Jitter(2.0**-24, 4).moved(values))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.Linear(4096, 64), nn.Conv2d(256, 64, 4), nn.Conv2d(16, 8, 3), nn.Linear(16, 64)],
+    ids=["long", "long convolution", "convolution", "short"],
+)
+def test_a_sum_may_err_more_than_a_rounding_but_stays_in_the_floor(layer: nn.Module) -> None:
+    shape = (64, 4096) if getattr(layer, "in_features", 0) == 4096 else (64, 16)
+    if isinstance(layer, nn.Conv2d):
+        shape = (8, layer.in_channels, 4, 4)
+    x = torch.randn(shape)
+    exact = wide(layer, x)
+    plain, sums = (
+        float((wide(layer, x, jitter=Jitter(2.0**-24, 1, sums=on)) - exact).norm() / exact.norm())
+        for on in (False, True)
+    )
+    assert plain < sums and 1.25 * sums < 5e-7
 
 
 def test_each_op_can_be_left_out() -> None:

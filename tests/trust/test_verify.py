@@ -156,6 +156,29 @@ def test_other_dtypes(run: Run, dtype: str) -> None:
     assert wrong.verdict == "reject"
 
 
+def iterated(step: str, times: int) -> str:
+    """A map that doubles every error each time, of what the layer gives."""
+    reduce = f"reduce(lambda y, _: {step}, range({times}), torch.sigmoid(self.linear(x)))"
+    return f"__import__('functools').{reduce}"
+
+
+@pytest.mark.parametrize(
+    ("times", "step", "verdict"),
+    [
+        (20, "3.9 * (y - y * y)", "accept"),
+        (20, "3.90001 * y * (1 - y)", "reject"),
+        # Of the result no digit is left: whatever is returned, nothing can be told.
+        (40, "3.9 * (y - y * y)", "inconclusive"),
+        (40, "3.90001 * y * (1 - y)", "inconclusive"),
+    ],
+)
+def test_where_rounding_alone_moves_the_result_no_right_file_is_rejected(
+    run: Run, times: int, step: str, verdict: str
+) -> None:
+    report = run(iterated("3.9 * y * (1 - y)", times), iterated(step, times))
+    assert report.verdict == verdict, [c for c in report.checks if c.outcome != "pass"]
+
+
 def test_float64_is_not_judged_as_float32(run: Run) -> None:
     report = run("self.linear(x)", "self.linear(x).float().double()", "float64")
     assert report.verdict == "reject"

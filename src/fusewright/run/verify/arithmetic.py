@@ -4,7 +4,10 @@ All three are TorchDispatchModes around a call of the user's own forward, below 
 every composite op, so they need to know nothing about the model.
 """
 
+import math
+import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +18,12 @@ from torch.utils._pytree import tree_map
 from fusewright.run.verify.metrics import pieces
 
 Rounding = Callable[[torch.Tensor], torch.Tensor]
-# A prime, so that the pattern of signs never lines up with an axis of a tensor.
-_PERIOD = 65_537
+# Elements that are hashed at a time, so that random rounding needs little memory beside them.
+_PIECE = 1 << 16
+# Odd, as large as 64 bits allow: every bit of a product's upper half depends on all below it.
+_MIXER = 0x9E3779B97F4A7C15 - (1 << 64)
+# The floor is 8.4 units of float32; two rounded operands, the factor of 1.25 and chance take some.
+_MOST_UNITS = 5.0
 
 _WIDER = {
     torch.float16: torch.float64,
@@ -42,6 +49,11 @@ _CONTRACTIONS: dict[str, tuple[int, ...]] = {
     "_scaled_dot_product_efficient_attention": (0, 1, 2),
     "_scaled_dot_product_cudnn_attention": (0, 1, 2),
 }
+_REDUCTIONS = frozenset(
+    {"sum", "mean", "var", "var_mean", "std", "std_mean", "linalg_vector_norm", "logsumexp"}
+)
+# Narrower types are summed in float32, and rounded once.
+_ACCUMULATING = (torch.float32, torch.float64)
 CONVOLUTIONS = frozenset({"convolution", "_convolution"})
 ALL_CONTRACTIONS = frozenset(_CONTRACTIONS)
 # Ops whose result is one of their operands' values or a small integer: they round nothing.
@@ -141,7 +153,9 @@ class Float64(TorchDispatchMode):
                 return decomposition_table[func](*args, **kwargs)
         result = func(*args, **kwargs)
         if self.jitter is not None and _rounds(func, name, args):
-            tree_map(self.jitter.move, result)
+            summed = self.jitter.sums and self.base in _ACCUMULATING
+            units = accumulation(name, args, result) if summed else 1.0
+            tree_map(partial(self.jitter.move, units=units), result)
         return result
 
     def _draw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -184,31 +198,38 @@ def _rounds(func: Any, name: str, args: tuple[Any, ...]) -> bool:
 
 
 class Jitter:
-    """Random rounding: moves each element, in place, up or down by one relative `unit`.
+    """Random rounding: moves each element, in place, by a relative `unit` (root mean square).
 
     With the unit roundoff of a dtype this is Monte Carlo arithmetic (D. S. Parker, 1997): the
-    spread of results is the error that an evaluation in that dtype may show.
+    spread of results is the error that an evaluation in that dtype may show. How far a value goes
+    is a hash of its bits, so that equal values stay equal: what ties stays tied.
+
+    sums: the results of sums and contractions move by as much as those may err (`accumulation`).
     """
 
-    def __init__(self, unit: float, seed: int, device: torch.device) -> None:
-        generator = torch.Generator(device).manual_seed(seed)
-        bits = torch.randint(0, 2, (_PERIOD,), generator=generator, device=device)
-        once = 1.0 + unit * (2 * bits - 1).double()
-        # Twice in a row, so that a period from any start is a view.
-        self.factors = torch.cat([once, once])
-        self.shift = 0
+    def __init__(self, unit: float, seed: int, sums: bool = False) -> None:
+        self.unit, self.salt, self.sums = unit, random.Random(seed).getrandbits(62), sums
 
-    def move(self, value: Any) -> Any:
-        """Jitter a float64 tensor in place; anything else, and what cannot be written, stays."""
+    def move(self, value: Any, units: float = 1.0) -> Any:
+        """Jitter a float64 tensor in place, by so many units; anything else, and what cannot be
+        written, stays."""
+        if isinstance(value, torch.Tensor) and value.dtype == torch.complex128:
+            self.move(torch.view_as_real(value.detach().resolve_conj()), units)
         wide = isinstance(value, torch.Tensor) and value.dtype == torch.float64
         if wide and value.numel() and value.is_contiguous() and not value._is_zerotensor():
-            self.shift = (self.shift + 40_503) % _PERIOD
-            factors = self.factors[self.shift : self.shift + _PERIOD]
-            flat = value.detach().view(-1)
-            whole = flat.numel() // _PERIOD * _PERIOD
-            flat[:whole].view(-1, _PERIOD).mul_(factors)
-            flat[whole:].mul_(factors[: flat.numel() - whole])
+            for piece in value.detach().view(-1).split(_PIECE):
+                piece.mul_(self.factors(piece, units * self.unit))
         return value
+
+    def factors(self, values: torch.Tensor, unit: float) -> torch.Tensor:
+        """Uniform around 1, for each of float64 `values`, which lie in a row without gaps."""
+        bits = values.view(torch.int64)
+        mixed = (bits >> 29).bitwise_xor_(bits).bitwise_xor_(self.salt).mul_(_MIXER)
+        return mixed.double().mul_(unit * 3**0.5 * 2.0**-63).add_(1)
+
+    def moved(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A jittered copy: random rounding as a `Rounding`."""
+        return self.move(tensor.clone(memory_format=torch.contiguous_format))
 
     def edit(self, _: str, tensor: torch.Tensor) -> None:
         """Jitter an input or a weight of any layout in place."""
@@ -216,6 +237,26 @@ class Jitter:
             self.move(tensor)
         else:
             tensor.copy_(self.move(tensor.contiguous()))
+
+
+def accumulation(name: str, args: tuple[Any, ...], result: Any) -> float:
+    """By how many units of roundoff a sum may be off when its terms are added one after the other,
+    each time with a rounding: sqrt(1 + 0.08 k) for k terms of either sign, and no more than leaves
+    a single sum within the floor of its dtype. 1 for what is no sum."""
+    return min(math.sqrt(1 + 0.08 * _terms(name, args, result)), _MOST_UNITS)
+
+
+def _terms(name: str, args: tuple[Any, ...], result: Any) -> int:
+    """How many terms each element of a contraction or reduction is a sum of."""
+    if name in _REDUCTIONS:
+        first = result[0] if isinstance(result, tuple) else result
+        return args[0].numel() // max(first.numel(), 1)
+    if name not in _CONTRACTIONS or _ATTENTION in name:
+        return 0
+    first, second = (args[i] for i in _CONTRACTIONS[name])
+    if name in CONVOLUTIONS:
+        return second.numel() // max(second.shape[1 if args[6] else 0], 1)
+    return first.shape[-1]
 
 
 def _draws(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

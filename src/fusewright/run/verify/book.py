@@ -45,7 +45,8 @@ class Expectation:
     oracle: how the float64 values were had, or why not. wide: them (None when sliced or not had).
     cut: the number of batch rows that this is about, None for all. sharp: bounds that follow from
     eager's own error alone; they are widened before anything is called wrong. changed: the inputs
-    and state entries that eager writes. moved: those that it leaves with other values.
+    and state entries that eager writes. moved: those that it leaves with other values. rows: of the
+    slices, where there are such. drawn: how many random roundings `expected` has been widened by.
     """
 
     point: Point
@@ -57,6 +58,8 @@ class Expectation:
     cut: int | None = None
     sharp: bool = False
     moved: tuple[str, ...] = ()
+    rows: int | None = None
+    drawn: int = 0
 
     @property
     def byte_count(self) -> int:
@@ -85,10 +88,12 @@ class Book:
     expectations: dict[str, Expectation] = field(default_factory=dict)
     stale: dict[str, torch.Tensor] = field(default_factory=dict)
     gradients: dict[str, Expected] = field(default_factory=dict)
+    gradient_point: Point | None = None
     samples: dict[str, Any] = field(default_factory=dict)
     stamps: dict[str, Stamps] = field(default_factory=dict)
     written: dict[str, None] = field(default_factory=dict)
     null_seconds: float = 0.0
+    draw_seconds: float = 0.0
     jittered_runs: int = 2
     ops: dict[bool, list[str]] = field(default_factory=dict)
     seconds: float = 0.0

@@ -1,6 +1,7 @@
 """Gradients of the reference, in its own arithmetic and in float64, as commands of the referee."""
 
 import secrets
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from fusewright.run.verify import (
     metrics,
     oracle,
     referee,
+    roundings,
     runner,
     specs,
     tensors,
@@ -44,7 +46,7 @@ def expect_gradients(
     eager, count = runner.gradients(
         book.session.slots["reference"], book.session.inputs["point"], seed, comb
     )
-    book.gradients, book.comb = {}, comb
+    book.gradients, book.comb, book.gradient_point = {}, comb, point
     if not count or not eager:
         return {"outputs": 0, "rows": None}
     runner.drop_inputs(book.session, "point")
@@ -64,17 +66,41 @@ def _wide_gradients(
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Float64 gradients by name: exact, randomly rounded, in allowed arithmetic, each computed when
     it is asked for. Raises OracleUnavailable or RuntimeError where they cannot be had."""
-    base = referee.base_dtype(book, referee.fresh_inputs(book, point))
-    jitter = Jitter(metrics.UNIT_ROUNDOFF[base], point.seed, book.session.device)
-    allowed = referee.allowed_roundings(book.precision, book.session.device)
-    modes = [Float64(base), Float64(base, jitter=jitter)][: book.jittered_runs]
-    modes += [Float64(base, rounding, ops) for rounding, ops in allowed]
-    for mode in modes:
-        module = weights.wide_module(book, point.weights, point.train)
-        inputs = oracle.widen_inputs(referee.fresh_inputs(book, point))
-        with oracle.float64_arithmetic(mode):
-            made = runner.gradients(module, inputs, point.seed, comb)[0]
+    base = roundings.base_dtype(book, referee.fresh_inputs(book, point))
+    allowed = roundings.allowed_roundings(book.precision, book.session.device)
+    yield _wide(book, point, comb, Float64(base))
+    for seed in range(book.jittered_runs - 1):
+        jitter = Jitter(metrics.UNIT_ROUNDOFF[base], seed)
+        yield _wide(book, point, comb, Float64(base, jitter=jitter), jitter.edit)
+    for rounding, ops in allowed:
+        yield _wide(book, point, comb, Float64(base, rounding, ops))
+
+
+def _drawn_gradients(
+    book: Book, point: Point, comb: runner.Comb | None, seeds: range
+) -> Iterator[dict[str, torch.Tensor]]:
+    """As roundings.drawn_runs, of gradients."""
+    base = roundings.base_dtype(book, referee.fresh_inputs(book, point))
+    for seed in seeds:
+        start, (mode, jitter) = time.perf_counter(), roundings.draw(book, base, seed)
+        made = _wide(book, point, comb, mode, jitter.edit)
+        book.draw_seconds += time.perf_counter() - start
         yield made
+
+
+def _wide(
+    book: Book,
+    point: Point,
+    comb: runner.Comb | None,
+    mode: Float64,
+    edit: oracle.Edit | None = None,
+) -> dict[str, torch.Tensor]:
+    module = weights.wide_module(book, point.weights, point.train)
+    if edit is not None:
+        oracle.edit_state(module, edit)
+    inputs = oracle.widen_inputs(referee.fresh_inputs(book, point), edit)
+    with oracle.float64_arithmetic(mode):
+        return runner.gradients(module, inputs, point.seed, comb)[0]
 
 
 def _expected(eager: judge.Tensors, runs: Iterator[judge.Tensors]) -> dict[str, Expected]:
@@ -91,21 +117,53 @@ def _expected(eager: judge.Tensors, runs: Iterator[judge.Tensors]) -> dict[str, 
         return judge.expect(eager, referee.slices_of_one(eager, right, ()), False, 1.0, _SLACK)
 
 
-def judge_gradients(book: Book, spec: Spec) -> list[dict[str, Any]]:
-    """Findings for a candidate's gradients, by name; one that is missing is wrong."""
-    got = dict(zip(spec["keys"], spec["items"]))
-    found: list[judge.Finding] = []
-    for name, expected in book.gradients.items():
-        expected = replace(expected, path=f"gradient of {name}")
-        if name not in got:
-            found.append(judge.Finding(expected.path, False, "does not flow"))
-            continue
-        tensor = referee.read(book, got[name])
-        if book.comb and name.startswith("input") and tensor.shape[:1] == (book.comb.total,):
-            tensor = tensor[book.comb.first :: book.comb.step]
-        found.append(judge.judge(tensor.to(book.session.device), expected))
+def judge_gradients(book: Book, spec: Spec, patient: bool = True) -> list[dict[str, Any]]:
+    """Findings for a candidate's gradients, by name; one that is missing is wrong.
+
+    patient: as in referee.judge_call.
+    """
+    got = {name: _rows(book, name, leaf) for name, leaf in zip(spec["keys"], spec["items"])}
+    found, drawn = _judge(book, got), 0
+    while patient and roundings.worth_drawing(book.gradients, drawn, found):
+        if roundings.out_of_time(book):
+            found = [f.undecided(roundings.NO_TIME) for f in found]
+            break
+        seeds = roundings.next_seeds(drawn)
+        _draw(book, seeds)
+        found, drawn = _judge(book, got), seeds.stop
     book.gradients = {}
-    return [finding.to_json() for finding in found]
+    named = [replace(f, path=f"gradient of {f.path}") for f in found]
+    return [finding.to_json() for finding in named]
+
+
+def _rows(book: Book, name: str, leaf: Spec) -> torch.Tensor:
+    """A gradient that the candidate handed over, of an input those rows that are looked at."""
+    tensor = referee.read(book, leaf).to(book.session.device)
+    if book.comb and name.startswith("input") and tensor.shape[:1] == (book.comb.total,):
+        return tensor[book.comb.first :: book.comb.step]
+    return tensor
+
+
+def _judge(book: Book, got: dict[str, torch.Tensor]) -> list[judge.Finding]:
+    return [
+        judge.judge(got[name], expected)
+        if name in got
+        else judge.Finding(name, False, "does not flow")
+        for name, expected in book.gradients.items()
+    ]
+
+
+def _draw(book: Book, seeds: range) -> None:
+    """Widen what is expected by further random roundings."""
+    assert book.gradient_point is not None
+    first = {name: next(expected.parts()) for name, expected in book.gradients.items()}
+    drawn = _drawn_gradients(book, book.gradient_point, book.comb, seeds)
+    slices = referee.slices_of_one(
+        {name: part.eager for name, part in first.items()},
+        {name: part.oracle for name, part in first.items()},
+        drawn,
+    )
+    book.gradients = judge.with_draws(book.gradients, slices, _SLACK)
 
 
 COMMANDS = {"expect_gradients": expect_gradients, "judge_gradients": judge_gradients}

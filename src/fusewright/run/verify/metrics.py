@@ -13,7 +13,8 @@ better), or as far as a fixed floor of the dtype, whichever is largest.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+import statistics
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +39,8 @@ UNIT_ROUNDOFF = {
     torch.float16: 2.0**-11,
 }
 UNIT_BYTES = {torch.float64: 8, torch.float32: 4, torch.bfloat16: 2, torch.float16: 2}
+# Draws of random rounding whose largest and median say something of their distribution.
+_FEW_DRAWS, _SCATTER = 6, 4.0
 _CPU_CHUNK, _GPU_CHUNK = 1 << 18, 1 << 24
 _TINY = 1e-300
 # A slice that is this much smaller than the whole counts as if it were this large.
@@ -53,15 +56,17 @@ class Distance:
     component: float
     where: tuple[int, ...] = ()
 
-    def at_least(self, other: "Distance") -> "Distance":
-        return Distance(
-            max(self.norm, other.norm),
-            max(self.slice, other.slice),
-            max(self.component, other.component),
-        )
-
 
 ZERO = Distance(0.0, 0.0, 0.0)
+
+
+def combined(how: Callable[..., float], *distances: Distance) -> Distance:
+    """`how` of all norms, of all slices and of all components."""
+    return Distance(
+        how(*(d.norm for d in distances)),
+        how(*(d.slice for d in distances)),
+        how(*(d.component for d in distances)),
+    )
 
 
 def floor_of(dtype: torch.dtype) -> float:
@@ -92,12 +97,42 @@ def bound_of(allowed: Distance, floor: float, shape: Sequence[int], slack: float
     )
 
 
+def bound_of_draws(draws: Sequence[Distance], slack: float = 1.0) -> Distance:
+    """The largest distances accepted by what rounding did in many draws: less is left to chance."""
+    largest = combined(max, ZERO, *draws)
+    maximum = slack * MAXIMUM_FACTOR / 2
+    return Distance(
+        slack * NORM_FACTOR * largest.norm, maximum * largest.slice, maximum * largest.component
+    )
+
+
+def doubt_of(draws: Sequence[Distance], bound: Distance) -> Distance:
+    """Up to where an error may still be rounding's: beyond `bound` where the draws have no scale.
+
+    The largest of few dozen normal deviates is about 4 times their median. Where it is much more,
+    the next draw may pass it by as much again.
+    """
+    if len(draws) < _FEW_DRAWS:
+        return bound
+
+    def stretched(limit: float, *all: float) -> float:
+        return limit * max(1.0, max(all) / (_SCATTER * max(statistics.median(all), _TINY)))
+
+    return combined(stretched, bound, *draws)
+
+
 def within(distance: Distance, bound: Distance) -> bool:
     return (
         distance.norm <= bound.norm
         and distance.slice <= bound.slice
         and distance.component <= bound.component
     )
+
+
+def largest_ratio(distance: Distance, bound: Distance) -> float:
+    """The largest of the three measures as multiples of their bounds."""
+    ratios = combined(lambda value, limit: value / max(limit, _TINY), distance, bound)
+    return max(ratios.norm, ratios.slice, ratios.component)
 
 
 def as_real(tensor: torch.Tensor) -> torch.Tensor:

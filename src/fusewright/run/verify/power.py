@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from fusewright.run.verify import judge, metrics, oracle, referee, tensors
+from fusewright.run.verify import judge, metrics, oracle, referee, roundings, tensors
 from fusewright.run.verify.arithmetic import (
     ALL_CONTRACTIONS,
     Float64,
@@ -157,11 +157,11 @@ def _selected(book: Book, expectation: Expectation, known: list[str]) -> list[Nu
 
 
 def _run(book: Book, expectation: Expectation, **changes: Any) -> dict[str, torch.Tensor]:
-    """A float64 run of the expectation's point, with `changes` to referee.wide_run."""
+    """A float64 run of the expectation's point, with `changes` to roundings.wide_run."""
     inputs = referee.inputs_of(book, expectation)
     rounded = changes.pop("rounded", ALL_CONTRACTIONS)
-    mode = Float64(referee.base_dtype(book, inputs), changes.pop("rounding", None), rounded)
-    return referee.wide_run(book, expectation.point, inputs, mode, **changes)
+    mode = Float64(roundings.base_dtype(book, inputs), changes.pop("rounding", None), rounded)
+    return roundings.wide_run(book, expectation.point, inputs, mode, **changes)
 
 
 def _ops(book: Book, expectation: Expectation) -> list[str]:
@@ -180,7 +180,7 @@ def _skips(book: Book, expectation: Expectation, ops: list[str]) -> Iterator[Nul
 
 def _roundings(book: Book, expectation: Expectation) -> Iterator[Null]:
     """Inputs, weights and operands of contractions rounded, as far as that is not allowed."""
-    allowed = referee.allowed_roundings(book.precision, book.session.device)
+    allowed = roundings.allowed_roundings(book.precision, book.session.device)
     for label, rounding, unit in (
         ("TF32", round_tf32, 2.0**-11),
         ("bfloat16", round_bf16, 2.0**-8),

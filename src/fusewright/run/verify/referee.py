@@ -5,22 +5,24 @@ points it computes what is right after the candidate has answered.
 """
 
 import secrets
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from fusewright.run.verify import drawing, judge, metrics, oracle, runner, specs, tensors, weights
-from fusewright.run.verify.arithmetic import (
-    ALL_CONTRACTIONS,
-    CONVOLUTIONS,
-    Float64,
-    Jitter,
-    round_bf16,
-    round_in_place,
-    round_tf32,
+from fusewright.run.verify import (
+    drawing,
+    judge,
+    metrics,
+    oracle,
+    roundings,
+    runner,
+    specs,
+    tensors,
+    weights,
 )
+from fusewright.run.verify.arithmetic import Float64, round_in_place, round_tf32
 from fusewright.run.verify.book import Book, Expectation, Point
 from fusewright.run.verify.judge import Finding
 from fusewright.run.verify.specs import Spec
@@ -201,7 +203,7 @@ def _slices(
     not so the weights, and as much for copies with rounded operands.
     """
     given, made = [t for _, t in tensors.tensor_leaves(inputs)], eager.values()
-    width = 8 // metrics.UNIT_BYTES[base_dtype(book, inputs)]
+    width = 8 // metrics.UNIT_BYTES[roundings.base_dtype(book, inputs)]
     divisible = 2 * (8 * sum(t.numel() for t in (*given, *made)) + width * peak)
     state = 8 * sum(t.numel() for t in book.session.slots["reference"].state_dict().values())
     fixed = state if "wide" in book.session.slots else 2 * state
@@ -222,7 +224,7 @@ def whole_expectation(
 
     Raises OracleTooLarge where they fail for want of memory.
     """
-    runs = wide_runs(book, point, inputs, not sharp, changed)
+    runs = roundings.wide_runs(book, point, inputs, not sharp, changed)
     try:
         wide = next(runs)
         expected = judge.expect(eager, slices_of_one(eager, wide, runs), True, scale)
@@ -258,78 +260,6 @@ def slices_of_one(
     return lambda allowed: [judge.Slice(0, eager, wide, others if allowed else ())]
 
 
-def wide_runs(
-    book: Book,
-    point: Point,
-    inputs: list[Any],
-    allowed: bool = True,
-    changed: Collection[str] = (),
-) -> Iterator[dict[str, torch.Tensor]]:
-    """The float64 result and, if asked for, other results that are as right as the computation
-    determines: with every value randomly rounded, and in tensor-core arithmetic that is allowed.
-    Each is computed when it is asked for."""
-    base = base_dtype(book, inputs)
-    yield wide_run(book, point, inputs, Float64(base), changed=changed)
-    for seed in range(book.jittered_runs if allowed else 0):
-        jitter = Jitter(metrics.UNIT_ROUNDOFF[base], seed, book.session.device)
-        mode = Float64(base, jitter=jitter)
-        yield wide_run(book, point, inputs, mode, jitter.edit, changed=changed)
-    roundings = allowed_roundings(book.precision, book.session.device) if allowed else []
-    for rounding, ops in roundings:
-        yield wide_run(book, point, inputs, Float64(base, rounding, ops), changed=changed)
-
-
-def base_dtype(book: Book, inputs: list[Any]) -> torch.dtype:
-    return oracle.base_dtype(book.session.slots["reference"], inputs)
-
-
-def allowed_roundings(precision: str, device: torch.device) -> list[tuple[Any, frozenset[str]]]:
-    """(rounding of operands, the ops it may be applied to) that `--precision` lets a kernel use.
-
-    "match" allows what eager may use under torch's current flags on this device.
-    """
-    if precision == "bf16":
-        return [(round_tf32, ALL_CONTRACTIONS), (round_bf16, ALL_CONTRACTIONS)]
-    if precision == "tf32":
-        return [(round_tf32, ALL_CONTRACTIONS)]
-    if precision == "match" and device.type == "cuda":
-        matmul = torch.backends.cuda.matmul.allow_tf32
-        convolution = torch.backends.cudnn.allow_tf32
-        ops = frozenset(
-            name for name in ALL_CONTRACTIONS if (convolution if name in CONVOLUTIONS else matmul)
-        )
-        return [(round_tf32, ops)] if ops else []
-    return []
-
-
-def wide_run(
-    book: Book,
-    point: Point,
-    inputs: list[Any],
-    mode: Float64,
-    edit: oracle.Edit | None = None,
-    inner: Any = None,
-    changed: Collection[str] = (),
-) -> dict[str, torch.Tensor]:
-    """One float64 run at a point: by path the outputs, and what `changed` names of the inputs and
-    the state after it.
-
-    edit: changes every state entry (by its name) and every input (by its path, such as `[0]`).
-    inner: a further dispatch mode.
-    """
-    module = weights.wide_module(book, point.weights, point.train)
-    if edit is not None:
-        oracle.edit_state(module, edit)
-    wide = oracle.widen_inputs(inputs, edit)
-    effects = oracle.run_wide(module, wide, point.seed, mode, inner)
-    owned = {t.untyped_storage().data_ptr() for t in effects.state.values()}
-    return {
-        path: t.detach().clone() if t.untyped_storage().data_ptr() in owned else t.detach()
-        for path, t in effects.flat().items()
-        if path.startswith("output") or path in changed
-    }
-
-
 def _sliced(
     book: Book,
     point: Point,
@@ -361,21 +291,38 @@ def _sliced(
             f"its batch into {slices} slices"
         )
 
+    expected = judge.expect(outputs, _cut(book, point, outputs, size, None), True, scale)
+    found = Expectation(point, expected, changed, random, f"float64 in {slices} slices", None)
+    return replace(found, rows=size)
+
+
+def _cut(
+    book: Book, point: Point, outputs: judge.Tensors, size: int, seeds: range | None
+) -> judge.Slices:
+    """Slices of `size` rows of the batch, with what is allowed by itself or draws at `seeds`."""
+
     def cut(allowed: bool) -> Iterator[judge.Slice]:
         # Asked for again each time: what they lie in may have been let go of since.
         given = fresh_inputs(book, point)
+        rows = oracle.batch_rows(given)
         for start in range(0, rows, size):
             stop = min(rows, start + size)
-            runs = wide_runs(book, point, oracle.take_rows(given, rows, start, stop), allowed)
-            mine = {path: t[start:stop] for path, t in outputs.items()}
-            yield judge.Slice(start, mine, next(runs), runs)
+            part = oracle.take_rows(given, rows, start, stop)
+            runs = roundings.wide_runs(book, point, part, allowed and seeds is None)
+            mine, right = {path: t[start:stop] for path, t in outputs.items()}, next(runs)
+            drawn = roundings.drawn_runs(book, point, part, seeds or range(0))
+            yield judge.Slice(start, mine, right, drawn if seeds and allowed else runs)
 
-    expected = judge.expect(outputs, cut, True, scale)
-    return Expectation(point, expected, changed, random, f"float64 in {slices} slices", None)
+    return cut
 
 
-def judge_call(book: Book, name: str, output: Spec, effects: Spec | None) -> list[dict[str, Any]]:
-    """Findings for a candidate's call at the point `name`, tensor by tensor."""
+def judge_call(
+    book: Book, name: str, output: Spec, effects: Spec | None, patient: bool = True
+) -> list[dict[str, Any]]:
+    """Findings for a candidate's call at the point `name`, tensor by tensor.
+
+    patient: what seems wrong is held against more and more draws of random rounding first.
+    """
     expectation = expectation_of(book, name)
     got = {f"output{path}": leaf for path, leaf in specs.tensors(output)}
     if effects is not None:
@@ -387,6 +334,13 @@ def judge_call(book: Book, name: str, output: Spec, effects: Spec | None) -> lis
         expectation = _unsharpened(book, expectation)
         keep(book, name, expectation)
         found = [_judge_leaf(book, leaf, path, expectation) for path, leaf in got.items()]
+    while patient and roundings.worth_drawing(expectation.expected, expectation.drawn, found):
+        if roundings.out_of_time(book):
+            found = [f.undecided(roundings.NO_TIME) for f in found]
+            break
+        expectation = _with_draws(book, expectation)
+        keep(book, name, expectation)
+        found = [_judge_leaf(book, leaf, path, expectation) for path, leaf in got.items()]
     if effects is not None:
         found += [
             Finding(path, False, "was not changed, but the reference changes it")
@@ -396,9 +350,35 @@ def judge_call(book: Book, name: str, output: Spec, effects: Spec | None) -> lis
     return [finding.to_json() for finding in found]
 
 
+def _with_draws(book: Book, expectation: Expectation) -> Expectation:
+    """The expectation with more draws of random rounding, of which each may be a right answer."""
+    point, known = expectation.point, expectation.expected
+    seeds, eager = roundings.next_seeds(expectation.drawn), _eager_again(expectation)
+    if expectation.rows is not None:
+        slices = _cut(book, point, eager, expectation.rows, seeds)
+    else:
+        inputs = fresh_inputs(book, point)
+        drawn = roundings.drawn_runs(book, point, inputs, seeds, expectation.changed)
+        assert expectation.wide is not None
+        slices = slices_of_one(eager, expectation.wide, drawn)
+    found = judge.with_draws(known, slices)
+    return replace(expectation, expected=found, drawn=seeds.stop)
+
+
+def _eager_again(expectation: Expectation) -> dict[str, torch.Tensor]:
+    """Eager's own tensors by path."""
+    found = {}
+    for path, expected in expectation.expected.items():
+        parts = [part.eager for part in expected.parts()]
+        whole = torch.cat(parts) if len(parts) > 1 else parts[0]
+        complex_ = expected.dtype.is_complex
+        found[path] = torch.view_as_complex(whole.contiguous()) if complex_ else whole
+    return found
+
+
 def _unsharpened(book: Book, sharp: Expectation) -> Expectation:
     """The expectation with all that the reference allows, where its own error alone was allowed."""
-    eager = {path: next(e.parts()).eager for path, e in sharp.expected.items()}
+    eager = _eager_again(sharp)
     whole = (sharp.changed, sharp.random)
     found = _expectation(book, sharp.point, eager, *whole, 0, sharp=False)
     return replace(found, moved=sharp.moved)
@@ -439,8 +419,10 @@ def classify(book: Book, name: str, norm: float) -> str:
     floats = {
         p: e for p, e in expectation.expected.items() if p.startswith("output") and not e.exact
     }
-    mode = Float64(base_dtype(book, inputs), round_tf32)
-    rounded = wide_run(book, point, inputs, mode, lambda _, t: round_in_place(round_tf32, t))
+    mode = Float64(roundings.base_dtype(book, inputs), round_tf32)
+    rounded = roundings.wide_run(
+        book, point, inputs, mode, lambda _, t: round_in_place(round_tf32, t)
+    )
     tf32 = max((judge.judge_values(rounded[p], e).norm for p, e in floats.items()), default=0.0)
     eager = max((e.eager.norm for e in floats.values()), default=0.0)
     bound = max((e.bound.norm for e in floats.values()), default=0.0)

@@ -3,7 +3,16 @@ stand for the whole, and how far it errs on inputs of another layout."""
 
 from dataclasses import replace
 
-from fusewright.run.verify import drawing, judge, metrics, oracle, referee, runner, tensors
+from fusewright.run.verify import (
+    drawing,
+    judge,
+    metrics,
+    oracle,
+    referee,
+    roundings,
+    runner,
+    tensors,
+)
 from fusewright.run.verify.book import Book
 
 # Relative to the output's rms: agreement of sample and whole in float64, far below any bound.
@@ -29,7 +38,7 @@ def is_separable(book: Book, name: str) -> bool:
         return False
     try:
         parts = [
-            next(referee.wide_runs(book, replace(point, train=mode), inputs, allowed=False))
+            next(roundings.wide_runs(book, replace(point, train=mode), inputs, allowed=False))
             for mode in (True, False)
         ]
     except oracle.OracleUnavailable:

@@ -279,7 +279,8 @@ def gradients_at(trial: Trial, point: Point) -> list[Finding]:
     if trial.expect(point)["changed"]:
         trial.loaded["main"] = "changed"
     trial.ask("drop_inputs", name="x")
-    found = trial.ask_referee("judge_gradients", spec=got["grads"])
+    patient = trial.patient()
+    found = trial.ask_referee("judge_gradients", spec=got["grads"], patient=patient)
     trial.discard(got["grads"])
     return found
 

@@ -220,6 +220,7 @@ class Trial:
         if wrong:
             return [failed("output", "; ".join(wrong))]
         arguments = {"output": report["output"], "effects": report.get("effects")}
+        arguments["patient"] = self.patient()
         return self.ask_referee("judge_call", name=point.name, **arguments) + [
             failed(path, "was changed, but the reference leaves it as it is")
             for path in report.get("overwritten", ())
@@ -273,6 +274,10 @@ class Trial:
         self.recover()
         self.ask_referee("make_room")
 
+    def patient(self) -> bool:
+        """Whether a judgement may take its time: where one check has failed, none can matter."""
+        return all(check.outcome != "fail" for check in self.checks)
+
     def overdue(self) -> bool:
         """Whether the time for all checks is up: then no further one is begun."""
         return time.monotonic() - self.started > self.settings.limit_s
@@ -291,7 +296,7 @@ class Trial:
             self.add(name, "fail", describe(wrong), reproduce)
         elif unknown:
             self.undecided.append(name)
-            self.add(name, "warn", "cannot be told without a float64 oracle: " + describe(unknown))
+            self.add(name, "warn", "cannot be told: " + describe(unknown))
         else:
             self.add(name, "pass", describe_best(found))
 
