@@ -127,6 +127,11 @@ def test_losses() -> None:
     check_function(losses, x, y, labels, torch.rand(4))
 
 
+def test_multilabel_margin_loss_stops_at_the_first_negative_target() -> None:
+    targets = torch.tensor([[3, 0, -1, 1], [0, -1, 2, 2], [1, 2, 3, -1]])
+    check_function(F.multilabel_margin_loss, torch.randn(3, 4), targets, externs=None)
+
+
 def test_segmentation_loss() -> None:
     x, labels = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5))
     check_function(

@@ -1,5 +1,6 @@
 """Values that travel through files come back as they were."""
 
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,6 +76,22 @@ def test_a_file_of_another_size_is_refused(tmp_path: Path) -> None:
 class Pair(NamedTuple):
     left: torch.Tensor
     right: torch.Tensor
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        OrderedDict(a=torch.ones(2), b=[torch.zeros(3), None]),
+        {"a": (torch.ones(2), 1.5)},
+        Pair(torch.ones(2), torch.zeros(3)),
+    ],
+)
+def test_containers_keep_their_types(value: Any, tmp_path: Path) -> None:
+    spec = tensors.dump(value, str(tmp_path / "x"))
+    loaded = tensors.load(spec, CPU, names={"Pair": Pair})
+    for other in (loaded, tensors.map_leaves(value, torch.clone)):
+        assert type(other) is type(value)
+        assert specs.structure_differences(spec, tensors.dump(other, None)) == []
 
 
 @pytest.mark.parametrize(

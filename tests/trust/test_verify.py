@@ -388,3 +388,60 @@ def test_a_candidate_without_memory_leaves_the_verdict_open(run: Run):
     report = run("self.linear(x)", short)
     assert report.verdict == "inconclusive"
     assert all(check.outcome != "fail" for check in report.checks)
+
+
+def test_an_epsilon_below_the_references_own_error_leaves_nothing_open(run: Run):
+    deep = "(self.linear(x).exp() + 3).log() + 6 - 6"
+    norm = f"(lambda y: y * (y.square().mean(-1, keepdim=True) + 3e-7).rsqrt())({deep})"
+    report = run(norm, norm)
+    (power,) = [check for check in report.checks if check.name == "power"]
+    assert report.verdict == "accept" and "(add) left out" in power.detail, (power, report.error)
+
+
+def test_small_weights_tell_an_epsilon_apart(run: Run):
+    norm = "(lambda y: y * (y.square().mean(-1, keepdim=True) + {}).rsqrt())(self.linear(x + 1))"
+    report = run(norm.format("2e-7"), norm.format("0"))
+    assert report.verdict == "reject", report.checks
+
+
+RECORDS = """
+from dataclasses import dataclass
+from typing import NamedTuple
+@dataclass
+class Pair:
+    x: torch.Tensor
+    scale: float
+class Batch(NamedTuple):
+    pair: Pair
+    y: torch.Tensor
+def get_inputs():
+    return [Batch(Pair(torch.rand(6, 12), 2.0), torch.rand(6, 10))]
+"""
+OPAQUE = """
+class Bag:
+    def __init__(self, x):
+        self.x = x
+def get_inputs():
+    return [Bag(torch.rand(6, 12))]
+"""
+
+
+@pytest.mark.parametrize(("new", "verdict"), [("", "accept"), (" + 1e-3", "reject")])
+def test_records_of_the_users_own_are_handed_over(
+    tmp_path: Path, nursery: Nursery, new: str, verdict: str
+):
+    body = "self.linear(x.pair.x) * x.pair.scale + x.y"
+    text = REFERENCE.replace("{dtype}", "").replace("{body}", body) + RECORDS
+    reference, candidate = tmp_path / "reference.py", tmp_path / "candidate.py"
+    reference.write_text(text)
+    candidate.write_text(text.replace("class Model(", "class ModelNew(").replace(body, body + new))
+    assert verify(reference, candidate, device="cpu", nursery=nursery).verdict == verdict
+
+
+def test_an_input_that_cannot_be_handed_over_is_an_error(tmp_path: Path, nursery: Nursery):
+    text = REFERENCE.replace("{dtype}", "").replace("{body}", "self.linear(x.x)") + OPAQUE
+    reference, candidate = tmp_path / "reference.py", tmp_path / "candidate.py"
+    reference.write_text(text)
+    candidate.write_text(text.replace("class Model(", "class ModelNew("))
+    with pytest.raises(ProblemError, match="is a Bag of its own"):
+        verify(reference, candidate, device="cpu", nursery=nursery)

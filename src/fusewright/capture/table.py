@@ -61,7 +61,8 @@ TAKE_NUMBERS = frozenset(
 )
 
 # Operators that neither decompose nor lower: ATen's own kernels are the better call, because the
-# parts would be slower (attention, recurrent layers, resampling) or draw other random numbers.
+# parts would be slower (attention, recurrent layers, resampling) or draw other random numbers, or
+# torch's parts are wrong (multilabel_margin_loss counts what follows the first -1, torch 2.13).
 KEPT_CALLS: tuple[str, ...] = (
     "aten.dropout.default",
     "aten.native_dropout.default",
@@ -91,6 +92,7 @@ KEPT_CALLS: tuple[str, ...] = (
     "aten._pdist_forward.default",
     "aten.max_unpool2d.default",
     "aten.max_unpool3d.default",
+    "aten.multilabel_margin_loss_forward.default",
     "aten.renorm.default",
     "aten.istft.default",
     "aten.stft.default",

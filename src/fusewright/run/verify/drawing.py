@@ -105,7 +105,12 @@ def draw_inputs(book: Book, name: str, kind: str, seed: int, prefix: str, rows: 
     elif kind != "given":
         made = tensors.map_leaves(made, lambda t: draws.redraw(t, kind, generator))
     made = _laid_out_as(given, made)
-    return _hold(book, book.draws, name, Draw(kind, seed, prefix, rows, ()), made)
+    held = _hold(book, book.draws, name, Draw(kind, seed, prefix, rows, ()), made)
+    for path, leaf in specs.leaves(held):
+        if leaf["k"] == "opaque":
+            what = f"input{path} is a {leaf['type']}"
+            raise ProblemError(f"{what}: it cannot be handed to the candidate's process")
+    return held
 
 
 def _given(book: Book, seed: int) -> list[Any]:

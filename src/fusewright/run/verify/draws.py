@@ -156,7 +156,8 @@ def redraw_weight(tensor: torch.Tensor, kind: str, generator: torch.Generator) -
     Varied weights keep their mean and spread; constant ones (a normalisation's 1 and 0) get a
     spread of a half around their value. `kind` "heavy" gives a few entries of each weight four
     times their size, "offset" makes most of them positive, so that sums of products are large
-    beside their differences.
+    beside their differences, "small" scales varied weights by a hundredth, so that constants such
+    as an epsilon count.
     """
     if not is_continuous(tensor) or tensor.is_complex():
         return tensor
@@ -167,6 +168,8 @@ def redraw_weight(tensor: torch.Tensor, kind: str, generator: torch.Generator) -
     drawn = _noise(tensor, generator).float().mul_(0.5 if constant else spread).add_(wide.mean())
     if kind == "heavy":
         drawn.mul_(_noise(tensor, generator).float().gt_(2.0).mul_(3.0).add_(1.0))
+    if kind == "small" and not constant:
+        drawn.mul_(0.01)
     if kind == "offset":
         drawn.add_(2 * (0.5 if constant else spread))
     return drawn.to(tensor.dtype)

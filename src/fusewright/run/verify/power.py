@@ -3,7 +3,7 @@
 Runs in the referee. A null is "rejected" where a candidate that answered so would be rejected,
 "undetected" where it differs from the reference and would pass, "coarse" where it is arithmetic no
 coarser than the reference's own, and "identical" where it does not differ by more than the output's
-own rounding: answering so would be no error there.
+own rounding, or than the reference itself errs: answering so would be no error there.
 """
 
 import math
@@ -77,7 +77,7 @@ def _record(null: Null, expectation: Expectation) -> dict[str, Any]:
         finding = _compare(tensor, expected)
         rejected |= finding.ok is False
         size, bound = max(size, finding.norm), max(bound, finding.bound)
-        small = finding.norm <= _rounding_of(expected)
+        small = finding.norm <= max(_rounding_of(expected), _own_error(finding, expected))
         same &= small
         coarse &= small or 0 < null.unit < _COARSE * expected.bound.norm
     passing = "identical" if same else "coarse" if coarse else "undetected"
@@ -100,6 +100,13 @@ def _rounding_of(expected: judge.Expected) -> float:
     if expected.exact:
         return 0.0
     return metrics.UNIT_ROUNDOFF[metrics.real_dtype(expected.dtype)]
+
+
+def _own_error(finding: judge.Finding, expected: judge.Expected) -> float:
+    """The reference's error, as far as its dtype's floor: nobody can ask for less."""
+    if expected.exact:
+        return 0.0
+    return min(finding.eager, metrics.floor_of(metrics.real_dtype(expected.dtype)))
 
 
 def _simple(book: Book, expectation: Expectation, wide: dict[str, torch.Tensor]) -> Iterator[Null]:

@@ -120,8 +120,7 @@ def fresh_inputs(book: Book, point: Point) -> list[Any]:
 
 
 def _given(book: Book, inputs: str) -> list[Any]:
-    session, spec = book.session, drawing.inputs(book, inputs)
-    return tensors.load(spec, session.device, copy=False, lender=session.lender)
+    return book.session.loaded(drawing.inputs(book, inputs), copy=False)
 
 
 def draw_sample(book: Book, inputs: str) -> tensors.Sample | None:

@@ -51,6 +51,10 @@ class Session:
     sizes: list[int] = field(default_factory=list)
     lender: handover.Lender = field(default_factory=handover.Lender)
 
+    def loaded(self, spec: Spec, copy: bool = True) -> Any:
+        """The value of a spec on the device, its records of the user's classes."""
+        return tensors.load(spec, self.device, copy, self.lender, vars(self.source))
+
 
 def load(session: Session, path: str, cls: str, device: str, poison: bool) -> dict[str, Any]:
     """Import the user's file; report which of the convention's names it has."""
@@ -81,7 +85,7 @@ def construct(session: Session, slot: str, init: Spec, where: str) -> dict[str, 
     where: the default device of the constructor; large weights are drawn much faster on a GPU.
     """
     assert session.cls is not None
-    args, kwargs = tensors.load(init, torch.device("cpu"))
+    args, kwargs = tensors.load(init, torch.device("cpu"), names=vars(session.source))
     seed_everything(CONSTRUCTION_SEED)
     with torch.device(where) if where != "cpu" else contextlib.nullcontext():
         session.slots[slot] = session.cls(*args, **kwargs)
@@ -146,13 +150,10 @@ def put(session: Session, name: str, spec: Spec, layout: str) -> dict[str, bool]
     if layout != "reuse":
         drop_inputs(session, name)
 
-    def borrowed() -> list[Any]:
-        return tensors.load(spec, session.device, copy=False, lender=session.lender)
-
-    session.sources[name] = borrowed
+    session.sources[name] = lambda: session.loaded(spec, copy=False)
     if layout == "plain":
-        session.inputs[name] = tensors.load(spec, session.device, lender=session.lender)
-    fresh = session.inputs[name] if layout == "plain" else borrowed()
+        session.inputs[name] = session.loaded(spec)
+    fresh = session.inputs[name] if layout == "plain" else session.sources[name]()
     if layout == "reuse":
         for (_, old), (_, new) in zip(
             tensors.tensor_leaves(session.inputs[name]), tensors.tensor_leaves(fresh)

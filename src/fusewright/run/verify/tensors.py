@@ -6,6 +6,7 @@ code. What a spec says beyond that (strides, storage, type) describes the tensor
 
 import dataclasses
 import itertools
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ _PLAIN = (bool, int, float, str, type(None))
 
 
 # Types that a caller can rely on; a subclass may compute, or lie, when it is looked at.
-_EXACT_TYPES = (torch.Tensor, torch.nn.Parameter, list, tuple, dict)
+_EXACT_TYPES = (torch.Tensor, torch.nn.Parameter, list, tuple, dict, OrderedDict)
 
 
 def type_name(value: Any) -> str:
@@ -95,7 +96,8 @@ def aliases(output: Any, inputs: list[Any], module: torch.nn.Module) -> list[str
 
 
 def map_leaves(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
-    """The nested value with each tensor replaced by `change(tensor)`; mappings become dicts."""
+    """The nested value with each tensor replaced by `change(tensor)`; mappings but ordered dicts
+    become dicts."""
     if isinstance(value, torch.Tensor):
         return change(value)
     if is_record(value):
@@ -104,7 +106,8 @@ def map_leaves(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
             return type(value)(**changed)
         return dataclasses.replace(value, **changed)
     if isinstance(value, Mapping):
-        return {k: map_leaves(v, change) for k, v in value.items()}
+        made = {k: map_leaves(v, change) for k, v in value.items()}
+        return OrderedDict(made) if type(value) is OrderedDict else made
     if isinstance(value, list | tuple):
         return type(value)(map_leaves(item, change) for item in value)
     return value
@@ -160,7 +163,9 @@ def _dump(value: Any, prefix: str | None, counter: Iterator[int], lender: Lender
     )
     found = [_dump(item, prefix, counter, lender) for _, item in items]
     spec: Spec = {"k": kind, "type": name, "items": found}
-    return spec | ({"keys": [k for k, _ in items]} if kind in ("dict", "record") else {})
+    if kind in ("dict", "record"):
+        spec["keys"] = [key for key, _ in items]
+    return spec | ({"class": type(value).__name__} if kind == "record" else {})
 
 
 def _dump_tensor(tensor: torch.Tensor, path: Path | str | None, lender: Lender) -> Spec:
@@ -255,11 +260,18 @@ def _is_injective(shape: Sequence[int], stride: Sequence[int]) -> bool:
     return True
 
 
-def load(spec: Spec, device: torch.device, copy: bool = True, lender: Lender | None = None) -> Any:
+def load(
+    spec: Spec,
+    device: torch.device,
+    copy: bool = True,
+    lender: Lender | None = None,
+    names: Mapping[str, Any] | None = None,
+) -> Any:
     """The nested value of a spec, its tensors on `device` with their strides.
 
-    Without `copy`, contiguous tensors on the CPU are private mappings of their files: nothing is
-    read before it is used, and nothing counts as used memory. What was lent is not copied either.
+    Records are made by the classes that are so called in `names`, a file's globals. Without `copy`,
+    contiguous tensors on the CPU are private mappings of their files: nothing is read before it is
+    used, and nothing counts as used memory. What was lent is not copied either.
     """
     match spec["k"]:
         case "tensor":
@@ -272,10 +284,15 @@ def load(spec: Spec, device: torch.device, copy: bool = True, lender: Lender | N
             name = spec["value"]
             return getattr(torch, name) if spec["type"] == "dtype" else torch.device(name)
         case "list":
-            return [load(item, device, copy, lender) for item in spec["items"]]
+            return [load(item, device, copy, lender, names) for item in spec["items"]]
         case "tuple":
-            return tuple(load(item, device, copy, lender) for item in spec["items"])
-        case "dict":
-            items = (load(item, device, copy, lender) for item in spec["items"])
-            return dict(zip(spec["keys"], items, strict=True))
+            return tuple(load(item, device, copy, lender, names) for item in spec["items"])
+        case "dict" | "record":
+            items = (load(item, device, copy, lender, names) for item in spec["items"])
+            found = dict(zip(spec["keys"], items, strict=True))
+            if spec["k"] == "dict":
+                return OrderedDict(found) if spec["type"] == "OrderedDict" else found
+            cls = (names or {}).get(spec["class"])
+            if cls is not None:
+                return cls(**found)
     raise ProblemError(f"an argument of type {spec['type']} cannot be handed to another process")

@@ -26,7 +26,12 @@ _FIRST_SEED = 1000
 # Of these every row is judged, also of a large problem.
 _WHOLE = ("heavy",)
 # Drawn only when something could not be told apart with the ones above.
-_ESCALATION = (("heavy", "heavy-4"), ("normal", "random-6"), ("shifted", "offset-8"))
+_ESCALATION = (
+    ("heavy", "heavy-4"),
+    ("normal", "random-6"),
+    ("shifted", "offset-8"),
+    ("small", "small-10"),
+)
 # Where a call takes longer than this, one more given input and a few distributions are tried.
 _SLOW_S = 0.2
 # Inputs and outputs of more bytes than this are judged on a sample of the batch, if that can be.
