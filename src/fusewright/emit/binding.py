@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fusewright.ir.dtypes import DType
 from fusewright.ir.kernel import Buffer, Program
 
-from .ctext import Names, c_type
+from .ctext import Names, memory_type
 from .pytext import bracketed
 from .segment import Segment, segments
 
@@ -91,7 +91,7 @@ def _sizes(values: Sequence[int]) -> str:
 
 
 def _type(dtype: DType, dialect: str) -> str:
-    return c_type(dtype, dialect)
+    return memory_type(dtype, dialect)
 
 
 def _status_check(cuda: bool) -> str:

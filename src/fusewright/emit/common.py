@@ -12,7 +12,7 @@ from fusewright.ir.kernel import Buffer, Fold, Kernel, Phase, Prefix
 from fusewright.ir.scalar import OPS, identity
 
 from .cstyle import Env
-from .ctext import WIDTH, Names, c_type, identifier, literal, wrap
+from .ctext import WIDTH, Names, identifier, literal, memory_type, wrap
 from .spell import DialectName, compute_c_type
 
 Buffers = Mapping[str, Buffer]
@@ -38,7 +38,7 @@ def parameters(kernel: Kernel, buffers: Buffers, env: Env) -> list[str]:
     out = []
     for name in buffer_order(kernel):
         const = "" if name in kernel.writes or name == kernel.workspace else "const "
-        kind = c_type(buffers[name].dtype, env.dialect)
+        kind = memory_type(buffers[name].dtype, env.dialect)
         out.append(f"{const}{kind}* __restrict__ {env.pointers[name]}")
     return out
 
@@ -58,7 +58,7 @@ def function_name(kernel: Kernel) -> str:
 
 def has_checks(kernel: Kernel) -> bool:
     """Whether the kernel can report a failed bounds check."""
-    return any(isinstance(e, Checked) for p in kernel.phases for e in walk(*p.bodies))
+    return any(isinstance(e, Checked) for e in walk(*kernel.bodies))
 
 
 def point_cost(bodies: tuple[Expr, ...]) -> int:

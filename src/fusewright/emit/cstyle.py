@@ -33,6 +33,8 @@ from .spell import DialectName, apply_op, convert
 INLINE_LIMIT = 64
 # A repeated part of an index expression that is longer than this gets a name.
 NAMED_INDEX = 12
+# Operations whose second operand C evaluates only where it counts.
+SHORT_CIRCUIT = ("logical_and", "logical_or")
 # Two branches of a guard longer than this become an if statement.
 TERNARY_LIMIT = 72
 
@@ -101,11 +103,12 @@ class _Scope:
         done = self.env.loaded
         uses = _count_uses(roots, done)
         always = _unconditional(roots, done)
+        chosen = _read_by_choices(roots, done) if self.env.dialect == "cpu" else set()
         for e in _in_order(roots, always, done):
             if e not in self.known:
                 text = self._build(e)
-                named = e not in done and _deserves_name(e, text, uses[e])
-                self.known[e] = self._name(e, text) if named else text
+                named = e in chosen or _deserves_name(e, text, uses[e])
+                self.known[e] = self._name(e, text) if named and e not in done else text
         return [self.known[r] for r in roots]
 
     def _name(self, e: Expr, text: Text) -> Text:
@@ -290,6 +293,18 @@ def _unconditional(roots: Iterable[Expr], done: Mapping[Expr, Text]) -> set[Expr
             seen.add(e)
             stack.extend(() if isinstance(e, Guarded) or e in done else e.operands)
     return seen
+
+
+def _read_by_choices(roots: Iterable[Expr], done: Mapping[Expr, Text]) -> set[Expr]:
+    """The loads that C's ?:, && and || would make conditional, which are no longer vectors' loads;
+    only membership is asked of this set."""
+    choices = [
+        e
+        for e in _walk(roots, done)
+        if isinstance(e, Choose) or (isinstance(e, Apply) and e.op in SHORT_CIRCUIT)
+    ]
+    late = (x for e in choices if e not in done for x in e.operands[1:])
+    return {e for e in _unconditional(late, done) if isinstance(e, Load)}
 
 
 def _in_order(

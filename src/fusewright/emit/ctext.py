@@ -263,6 +263,12 @@ def c_type(dtype: DType, dialect: str) -> str:
     return table[dtype.name]
 
 
+def memory_type(dtype: DType, dialect: str) -> str:
+    """The C type of elements in memory and of accumulators: on a CPU bools are bytes, since GCC
+    makes no vectors of loads and folds of `bool`."""
+    return "uint8_t" if dtype == BOOL and dialect == "cpu" else c_type(dtype, dialect)
+
+
 _COMMON_TYPES = {
     "bool": "bool",
     INT32.name: "int",

@@ -13,7 +13,7 @@ from fusewright.ir.kernel import Buffer, Kernel, Program
 from fusewright.target.arch import Arch
 
 from .common import Buffers, buffer_order, function_name, has_checks, signature
-from .ctext import Names, Writer, c_type
+from .ctext import Names, Writer, memory_type
 from .helpers import cpu_helpers, cuda_helpers
 from .rounded import with_short_functions
 from .segment import FRESH_BYTES, Segment, segments
@@ -78,7 +78,7 @@ def _entry_parameters(
     names = {b.name: fresh.fresh(b.name) for b in segment.buffers}
     written = {b for k in segment.kernels for b in (*k.writes, k.workspace)}
     params = [
-        f"{'' if b.name in written else 'const '}{c_type(b.dtype, dialect)}* {names[b.name]}"
+        f"{'' if b.name in written else 'const '}{memory_type(b.dtype, dialect)}* {names[b.name]}"
         for b in segment.buffers
     ]
     return params, names

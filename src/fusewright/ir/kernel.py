@@ -213,6 +213,10 @@ class Kernel:
     def row_count(self) -> int:
         return prod(v.extent for v in self.rows)
 
+    @property
+    def bodies(self) -> tuple[Expr, ...]:
+        return tuple(b for p in self.phases for b in p.bodies)
+
 
 def shared_slots(phases: tuple[Phase, ...]) -> dict[str, tuple[int, int]]:
     """A place in shared memory, (number, bytes per point), for each kept value that a later phase

@@ -73,7 +73,7 @@ def native_plan(kernel: Kernel) -> NativePlan:
 
 def plan_of(kernel: Kernel, layout: Callable[[Strides, int, int], Layout]) -> NativePlan:
     """The plan of a contraction kernel; `layout` of an operand's strides, offset and rows."""
-    dot = next(e for p in kernel.phases for e in walk(*p.bodies) if isinstance(e, Dot))
+    dot = next(e for e in walk(*kernel.bodies) if isinstance(e, Dot))
     axes = {v.name: v for v in (*kernel.rows, *kernel.phases[0].cols)}
     one: Index = ix.const(0)
     batch, m, n = (axes.get(name, one) for name in ("b", "m", "n"))

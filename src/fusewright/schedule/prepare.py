@@ -6,7 +6,9 @@ a call that a library has, and a reduction with too few rows to fill the target 
 scan in three (`split_scan`). No kernels are formed here.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from math import prod
 
 from fusewright.ir import graph as g
@@ -37,6 +39,8 @@ SMALL_RESULT, SMALL_PRODUCT, LONG_SUM = 1 << 12, 1 << 21, 256
 SPLIT_MINIMUM = 1 << 16
 # Elements of a row that one block still reads efficiently after a split.
 CHUNK_MINIMUM = 2048
+# Elements of a row that is worth a loop of its own on a CPU.
+SHORTEST_ROW = 32
 # Columns that a chunk of a scan has at least, and rows of a scan that keep a CPU busy.
 SCAN_CHUNK_MINIMUM, SCAN_TASKS = 512, 8
 # Threads that one column of a column reduction can be divided among.
@@ -211,9 +215,13 @@ def _steps(x: g.Node) -> tuple[int, ...] | None:
     ]
     if not views:
         return None
-    largest = max(views, key=lambda v: v.x.nbytes)
-    place = offsets.flatten(largest.index, offsets.row_major(largest.x.shape))
-    steps = [ix.coefficient(place, v) if isinstance(v, ix.Var) else 0 for v in x.axes]
+    return _steps_of(max(views, key=lambda v: v.x.nbytes))
+
+
+def _steps_of(view: g.View) -> tuple[int, ...] | None:
+    """How far apart neighbours along each axis of a view lie in its source."""
+    place = offsets.flatten(view.index, offsets.row_major(view.x.shape))
+    steps = [ix.coefficient(place, v) if isinstance(v, ix.Var) else 0 for v in view.axes]
     return None if any(s is None for s in steps) else tuple(s for s in steps if s is not None)
 
 
@@ -226,6 +234,8 @@ def split(node: g.Reduce, arch: Arch) -> g.Node:
     chunks = chunk_count(node.x, node.axes_reduced, arch)
     if chunks == 1:
         return node
+    if arch.kind == "cpu" and (rows := _whole_rows(node, arch)):
+        return _after_rows(node, rows, arch)
     parts = chunked(node.x, node.axes_reduced, chunks, identity(node.op, node.dtype))
     last = len(parts.shape) - 1
     return g.reduce(node.op, g.reduce(node.op, parts, (last,)), (last - 1,))
@@ -314,6 +324,38 @@ def _rows_folded(node: g.Reduce) -> tuple[int, ...]:
         if n.axes_reduced == trailing and {*trailing} < {*node.axes_reduced}:
             return trailing
     return ()
+
+
+def _whole_rows(node: g.Reduce, arch: Arch) -> tuple[int, ...]:
+    """The trailing ones of the reduced axes, if the others are enough for the target and chunks of
+    all would not be contiguous: vectors have no division that finds the place of each point."""
+    axes, shape = node.axes_reduced, node.x.shape
+    if all(_is_flat(leaf, axes) for leaf in _leaves(node.x)):
+        return ()
+    for k in range(1, len(axes)):
+        if 4 * node.size * prod(shape[a] for a in axes[:k]) >= arch.units:
+            return axes[k:] if prod(shape[a] for a in axes[k:]) >= SHORTEST_ROW else ()
+    return ()
+
+
+def _leaves(x: g.Node) -> Iterator[g.Node]:
+    """What a pointwise value is computed from, each once."""
+    stack, seen = [x], set()
+    while stack:
+        n = stack.pop()
+        if n in seen:
+            continue
+        seen.add(n)
+        if isinstance(n, g.Unary | g.Binary | g.Where | g.Cast):
+            stack.extend(n.operands)
+        elif not isinstance(n, g.Const):
+            yield n
+
+
+def _is_flat(x: g.Node, axes: tuple[int, ...]) -> bool:
+    """Whether `x` goes on along each of `axes` where it ends along the next of them."""
+    steps = _steps_of(x) if isinstance(x, g.View) else offsets.row_major(x.shape)
+    return steps is not None and all(steps[a] == steps[b] * x.shape[b] for a, b in pairwise(axes))
 
 
 def chunk_count(x: g.Node, axes: tuple[int, ...], arch: Arch) -> int:

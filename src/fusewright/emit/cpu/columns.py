@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import prod
 
 from fusewright.emit.cstyle import Env, evaluate, name_value
-from fusewright.emit.ctext import ADD, Text, Writer
+from fusewright.emit.ctext import ADD, Text, Writer, memory_type
 from fusewright.ir.index import Index
 from fusewright.ir.kernel import Keep, Kernel, Phase
 
@@ -28,7 +28,7 @@ from .loops import (
     nest,
     parallel_for,
     simd_pragma,
-    with_indices,
+    with_fixed,
 )
 from .nests import (
     STACK_BYTES,
@@ -117,7 +117,7 @@ class _Columns:
             env = self._phase(phase, kept, env)
 
     def _declare_keep(self, keep: Keep, name: str, extent: int, env: Env) -> None:
-        kind, count = env.c_type(keep.body), max(extent, 1) * self.block
+        kind, count = memory_type(keep.body.dtype, "cpu"), max(extent, 1) * self.block
         if count * keep.body.dtype.bytes <= STACK_BYTES:
             self.out.line(f"alignas(64) {kind} {name}[{count}];")
         else:
@@ -165,7 +165,7 @@ class _Columns:
         if not found:
             return env
         for e, name in found.items():
-            self.out.line(f"{env.c_type(e)} {name}[{self.block}];")
+            self.out.line(f"{memory_type(e.dtype, 'cpu')} {name}[{self.block}];")
         self.out.line(simd_pragma(self.kernel))
         with self._lanes("0", self.width):
             values = evaluate([*found], env, self.out)
@@ -210,7 +210,7 @@ class _Columns:
         with self.out.block(conds) if conds else nullcontext():
             first, end = self._lanes_of(clip, env)
             if clip == Clip():
-                env = with_indices(phase.bodies, self.kernel.rows[-1], env, self.out)
+                env = with_fixed(phase.bodies, self.kernel.rows[-1:], env, self.out)
             self.out.line(simd_pragma(self.kernel))
             with self._lanes(first, end):
                 write_point(phase, accs, f"[{self.lane}]", env, self.out, scans)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fusewright.emit.cindex import is_wide
 from fusewright.emit.common import fold_identity
 from fusewright.emit.cstyle import Env
-from fusewright.emit.ctext import TERNARY, Text, Writer, c_type
+from fusewright.emit.ctext import TERNARY, Text, Writer, c_type, memory_type
 from fusewright.emit.spell import compute_c_type, convert
 from fusewright.ir.dtypes import BOOL, FLOAT32, FLOAT64, DType
 from fusewright.ir.kernel import Fold, Phase
@@ -121,7 +121,7 @@ def combine(kind: str, a: str, b: str) -> str:
 
 def declare(acc: Accumulator, array: str, count: int, dtype: DType, out: Writer) -> None:
     """`T array[count]` filled with the identity, and the array of positions."""
-    filled(c_type(dtype, "cpu"), array, count, acc.identity, out)
+    filled(memory_type(dtype, "cpu"), array, count, acc.identity, out)
     if acc.is_arg:
         filled(acc.at_type, f"{array}_at", count, acc.last_position, out)
 
@@ -147,7 +147,7 @@ def reduction_clauses(accs: Sequence[Accumulator]) -> str:
 
 def declare_partial(acc: Accumulator, out: Writer) -> None:
     """The variable a row's loop folds into."""
-    out.line(f"{c_type(acc.dtype, 'cpu')} {acc.partial} = {acc.identity};")
+    out.line(f"{memory_type(acc.dtype, 'cpu')} {acc.partial} = {acc.identity};")
     if acc.flagged:
         out.line(f"int {acc.partial}_nan = 0;")
 
@@ -169,7 +169,7 @@ def settle_partial(acc: Accumulator, out: Writer) -> None:
 def declare_scalar(acc: Accumulator, out: Writer) -> None:
     """The scalar total of a row, and its position."""
     start = "0.0" if acc.is_float_sum else acc.identity
-    out.line(f"{c_type(acc.total_dtype, 'cpu')} {acc.total} = {start};")
+    out.line(f"{memory_type(acc.total_dtype, 'cpu')} {acc.total} = {start};")
     if acc.is_arg:
         out.line(f"{acc.at_type} {acc.total}_at = {acc.last_position};")
 
@@ -212,7 +212,7 @@ def _take_best(acc: Accumulator, x: str, x_at: str, best: str, best_at: str, out
 
 def _kinds(acc: Accumulator) -> str:
     up = "true" if acc.fold.kind == "argmax" else "false"
-    return f"{up}, {c_type(acc.dtype, 'cpu')}, {acc.at_type}"
+    return f"{up}, {memory_type(acc.dtype, 'cpu')}, {acc.at_type}"
 
 
 def flush_to_scalar(acc: Accumulator, out: Writer) -> None:

@@ -4,21 +4,24 @@ The loops are written so that the compiler vectorises them without -ffast-math. 
 `rows` and `columns`, scalar bodies in `cstyle`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import prod
 
 from fusewright.emit.cindex import is_wide
 from fusewright.emit.common import has_checks, kernel_cost
 from fusewright.emit.cstyle import Env, evaluate, name_value
 from fusewright.emit.ctext import Text, Writer
-from fusewright.ir.body import Expr, Guarded, Load, Ref, substitute, walk
-from fusewright.ir.index import Var, const
+from fusewright.ir.body import Apply, Expr, Guarded, Load, Ref, substitute, walk
+from fusewright.ir.index import Index, Var, const
 from fusewright.ir.kernel import Kernel, Phase, Store
+from fusewright.ir.scalar import OPS
 
 # Below this many operations a second thread costs more than it gives.
 PARALLEL_COST = 1 << 17
 # Elements of the innermost axis per task where the outer axes alone give too few tasks.
 CHUNK = 4096
+# Operations (by `ScalarOp.cost`) that are worth computing once for a loop.
+WORTH_A_NAME = 4
 # Tasks that keep all cores of a large host busy.
 ENOUGH_TASKS = 64
 
@@ -61,14 +64,17 @@ def elementwise(kernel: Kernel, env: Env, out: Writer) -> None:
     if parallel and outer and prod(v.extent for v in outer) < ENOUGH_TASKS:
         _chunked(kernel, outer, inner, env, out)
         return
+    if parallel and not outer:
+        env = with_fixed(kernel.bodies, (inner,), env, out)
     if parallel:
         out.line(parallel_for(kernel, len(outer), simd=not outer))
     nest(outer, env, out, lambda: _inner_loop(kernel, inner, env, out, not outer and parallel))
 
 
-def with_indices(bodies: Sequence[Expr], inner: Var, env: Env, out: Writer) -> Env:
-    """Reads and checks what is the same for all of a loop over `inner`, before it: the indices of
-    gathers, which compilers do not move past the note of a failed check."""
+def with_fixed(bodies: Sequence[Expr], inner: Collection[Var], env: Env, out: Writer) -> Env:
+    """Computes what is the same for all of the loops over `inner` before them: the checked indices
+    of gathers, which compilers do not move past the note of a failed check, and what is costly and
+    may have branches, such as a sigmoid."""
     found: dict[Expr, str] = {}
     seen: set[Expr] = set()
     stack = list(reversed(bodies))
@@ -77,6 +83,9 @@ def with_indices(bodies: Sequence[Expr], inner: Var, env: Env, out: Writer) -> E
         if e in seen or isinstance(e, Guarded):
             continue
         seen.add(e)
+        if isinstance(e, Apply) and _is_fixed(e, inner) and is_worth_a_name(e):
+            found[e] = f"{e.op}_1"
+            continue
         stack.extend(reversed(e.operands))
         if isinstance(e, Load):
             name = f"{env.pointers[e.buffer]}_at"
@@ -84,13 +93,19 @@ def with_indices(bodies: Sequence[Expr], inner: Var, env: Env, out: Writer) -> E
     return env.with_loaded({x: name_value(name, x, env, out) for x, name in found.items()})
 
 
-def _is_fixed(e: Expr, v: Var) -> bool:
-    return substitute(e, {v: const(0)}) == e and not any(isinstance(x, Ref) for x in walk(e))
+def is_worth_a_name(e: Expr) -> bool:
+    """Whether a value is computed once rather than for every point of a loop."""
+    return any(isinstance(x, Apply) and OPS[x.op].cost >= WORTH_A_NAME for x in walk(e))
+
+
+def _is_fixed(e: Expr, inner: Collection[Var]) -> bool:
+    first: dict[Index, Index] = {v: const(0) for v in inner}
+    return substitute(e, first) == e and not any(isinstance(x, Ref) for x in walk(e))
 
 
 def _inner_loop(kernel: Kernel, inner: Var, env: Env, out: Writer, has_pragma: bool) -> None:
     if not has_pragma:
-        env = with_indices([b for p in kernel.phases for b in p.bodies], inner, env, out)
+        env = with_fixed(kernel.bodies, (inner,), env, out)
         out.line(simd_pragma(kernel))
     with out.block(for_loop(inner, env)):
         elementwise_body(kernel.phases, env, out)
@@ -107,9 +122,10 @@ def _chunked(kernel: Kernel, outer: Sequence[Var], inner: Var, env: Env, out: Wr
             out.line(
                 f"const {kind} {end} = fw_minimum<{kind}>({begin} + {CHUNK}, {inner.extent});"
             )
+            here = with_fixed(kernel.bodies, (inner,), env, out)
             out.line(simd_pragma(kernel))
             with out.block(f"for ({kind} {name} = {begin}; {name} < {end}; {name}++)"):
-                elementwise_body(kernel.phases, env, out)
+                elementwise_body(kernel.phases, here, out)
 
     out.line(parallel_for(kernel, len(outer) + 1))
     nest(outer, env, out, chunks)

@@ -15,14 +15,13 @@ from fusewright.ir.body import Apply, Expr, Guarded, Ref, substitute, walk
 from fusewright.ir.index import Index, Var, add, const
 from fusewright.ir.kernel import Phase
 from fusewright.ir.offsets import row_major
-from fusewright.ir.scalar import OPS
 
 from .folds import (
     Accumulator,
     declare,
     fold_values,
 )
-from .loops import assign_stores, loop_type
+from .loops import assign_stores, is_worth_a_name, loop_type
 from .scans import Carry, write_scans
 
 # Additions a float32 lane takes before it is flushed into the double total. With 64 the error of
@@ -30,8 +29,6 @@ from .scans import Carry, write_scans
 FLUSH_AFTER = 64
 # A row buffer larger than this is allocated on the heap, once per thread.
 STACK_BYTES = 64 << 10
-# Operations (by `ScalarOp.cost`) that are worth computing once per row.
-WORTH_A_NAME = 4
 
 Emit = Callable[[], None]
 
@@ -189,7 +186,7 @@ def row_values(phase: Phase, names: Collection[str]) -> dict[Expr, str]:
         inside = list(walk(e))
         if any(isinstance(x, Ref) and x.name in names for x in inside) or substitute(e, first) != e:
             stack.extend(() if isinstance(e, Guarded) else reversed(e.operands))
-        elif any(isinstance(x, Apply) and OPS[x.op].cost >= WORTH_A_NAME for x in inside):
+        elif is_worth_a_name(e):
             found[e] = f"{e.op if isinstance(e, Apply) else type(e).__name__.lower()}_1"
     return found
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from fusewright.emit.common import has_checks
 from fusewright.emit.cstyle import Env, name_value
-from fusewright.emit.ctext import Text, Writer, c_type
+from fusewright.emit.ctext import Text, Writer, c_type, memory_type
 from fusewright.ir.index import Var
 from fusewright.ir.kernel import Kernel, Phase
 
@@ -25,7 +25,15 @@ from .folds import (
     result,
     settle_partial,
 )
-from .loops import is_parallel, loop_type, nest, parallel_for, simd_pragma, write_stores
+from .loops import (
+    is_parallel,
+    loop_type,
+    nest,
+    parallel_for,
+    simd_pragma,
+    with_fixed,
+    write_stores,
+)
 from .nests import (
     STACK_BYTES,
     Emit,
@@ -72,7 +80,7 @@ def row_reduce(kernel: Kernel, env: Env, out: Writer) -> None:
     out.extend([f"#pragma omp parallel{clause}"] if parallel else [])
     with out.block(""):
         for k, p in keeps:
-            heap_array(env.c_type(k.body), kept[k.name].array, p.extent, out)
+            heap_array(memory_type(k.body.dtype, "cpu"), kept[k.name].array, p.extent, out)
         collapse = f" collapse({len(kernel.rows)})" if len(kernel.rows) > 1 else ""
         out.extend([f"#pragma omp for schedule(static){collapse}"] if parallel else [])
         nest(kernel.rows, env, out, lambda: printer.row(env))
@@ -88,10 +96,13 @@ class _Rows:
     out: Writer
 
     def row(self, env: Env) -> None:
+        cols = [v for p in self.kernel.phases for v in p.cols]
+        env = with_fixed(self.kernel.bodies, cols, env, self.out)
         for phase in self.kernel.phases:
             if not self.heap:
                 for k in phase.keeps if phase.cols else ():
-                    kind, array = env.c_type(k.body), self.kept[k.name].array
+                    kind = memory_type(k.body.dtype, "cpu")
+                    array = self.kept[k.name].array
                     self.out.line(f"alignas(64) {kind} {array}[{phase.extent}];")
             env = self._phase(phase, env) if phase.cols else self._single(phase, env)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from fusewright.emit.cindex import is_wide
 from fusewright.emit.cstyle import Env, evaluate
-from fusewright.emit.ctext import TERNARY, Text, Writer, c_type, literal
+from fusewright.emit.ctext import TERNARY, Text, Writer, c_type, literal, memory_type
 from fusewright.emit.spell import compute_c_type, convert
 from fusewright.ir.body import Ref, walk
 from fusewright.ir.dtypes import BOOL, FLOAT32, FLOAT64, DType
@@ -59,7 +59,7 @@ def declare_carries(phase: Phase, lanes: int, env: Env, out: Writer) -> tuple[Ca
     carries = [Carry(s, env.names.fresh(f"{s.name}_carry"), lanes) for s in phase.scans]
     for c in carries:
         start = literal(identity(c.scan.kind, c.dtype), c.dtype).code
-        _declare(c_type(c.dtype, "cpu"), c.name, lanes, start, out)
+        _declare(memory_type(c.dtype, "cpu"), c.name, lanes, start, out)
         if c.scan.position is not None:
             _declare(c.at_type, f"{c.name}_at", lanes, "0", out)
     return tuple(carries)
@@ -94,7 +94,7 @@ def _current(carry: Carry, place: str) -> str:
 def _step(carry: Carry, x: Text, place: str, env: Env) -> str:
     s, target = carry.scan, carry.at(place)
     if s.position is not None:
-        kinds = f"{'true' if s.kind == 'argmax' else 'false'}, {c_type(carry.dtype, 'cpu')}"
+        kinds = f"{'true' if s.kind == 'argmax' else 'false'}, {memory_type(carry.dtype, 'cpu')}"
         at = env.index.text(s.position).code
         best = f"{target}, {carry.position_at(place)}"
         return f"fw_running_arg<{kinds}, {carry.at_type}>({x.code}, {at}, {best});"

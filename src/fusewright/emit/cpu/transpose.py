@@ -7,7 +7,7 @@ every line of memory is read once and whole. The loops without transposes are in
 from collections.abc import Mapping
 
 from fusewright.emit.cstyle import Env
-from fusewright.emit.ctext import Text, Writer, c_type
+from fusewright.emit.ctext import Text, Writer, memory_type
 from fusewright.ir.body import Expr, Load
 from fusewright.ir.dtypes import INT64
 from fusewright.ir.index import Var
@@ -64,7 +64,7 @@ def _tile(kernel: Kernel, turned: Transposition, env: Env, out: Writer) -> None:
     for e, name in names.items():
         first, second = (p, q) if _turns_first(e) else (q, p)
         width = tile if _turns_first(e) else tile + 1
-        out.line(f"{c_type(e.dtype, 'cpu')} {name}[{tile}][{width}];")
+        out.line(f"{memory_type(e.dtype, 'cpu')} {name}[{tile}][{width}];")
         places[e] = f"{name}[{first} - {first}_0][{second} - {second}_0]"
     with out.block(_loop(turned.stored, q)):
         out.line("#pragma omp simd")

@@ -65,7 +65,7 @@ def _is_along(e: Load, kernel: Kernel, k: Var) -> bool:
 
 def _is_plain(kernel: Kernel, k: Var) -> bool:
     """Whether all places are known and contiguous, and phases fold or store, and keep nothing."""
-    bodies = [e for p in kernel.phases for e in walk(*p.bodies)]
+    bodies = [*walk(*kernel.bodies)]
     if any(isinstance(e, Guarded) or (isinstance(e, Load) and e.indirect) for e in bodies):
         return False
     phases = [p for p in kernel.phases if p.cols]

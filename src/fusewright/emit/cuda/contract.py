@@ -136,7 +136,7 @@ class _Operand:
 
 def _matrices(kernel: Kernel) -> _Matrices:
     """Finds the product and tells its axes apart: m is in x alone, n in y alone."""
-    dots = [e for p in kernel.phases for e in walk(*p.bodies) if isinstance(e, Dot)]
+    dots = [e for e in walk(*kernel.bodies) if isinstance(e, Dot)]
     distinct = list(dict.fromkeys(dots))
     if len(distinct) != 1:
         raise IRError(f"{kernel.name}: a contraction has one product, not {len(distinct)}")

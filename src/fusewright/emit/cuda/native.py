@@ -70,7 +70,7 @@ def _hole(kernel: Kernel, run: int, env: Env, buffers: Buffers) -> str:
 
 
 def _result_type(kernel: Kernel) -> DType:
-    return next(e.dtype for p in kernel.phases for e in walk(*p.bodies) if isinstance(e, Dot))
+    return next(e.dtype for e in walk(*kernel.bodies) if isinstance(e, Dot))
 
 
 def _constants(kernel: Kernel, run: int, partials: Sequence[Partial], out: Writer) -> None:

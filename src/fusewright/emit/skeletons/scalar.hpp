@@ -38,22 +38,22 @@ FW_INLINE void fw_huge_pages(void* memory, int64_t bytes) {
 //@end
 
 //@function float16
-// IEEE binary16 as stored; computed in float.
-struct fw_float16 { uint16_t bits; };
+// IEEE binary16 as stored; computed in float. An enum is a type of its own, and fits vectors.
+enum class fw_float16 : uint16_t {};
 //@end
 
 //@function bfloat16
 // The upper half of a float as stored; computed in float.
-struct fw_bfloat16 { uint16_t bits; };
+enum class fw_bfloat16 : uint16_t {};
 //@end
 
 //@function to_float needs bits float16 bfloat16
-FW_INLINE float fw_to_float(fw_bfloat16 x) { return fw_from_bits((uint32_t)x.bits << 16); }
+FW_INLINE float fw_to_float(fw_bfloat16 x) { return fw_from_bits((uint32_t)x << 16); }
 // Normal numbers: move the fields into place and rescale the exponent by 2^(15-127) with a
 // multiply, which leaves infinities and NaN as such; denormals: put the bits under the exponent of
 // 0.5 and subtract 0.5.
 FW_INLINE float fw_to_float(fw_float16 x) {
-    const uint32_t word = (uint32_t)x.bits << 16;
+    const uint32_t word = (uint32_t)x << 16;
     const uint32_t twice = word + word;
     const float normal = fw_from_bits((twice >> 4) + (0xe0u << 23)) * 0x1.0p-112f;
     const float denormal = fw_from_bits((twice >> 17) | (126u << 23)) - 0.5f;
@@ -67,7 +67,7 @@ FW_INLINE float fw_to_float(fw_float16 x) {
 FW_INLINE fw_bfloat16 fw_to_bfloat16(float x) {
     const uint32_t u = fw_to_bits(x);
     const uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-    return {(uint16_t)((u & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded)};
+    return (fw_bfloat16)((u & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
 }
 //@end
 
@@ -83,7 +83,7 @@ FW_INLINE fw_float16 fw_to_float16(float x) {
     const uint32_t sum = fw_to_bits(fw_from_bits((bias >> 1) + 0x07800000u) + base);
     const uint32_t magnitude = ((sum >> 13) & 0x7c00u) + (sum & 0xfffu);
     const uint32_t sign = (u >> 16) & 0x8000u;
-    return {(uint16_t)(sign | (twice > 0xff000000u ? 0x7e00u : magnitude))};
+    return (fw_float16)(sign | (twice > 0xff000000u ? 0x7e00u : magnitude));
 }
 //@end
 
