@@ -5,7 +5,8 @@ Nothing is computed here. Command lines are `cli`'s, the public functions `api`'
 
 import os
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 from .capture import capture
 from .capture.interface import interface
 from .context import Context
+from .emit.ctext import shortened
 from .emit.emission import Emission
 from .emit.module import module_text
 from .emit.segment import Segment, has_large_results, units
@@ -134,7 +136,7 @@ def compile_problem(
         interface=facts,
         arch=target,
         kernels=kernels,
-        rewrites=tuple(dict.fromkeys(map(rewrite_line, rewrites))),
+        rewrites=header_rewrites(rewrites),
         options=options,
         version=VERSION,
     )
@@ -231,8 +233,20 @@ def input_buffers(graph: Graph) -> dict[str, str]:
 
 def rewrite_line(r: Rewrite) -> str:
     """One application of a rule in one line, for headers."""
-    where = f" at {r.where}" if r.where else ""
+    where = f" at {shortened(r.where)}" if r.where else ""
     return f"{r.rule} [{r.numerics}]{where}: {r.identity}"
+
+
+def header_rewrites(rewrites: Sequence[Rewrite]) -> tuple[str, ...]:
+    """Each rewrite in a line; those that only move views in a line per rule, behind them."""
+    layout = Counter((r.rule, r.identity) for r in rewrites if _only_layout(r))
+    lines = dict.fromkeys(rewrite_line(r) for r in rewrites if not _only_layout(r))
+    uses = {name: "once" if n == 1 else f"{n} times" for name, n in layout.items()}
+    return (*lines, *(f"{name[0]}, layout only, {n}: {name[1]}" for name, n in uses.items()))
+
+
+def _only_layout(r: Rewrite) -> bool:
+    return r.numerics == "exact" and not r.flops_delta and not r.bytes_delta
 
 
 def _rewrite_text(result: tuple[Graph, tuple[Rewrite, ...]]) -> str:

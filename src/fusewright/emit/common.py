@@ -8,11 +8,11 @@ from dataclasses import dataclass, fields
 
 from fusewright.ir.body import Apply, Checked, Expr, walk
 from fusewright.ir.index import Var
-from fusewright.ir.kernel import Buffer, Fold, Kernel, Phase, Prefix
+from fusewright.ir.kernel import Buffer, Fold, Kernel, Phase, Prefix, Tile
 from fusewright.ir.scalar import OPS, identity
 
 from .cstyle import Env
-from .ctext import WIDTH, Names, identifier, literal, memory_type, wrap
+from .ctext import WIDTH, Names, identifier, literal, memory_type, shortened, wrap
 from .spell import DialectName, compute_c_type
 
 Buffers = Mapping[str, Buffer]
@@ -110,17 +110,24 @@ _SCHEMES = {
 def header(kernel: Kernel, buffers: Buffers) -> list[str]:
     """The comment above a kernel: what it computes, from where, its tile, what it moves."""
     moved = traffic(kernel, buffers)
-    t = kernel.tile
+    tile = tile_text(kernel.tile)
     lines = [
         f"{function_name(kernel)}: {_shape_text(kernel)}.",
         *([f"Products {_SCHEMES[kernel.scheme]}."] if kernel.scheme else []),
         *([f"Computes {', '.join(kernel.covers)}."] if kernel.covers else []),
-        *([f"From {', '.join(kernel.origins)}."] if kernel.origins else []),
+        *([f"From {', '.join(map(shortened, kernel.origins))}."] if kernel.origins else []),
         f"Reads {_shapes(kernel.reads, buffers)}; writes {_shapes(kernel.writes, buffers)}.",
-        f"Moves {bytes_text(moved.read)} in, {bytes_text(moved.written)} out. "
-        f"Tile: {', '.join(f'{f.name}={getattr(t, f.name)}' for f in fields(t))}.",
+        f"Moves {bytes_text(moved.read)} in, {bytes_text(moved.written)} out."
+        + (f" Tile: {tile}." if tile else ""),
     ]
     return [part for line in lines for part in wrap(f"// {line}")]
+
+
+def tile_text(tile: Tile) -> str:
+    """`threads=256, vector=4, ...`; empty for the one tile of kernels in C++."""
+    if tile == Tile(threads=1):
+        return ""
+    return ", ".join(f"{f.name}={getattr(tile, f.name)}" for f in fields(tile))
 
 
 def _shape_text(kernel: Kernel) -> str:

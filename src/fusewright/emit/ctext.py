@@ -201,6 +201,11 @@ class Writer:
         return "\n".join(self.lines) + "\n"
 
 
+def shortened(quoted: str) -> str:
+    """A source line as comments quote it: its beginning, where it is longer than a line."""
+    return quoted if len(quoted) < WIDTH else f"{quoted[: WIDTH - 10].rstrip()}…"
+
+
 def wrap(line: str, width: int = WIDTH) -> list[str]:
     """`line` broken at spaces where parentheses nest least; continuations are indented by 4 more.
 

@@ -1,11 +1,11 @@
 """The comment at the top of an emitted file: rewrites, kernels with tiles, how to reproduce it."""
 
 from collections.abc import Iterable
-from dataclasses import fields
 
 from fusewright.ir.kernel import Kernel, LibraryCall
 from fusewright.options import Options
 
+from .common import tile_text
 from .emission import Emission
 from .pytext import comment, unspeakable
 
@@ -31,14 +31,14 @@ def _listed(texts: Iterable[str]) -> list[str]:
 
 
 def _kernel_line(k: Kernel) -> str:
-    t = k.tile
-    tile = ", ".join(f"{f.name}={getattr(t, f.name)}" for f in fields(t))
+    tile = tile_text(k.tile)
     covers = f": {', '.join(k.covers)}" if k.covers else ""
-    return f"{k.name} ({k.anchor}, {tile}){covers}"
+    return f"{k.name} ({k.anchor}{tile and f', {tile}'}){covers}"
 
 
 def _call_line(c: LibraryCall) -> str:
-    return f"{c.function}: {', '.join(c.covers)}" if c.covers else c.function
+    covers = [name for name in c.covers if not c.function.endswith(name)]
+    return f"{c.function}: {', '.join(covers)}" if covers else c.function
 
 
 def reproduce_command(e: Emission) -> str:
