@@ -21,11 +21,13 @@ class Block:
     """The text of one logical function (all its overloads) and the blocks it calls.
 
     `text` is whole; `single` leaves out the overloads for double, which stand between `//@double`
-    and `//@float` or the end. A need called `NAME.double` includes the double overloads of NAME.
+    and `//@float` or the end; only they call the blocks in `wide`. A need called `NAME.double`
+    includes the double overloads of NAME.
     """
 
     name: str
     needs: tuple[str, ...]
+    wide: tuple[str, ...]
     text: str
     single: str
 
@@ -41,12 +43,15 @@ def parse_blocks(text: str) -> tuple[Block, ...]:
         head, _, _ = chunk.partition("\n")
         body, end, _ = chunk.removeprefix(head).partition(_END)
         name, _, needs = head.partition(" needs ")
-        block = Block(name.strip(), tuple(needs.split()), *_overloads(body.strip("\n")))
+        needs, _, wide = needs.partition(" and for double ")
+        texts = _overloads(body.strip("\n"))
+        block = Block(name.strip(), tuple(needs.split()), tuple(wide.split()), *texts)
         if not end or block.name in blocks:
             raise IRError(
                 f"vecmath block {block.name!r} is not closed by {_END.strip()} or defined twice"
             )
-        late = [need for need in block.needs if need.removesuffix(DOUBLE) not in blocks]
+        called = (*block.needs, *block.wide)
+        late = [need for need in called if need.removesuffix(DOUBLE) not in blocks]
         if late:
             raise IRError(f"vecmath block {block.name!r} needs {', '.join(late)}, not yet defined")
         blocks[block.name] = block
@@ -83,6 +88,7 @@ def select(blocks: tuple[Block, ...], names: Iterable[str], *, double: bool) -> 
         if block.name in wanted:
             wanted.update(need.removesuffix(DOUBLE) for need in block.needs)
             doubled.update(n.removesuffix(DOUBLE) for n in block.needs if n.endswith(DOUBLE))
+            wanted.update(block.wide if block.name in doubled else ())
     texts = (b.text if b.name in doubled else b.single for b in blocks if b.name in wanted)
     return "".join(f"{text}\n\n" for text in texts if text)
 

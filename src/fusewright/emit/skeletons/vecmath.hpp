@@ -1,10 +1,11 @@
 // Elementary functions that vectorise: what a kernel loop calls instead of libm, which blocks it.
 //
-// Rules of this file. Each function stands between `//@function NAME needs A B` and `//@end`; the
-// emitter copies the blocks a kernel uses (see emit/vecmath.py), so a block may call only what it
-// needs. Vector functions are branch-free: both sides of a choice are computed and one is selected,
-// bits are moved by memcpy. They hold for every argument (NaN, infinities, signed zeros,
-// denormals), assume round-to-nearest, and must not be compiled with -ffast-math.
+// Rules of this file. Each function stands between `//@function NAME needs A B` and `//@end`, with
+// `and for double C` where only its overload for double calls more; the emitter copies the blocks a
+// kernel uses (see emit/vecmath.py), so a block may call only what it needs. Vector functions are
+// branch-free: both sides of a choice are computed and one is selected, bits are moved by memcpy.
+// They hold for every argument (NaN, infinities, signed zeros, denormals), assume round-to-nearest,
+// and must not be compiled with -ffast-math.
 // Polynomials come from tools/fit_vecmath.py and from nowhere else, lowest power first.
 // Accuracy is measured by tests/unit/test_vecmath.py, which holds the bounds: at most 2 ulp for
 // most, 4 for erfc, tan, erfinv; without fused multiply-add a few lose up to 1 more.
@@ -348,7 +349,7 @@ FW_INLINE float fw_log10(float x) {
 FW_INLINE double fw_log10(double x) { return std::log10(x); }
 //@end
 
-//@function log1p needs log_parts
+//@function log1p needs log_parts and for double log abs
 // 1 + x = 2^e (1 + f) with f = 2^-e x + (2^-e - 1), both terms exact; e is that of the rounded
 // 1 + x. 2^-e is formed as 4 * 2^-e / 4, a normal number up to e = 128.
 FW_INLINE float fw_log1p(float x) {
@@ -361,7 +362,13 @@ FW_INLINE float fw_log1p(float x) {
     return x == 0.0f ? x : r;
 }
 //@double
-FW_INLINE double fw_log1p(double x) { return std::log1p(x); }
+// log(u) for u = 1 + x, and what rounding u lost, over u (not a number where u is 0 or infinite).
+FW_INLINE double fw_log1p(double x) {
+    double u = 1.0 + x;
+    double more = (x > 1.0 ? 1.0 - (u - x) : x - (u - 1.0)) / u;
+    double r = fw_log(u) + (fw_abs(more) < 1.0 ? more : 0.0);
+    return x == 0.0 ? x : r;
+}
 //@end
 
 //@function pow needs log_parts scale poly bits.double
@@ -399,7 +406,7 @@ FW_INLINE float fw_erf_near(float x) {
 }
 //@end
 
-//@function erf needs erf_near abs copysign
+//@function erf needs erf_near abs copysign and for double exp_parts power_of_two
 // Above 1.2, 1 - Q(|x|)^8 where Q fits erfc^(1/8): three squarings cost less than an exponential,
 // and what they lose is scaled by a tail that is at most 0.09.
 FW_INLINE float fw_erf(float x) {
@@ -413,7 +420,26 @@ FW_INLINE float fw_erf(float x) {
     return a < 1.2f ? fw_erf_near(x) : far;
 }
 //@double
-FW_INLINE double fw_erf(double x) { return std::erf(x); }
+// The polynomial in x^2 up to 1; above, 1 - erfc(a) as fw_erfc has it.
+FW_INLINE double fw_erf(double x) {
+    double near = fw_poly(x * x, 0.12837916709551256, -0.37612638903183365, 0.11283791670938488,
+        -0.026866170642257433, 0.0052239775994053798, -0.00085483256175765811,
+        0.00012055284483738185, -1.4924541162263562e-05, 1.6445056326186326e-06,
+        -1.6190658691707844e-07, 1.3644163199010001e-08, -7.6562321397869658e-10) * x + x;
+    double a = fw_abs(x);
+    a = a > 6.0 ? 6.0 : a;
+    double t = (a - 2.0) / (a + 2.0);
+    double p = fw_poly(t, 1.2769783815525286, -0.092763826585747597, -0.16603039761518634,
+        0.16405128003537212, -0.054220000998736813, -0.0080340153734174864, 0.0087226528559792363,
+        0.0012713502853442336, -0.0014567295469309566, -0.00045434996901479722,
+        0.00020469093335476421, 0.00014637304053979731, 2.9322148723079327e-06,
+        5.860690670386396e-06, 5.9447611034702675e-05, 4.3022931670321115e-05);
+    int64_t n;
+    double r = fw_exp_parts(-(a * a), n);
+    double e = (r * r * fw_exp_tail(r) + r + 1.0) * fw_power_of_two(n);
+    double far = fw_copysign(1.0 - e * p / (1.0 + 2.0 * a), x);
+    return fw_abs(x) < 1.0 ? near : far;
+}
 //@end
 
 //@function erfc needs erf_near exp_parts scale abs
