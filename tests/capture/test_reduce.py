@@ -116,6 +116,9 @@ def losses(x: Tensor, y: Tensor, labels: Tensor, weight: Tensor) -> dict[str, An
         "margin": F.margin_ranking_loss(x, y, y.sign()),
         "soft_margin": F.soft_margin_loss(x, y.sign()),
         "poisson": F.poisson_nll_loss(x, y.abs()),
+        "gaussian": F.gaussian_nll_loss(x, y, p, full=True),
+        "gaussian_rows": F.gaussian_nll_loss(x, y, p[:, 0], reduction="none"),
+        "gaussian_number": F.gaussian_nll_loss(x, y, 0.5, reduction="sum"),
         "pairwise": F.pairwise_distance(x, y),
         "multilabel_soft": F.multilabel_soft_margin_loss(x, (y > 0).float()),
     }

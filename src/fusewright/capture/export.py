@@ -221,20 +221,23 @@ def _is_library(filename: str) -> bool:
     return filename.startswith((_TORCH_FILES, _OUR_FILES, "<")) or "importlib" in filename
 
 
-_DATA_DEPENDENT = (
-    "GuardOnDataDependentSymNode",
-    "DataDependentOutputException",
-    "DynamicOutputShapeException",
-)
+_VALUES_NEEDED = ("DataDependentOutputException", "DynamicOutputShapeException")
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of the error, or what is wrong when the program depends on tensor values."""
+    """What is wrong, in few words of torch's own: its first line."""
     kind = type(error).__name__
-    first = next(iter(str(error).strip().splitlines()), kind)
-    if kind in _DATA_DEPENDENT:
+    first = next(iter(str(error).strip().splitlines()), kind).partition(" (unhinted")[0]
+    if kind == "GuardOnDataDependentSymNode":
         return (
-            "the program depends on the values of a tensor (a branch, .item(), .tolist(), a mask "
-            f"used as an index, nonzero), not only on its shape [{kind}: {first}]"
+            "the program depends on the values of a tensor (a branch on them, float() or int() of "
+            "one, an extent), not only on its shape; x.item() may enter arithmetic "
+            f"[torch: {first}]"
         )
+    if kind in _VALUES_NEEDED:
+        return f"{first} depends on the values of a tensor, not only on its shape"
+    if ".numpy()" in first:
+        return "a tensor is handed to NumPy, whose work nobody can follow: use torch's functions"
+    if "FakeTensor" in first:
+        return f"the values of a tensor are needed as numbers here [{kind}: {first}]"
     return first if kind in first else f"{kind}: {first}"

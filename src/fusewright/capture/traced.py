@@ -4,6 +4,7 @@ Everything here holds while a module is exported and is undone after it. What th
 is in `aten_*.py`.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -49,7 +50,7 @@ class _Traced(TorchFunctionMode):
     """Calls traced operators in the place of what torch does not trace.
 
     `x.data` looks like a constant; a number that is computed at run time is refused as a position
-    to write to and as a batch norm's momentum.
+    to write to and as a batch norm's momentum; one loss branches on the values of an argument.
     """
 
     def __torch_function__(
@@ -64,6 +65,8 @@ class _Traced(TorchFunctionMode):
             return _write_at(*args)
         if func is F.batch_norm and isinstance(kwargs.get("momentum"), torch.SymFloat):
             return _averaging_batch_norm(*args, **kwargs)
+        if func is F.gaussian_nll_loss and isinstance(args[2], torch.Tensor):
+            return _gaussian_nll_loss(*args, **kwargs)
         return func(*args, **kwargs)
 
 
@@ -141,3 +144,22 @@ def _averaging_batch_norm(
     for running, new in zip((mean, var), batch):
         running.mul_(1 - momentum).add_(new * momentum)
     return y
+
+
+def _gaussian_nll_loss(
+    x: torch.Tensor,
+    target: torch.Tensor,
+    var: torch.Tensor,
+    *,
+    full: bool,
+    eps: float,
+    reduction: str,
+) -> torch.Tensor:
+    """F.gaussian_nll_loss without the branch that refuses negative variances."""
+    torch.ops.aten._assert_async.msg((var >= 0).all(), "var has negative entry/entries")
+    spread = var.unsqueeze(-1) if var.ndim < x.ndim else var
+    spread = spread.clamp(min=eps)
+    loss = 0.5 * (torch.log(spread) + (x - target) ** 2 / spread)
+    if full:
+        loss = loss + 0.5 * math.log(2 * math.pi)
+    return {"mean": loss.mean, "sum": loss.sum, "none": loss.clone}[reduction]()
