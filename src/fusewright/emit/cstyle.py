@@ -261,8 +261,11 @@ def repeated_parts(x: Index) -> Iterator[Index]:
             yield part
 
 
-def _walk(roots: Iterable[Expr], done: Mapping[Expr, Text]) -> Iterator[Expr]:
-    """Every distinct subexpression once; nothing below what is `done`."""
+def _walk(
+    roots: Iterable[Expr], done: Mapping[Expr, Text], guarded: bool = True
+) -> Iterator[Expr]:
+    """Every distinct subexpression once; nothing below what is `done`, nor, unless `guarded`, below
+    guards."""
     seen: set[Expr] = set()
     stack = list(roots)
     while stack:
@@ -270,7 +273,8 @@ def _walk(roots: Iterable[Expr], done: Mapping[Expr, Text]) -> Iterator[Expr]:
         if e not in seen:
             seen.add(e)
             yield e
-            stack.extend(() if e in done else e.operands)
+            ends = e in done or (isinstance(e, Guarded) and not guarded)
+            stack.extend(() if ends else e.operands)
 
 
 def _count_uses(roots: Sequence[Expr], done: Mapping[Expr, Text]) -> dict[Expr, int]:
@@ -285,14 +289,7 @@ def _count_uses(roots: Sequence[Expr], done: Mapping[Expr, Text]) -> dict[Expr, 
 
 def _unconditional(roots: Iterable[Expr], done: Mapping[Expr, Text]) -> set[Expr]:
     """What is evaluated whatever the guards say; only membership is asked of this set."""
-    seen: set[Expr] = set()
-    stack = list(roots)
-    while stack:
-        e = stack.pop()
-        if e not in seen:
-            seen.add(e)
-            stack.extend(() if isinstance(e, Guarded) or e in done else e.operands)
-    return seen
+    return set(_walk(roots, done, guarded=False))
 
 
 def _read_by_choices(roots: Iterable[Expr], done: Mapping[Expr, Text]) -> set[Expr]:
