@@ -55,6 +55,7 @@ __all__ = [
     "compile_problem",
     "import_text",
     "input_buffers",
+    "require_place",
     "write_output",
 ]
 
@@ -273,15 +274,23 @@ def write_output(text: str, path: str | Path, problem: Problem) -> Path:
     Raises OutputError when the path is the problem's own file or cannot be written.
     """
     target = Path(path)
-    if problem.path is not None and target.resolve() == problem.path.resolve():
-        raise OutputError(f"{path}: the output would overwrite the problem file; give another -o")
-    if target.is_dir():
-        raise OutputError(f"{path}: is a folder; give the name of a file")
+    if problem.path is not None:
+        require_place(target, problem.path)
     try:
         write_atomically(text, target, 0o666 & ~_umask())
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
     return target
+
+
+def require_place(output: Path, problem: Path) -> None:
+    """Raises OutputError where no file can be, or the problem is. Worth asking before a compile."""
+    if output.resolve() == problem.resolve():
+        raise OutputError(f"{output}: the output would overwrite the problem file; give another -o")
+    if output.is_dir():
+        raise OutputError(f"{output}: is a folder; give the name of a file")
+    if not output.parent.is_dir():
+        raise OutputError(f"{output}: cannot be written: {output.parent} is no folder")
 
 
 def _umask() -> int:

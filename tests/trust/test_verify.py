@@ -445,3 +445,14 @@ def test_an_input_that_cannot_be_handed_over_is_an_error(tmp_path: Path, nursery
     candidate.write_text(text.replace("class Model(", "class ModelNew("))
     with pytest.raises(ProblemError, match="is a Bag of its own"):
         verify(reference, candidate, device="cpu", nursery=nursery)
+
+
+def test_an_empty_batch_as_given_breaks_no_check(tmp_path: Path, nursery: Nursery):
+    text = REFERENCE.replace("{dtype}", "").replace("{body}", "self.linear(x), x.shape[0] + 1.5")
+    text = text.replace("rand(6,", "rand(0,")
+    reference, candidate = tmp_path / "reference.py", tmp_path / "candidate.py"
+    reference.write_text(text)
+    candidate.write_text(text.replace("class Model(", "class ModelNew("))
+    report = verify(reference, candidate, device="cpu", nursery=nursery)
+    skipped = [c for c in report.checks if c.outcome == "skip" and "reference itself" in c.detail]
+    assert not report.failed() and not skipped, report.checks

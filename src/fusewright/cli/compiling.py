@@ -9,7 +9,7 @@ from typing import Any
 
 from fusewright.errors import OutputError
 from fusewright.options import Options
-from fusewright.pipeline import Compilation, compile_problem, write_output
+from fusewright.pipeline import Compilation, compile_problem, require_place, write_output
 from fusewright.problem import load_problem
 from fusewright.report import report
 
@@ -37,6 +37,7 @@ def optimize(chosen: Namespace) -> int:
     Exit code 1 when the verifier rejects the file; it stays for inspection, and the output says so.
     """
     output = output_path(chosen.problem, chosen.output)
+    require_place(output, chosen.problem)
     compiled = compile_file(chosen)
     write_output(compiled.module_text, output, compiled.problem)
     told = report(compiled)

@@ -102,7 +102,8 @@ def _in_process(
     ended = watch(command, timeout, lambda line: _relay(line, tell))
     if not output.exists():
         text = f"the measured process {ended.describe()} and left no result"
-        raise BenchError(f"{text}\n{ended.stderr_tail}".rstrip())
+        *_, last = ["", *ended.stderr_tail.strip().splitlines()]
+        raise BenchError(f"{text}: {last}\n{ended.stderr_tail}".rstrip(": \n"))
     outcome = json.loads(output.read_text())
     if "error" in outcome:
         raise BenchError(outcome["error"])

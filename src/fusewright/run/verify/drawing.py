@@ -133,7 +133,8 @@ def _given(book: Book, seed: int) -> list[Any]:
 def _special_rows(made: list[Any]) -> list[int]:
     """The rows of the batch that special values were put in: these are always looked at."""
     total = oracle.batch_rows(made)
-    batched = [t for _, t in tensors.tensor_leaves(made) if t.ndim and t.shape[0] == total]
+    leaves = tensors.tensor_leaves(made) if total else ()
+    batched = [t for _, t in leaves if t.ndim and t.shape[0] == total]
     places = [(t.numel() // total, k) for t in batched for k in draws.special_places(t.numel())]
     return sorted({place // inner for inner, place in places if inner})
 

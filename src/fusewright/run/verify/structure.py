@@ -363,11 +363,10 @@ def no_worse_than_reference(trial: Trial, point: Point, layout: str, found: list
 
 def other_batches(trial: Trial) -> list[int]:
     """Batch sizes to try besides the given one: one, one less, more than twice as many (beyond any
-    rounding up to a block), none."""
-    first = next((leaf for _, leaf in specs.tensors(trial.inputs["given-0"])), None)
-    if first is None or not first["shape"]:
+    rounding up to a block), none. An empty batch as given has no rows to make others of."""
+    given = specs.batch_rows(trial.inputs["given-0"])
+    if not given:
         return []
-    given = first["shape"][0]
     sizes = (1, given + 1, 0) if trial.sampling else (1, given - 1, 2 * given + 1, 0)
     return [n for n in dict.fromkeys(sizes) if n >= 0 and n != given]
 
