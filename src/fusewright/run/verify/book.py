@@ -16,7 +16,8 @@ from fusewright.run.verify.specs import Spec
 class Point:
     """One set of weights and inputs, a mode and a seed: what the reference is evaluated at.
 
-    sample: the rows of the batch that are looked at, None for all of them.
+    sample: the rows of the batch that are looked at, None for all of them. after: the inputs of the
+    calls that went before it, from the same weights on.
     """
 
     weights: str
@@ -24,6 +25,7 @@ class Point:
     seed: int
     train: bool
     sample: tensors.Sample | None = None
+    after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class Book:
     samples: dict[str, Any] = field(default_factory=dict)
     stamps: dict[str, Stamps] = field(default_factory=dict)
     written: dict[str, None] = field(default_factory=dict)
+    redrawn: list[str] = field(default_factory=list)
     null_seconds: float = 0.0
     draw_seconds: float = 0.0
     jittered_runs: int = 2

@@ -8,7 +8,7 @@ import torch
 
 from fusewright.errors import ProblemError
 from fusewright.problem import split_init_args
-from fusewright.run.verify import draws, oracle, runner, specs, tensors
+from fusewright.run.verify import draws, generators, oracle, runner, specs, tensors
 from fusewright.run.verify.book import Book, Draw
 from fusewright.run.verify.specs import Spec
 
@@ -21,13 +21,23 @@ def init_arguments(book: Book, prefix: str) -> Spec:
     """The constructor's positional and keyword arguments, from `get_init_inputs` if defined."""
     assert book.session.cls is not None
     get = getattr(book.session.source, "get_init_inputs", list)
-    runner.seed_everything(_INPUT_SEED)
+    generators.seed(_INPUT_SEED)
     return tensors.dump(list(split_init_args(book.session.cls, get())), prefix)
 
 
 def inputs(book: Book, name: str) -> Spec:
     """Named inputs; drawn once more where they were let go of."""
     return _again(book, name, book.draws, lambda d: (d.kind, d.seed, d.prefix, d.rows), draw_inputs)
+
+
+def loaded(book: Book, name: str) -> list[Any]:
+    """Named inputs to be read only: on the CPU they are mappings of their files."""
+    return book.session.loaded(inputs(book, name), copy=False)
+
+
+def redraw_beside(book: Book, names: list[str]) -> None:
+    """These buffers beside the state_dict are drawn with the weights from now on."""
+    book.redrawn = names
 
 
 def weights(book: Book, name: str) -> Spec:
@@ -119,13 +129,13 @@ def _given(book: Book, seed: int) -> list[Any]:
     if get is None:
         raise ProblemError("the reference file defines no get_inputs")
     device = book.session.device
-    runner.seed_everything(seed)
+    generators.seed(seed)
     try:
         with torch.device(device):
             made = list(get())
     except (RuntimeError, TypeError):
         # It mixes devices, as one that uses NumPy or a generator of its own may.
-        runner.seed_everything(seed)
+        generators.seed(seed)
         made = list(get())
     return tensors.map_leaves(made, lambda t: t.to(device))
 
@@ -177,13 +187,15 @@ def draw_weights(book: Book, name: str, kind: str, seed: int, prefix: str) -> Sp
     swapping = torch.Generator(book.session.device).manual_seed(seed)
     parameters = dict(module.named_parameters(remove_duplicate=False))
     made: dict[str, torch.Tensor] = {}
-    by_storage: dict[tuple[int, int, tuple[int, ...]], torch.Tensor] = {}
+    by_storage: dict[tuple[int, int, torch.Size], torch.Tensor] = {}
     lender = book.session.lender
     given = runner.mapped(book.weights["given"], lender) if book.weights else {}
-    for entry, current in module.state_dict().items():
-        key = (current.untyped_storage().data_ptr(), current.storage_offset(), current.shape)
+    first = {n: t for n, t in book.session.unsaved.items() if n in book.redrawn and t is not None}
+    entries: dict[str, torch.Tensor] = {**module.state_dict(), **first}
+    for entry, current in entries.items():
+        key = (current.untyped_storage().data_ptr(), int(current.storage_offset()), current.shape)
         if key not in by_storage:
-            value = (given[entry] if given else current).to(book.session.device)
+            value = given.get(entry, current).to(book.session.device)
             role = entry in parameters
             by_storage[key] = _redraw_entry(value, kind, role, generator)
             if kind == "swapped":
@@ -207,6 +219,7 @@ COMMANDS = {
     "init_arguments": init_arguments,
     "inputs": inputs,
     "weights": weights,
+    "redraw_beside": redraw_beside,
     "make_room": make_room,
     "forget_draw": forget_draw,
     "draw_inputs": draw_inputs,

@@ -162,7 +162,8 @@ def start_reference(trial: Trial) -> None:
         trial.ask_referee("set_precision", precision=s.precision)
         try_to_lend(trial, device)
         trial.init = trial.ask_referee("init_arguments", prefix=trial.path("referee"))
-        trial.training = construct_reference(trial, device)["training"]
+        made = construct_reference(trial, device)
+        trial.training, trial.hidden = made["training"], made["hidden"]
         trial.draw_weights("given", "given", 0)
         trial.draw_inputs("given-0", "given", 0)
     except WorkerFailure as failure:

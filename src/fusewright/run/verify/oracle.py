@@ -16,9 +16,8 @@ import torch
 
 from fusewright.errors import FusewrightError
 from fusewright.run.device import host_memory
-from fusewright.run.verify import metrics, tensors
+from fusewright.run.verify import generators, hidden, metrics, tensors
 from fusewright.run.verify.arithmetic import Float64
-from fusewright.run.verify.runner import seed_everything
 
 # Agreement that two batch slices must show with the whole batch, relative to the output's rms.
 _SEPARABLE = 1e-5
@@ -61,10 +60,10 @@ def base_dtype(module: torch.nn.Module, inputs: Any) -> torch.dtype:
 
 def run(module: torch.nn.Module, inputs: list[Any], seed: int) -> Effects:
     """One forward under no_grad, after seeding."""
-    seed_everything(seed)
+    generators.seed(seed)
     with torch.no_grad():
         output = module(*inputs)
-    return Effects(output, dict(tensors.tensor_leaves(inputs)), dict(module.state_dict()))
+    return Effects(output, dict(tensors.tensor_leaves(inputs)), hidden.full_state(module))
 
 
 def widen(module: torch.nn.Module) -> torch.nn.Module:
@@ -134,7 +133,7 @@ def edit_state(module: torch.nn.Module, edit: Edit) -> None:
     """Change every state entry in place by `edit(name, value)`; tied entries once."""
     seen: set[int] = set()
     with torch.no_grad():
-        for name, tensor in module.state_dict().items():
+        for name, tensor in hidden.full_state(module).items():
             if tensor.numel() and tensor.data_ptr() not in seen:
                 seen.add(tensor.data_ptr())
                 edit(name, tensor)

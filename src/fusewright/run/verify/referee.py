@@ -5,7 +5,7 @@ points it computes what is right after the candidate has answered.
 """
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 
 from fusewright.run.verify import (
     drawing,
+    hidden,
     judge,
     metrics,
     oracle,
@@ -43,6 +44,7 @@ def expect(
     seed: int,
     train: bool,
     sampled: bool = False,
+    after: Sequence[str] = (),
 ) -> Spec:
     """Evaluate the reference at a point, in its own arithmetic and in float64; keep the result.
 
@@ -52,7 +54,7 @@ def expect(
     slices", or why there is none).
     """
     sample = draw_sample(book, inputs) if sampled else None
-    point = book.points[name] = Point(weights, inputs, seed, train, sample)
+    point = book.points[name] = Point(weights, inputs, seed, train, sample, tuple(after))
     book.expectations.pop(name, None)
     report, expectation = _evaluate(book, point)
     keep(book, name, expectation)
@@ -107,6 +109,8 @@ def prepare(book: Book, slot: str, point: Point) -> None:
     module = book.session.slots[slot]
     weights.set_state(book, slot, point.weights)
     runner.set_mode(book.session, module, point.train)
+    for name in point.after:
+        oracle.run(module, tensors.map_leaves(drawing.loaded(book, name), torch.clone), point.seed)
     if point.sample is None:
         runner.put(book.session, "point", drawing.inputs(book, point.inputs), "plain")
     else:
@@ -115,12 +119,8 @@ def prepare(book: Book, slot: str, point: Point) -> None:
 
 
 def fresh_inputs(book: Book, point: Point) -> list[Any]:
-    """The point's inputs, to be read only: on the CPU they are mappings of their files."""
-    return tensors.take_sample(_given(book, point.inputs), point.sample)
-
-
-def _given(book: Book, inputs: str) -> list[Any]:
-    return book.session.loaded(drawing.inputs(book, inputs), copy=False)
+    """The point's inputs, to be read only."""
+    return tensors.take_sample(drawing.loaded(book, point.inputs), point.sample)
 
 
 def draw_sample(book: Book, inputs: str) -> tensors.Sample | None:
@@ -144,7 +144,7 @@ def _eager_effects(book: Book, report: dict[str, Any]) -> dict[str, torch.Tensor
     effects = oracle.Effects(
         session.kept.pop("eager"),
         dict(tensors.tensor_leaves(session.inputs["point"])),
-        dict(session.slots["reference"].state_dict()),
+        hidden.full_state(session.slots["reference"]),
     )
     changed = {*_moved(report), *report["written"]}
     return {
@@ -344,7 +344,7 @@ def judge_call(
         found += [
             Finding(path, False, "was not changed, but the reference changes it")
             for path in expectation.moved
-            if path not in got
+            if path not in got and path.removeprefix("state ") not in book.session.unsaved
         ]
     return [finding.to_json() for finding in found]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fusewright.run.verify import metrics, oracle, weights
+from fusewright.run.verify import drawing, metrics, oracle, weights
 from fusewright.run.verify.arithmetic import (
     ALL_CONTRACTIONS,
     CONVOLUTIONS,
@@ -123,6 +123,9 @@ def wide_run(
     module = weights.wide_module(book, point.weights, point.train)
     if edit is not None:
         oracle.edit_state(module, edit)
+    for name in point.after:
+        earlier = oracle.widen_inputs(drawing.loaded(book, name), edit)
+        oracle.run_wide(module, earlier, point.seed, mode, inner)
     wide = oracle.widen_inputs(inputs, edit)
     effects = oracle.run_wide(module, wide, point.seed, mode, inner)
     owned = {t.untyped_storage().data_ptr() for t in effects.state.values()}

@@ -7,10 +7,8 @@ observed of one is observed of the other in the same way. No judgement is made h
 import contextlib
 import copy
 import ctypes
-import hashlib
 import io
 import pickle
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,12 +16,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 
 from fusewright.errors import ProblemError
 from fusewright.problem import execute_file
-from fusewright.run.verify import audit, guard, handover, layouts, tensors
+from fusewright.run.verify import audit, generators, guard, handover, hidden, layouts, tensors
 from fusewright.run.verify.specs import Spec
 
 CONSTRUCTION_SEED = 42
@@ -44,6 +41,7 @@ class Session:
     heard: Callable[[], list[str]] = list
     slots: dict[str, torch.nn.Module] = field(default_factory=dict)
     modes: dict[str, bool] = field(default_factory=dict)
+    unsaved: hidden.Hidden = field(default_factory=dict)
     inputs: dict[str, list[Any]] = field(default_factory=dict)
     sources: dict[str, Callable[[], list[Any]]] = field(default_factory=dict)
     poison: bool = False
@@ -72,26 +70,24 @@ def load(session: Session, path: str, cls: str, device: str, poison: bool) -> di
     return {"names": sorted(name for name in vars(session.source) if not name.startswith("_"))}
 
 
-def seed_everything(seed: int) -> None:
-    """Seed the generators that a user's file may draw from: torch's, Python's and NumPy's."""
-    torch.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed)
-
-
-def construct(session: Session, slot: str, init: Spec, where: str) -> dict[str, Any]:
+def construct(
+    session: Session, slot: str, init: Spec, where: str, beside: list[str] | None = None
+) -> dict[str, Any]:
     """Build the module as the convention does: seed 42, then the constructor, then the device.
 
     where: the default device of the constructor; large weights are drawn much faster on a GPU.
+    beside: the buffers beside the state_dict that count as state; None for all.
     """
     assert session.cls is not None
     args, kwargs = tensors.load(init, torch.device("cpu"), names=vars(session.source))
-    seed_everything(CONSTRUCTION_SEED)
+    generators.seed(CONSTRUCTION_SEED)
     with torch.device(where) if where != "cpu" else contextlib.nullcontext():
         session.slots[slot] = session.cls(*args, **kwargs)
     module = session.slots[slot].to(session.device)
     session.modes = {path: part.training for path, part in module.named_modules()}
-    return {"training": module.training}
+    beside = hidden.names(module) if beside is None else beside
+    session.unsaved = hidden.remembered(module, beside)
+    return {"training": module.training, "hidden": beside}
 
 
 def state(session: Session, slot: str, prefix: str) -> Spec:
@@ -109,12 +105,13 @@ def load_state(session: Session, slot: str, spec: Spec, how: str) -> None:
 
     how: "load" (load_state_dict), "copy" (in place, entry by entry), "data" (so, past autograd: no
     version counter shows it), "assign" (new tensors in place of the old ones) or "strided" (such in
-    awkward storage).
+    awkward storage). Buffers beside the state_dict get theirs, or their first values, in any case.
     """
     module = session.slots[slot]
     lender = session.lender
     fresh = how in ("assign", "strided")
     values = tensors.load(spec, session.device, lender=lender) if fresh else mapped(spec, lender)
+    values, beside = hidden.split(session.unsaved, values)
     if how == "strided":
         values = tensors.map_leaves(values, layouts.strided_copy)
     if how in ("copy", "data"):
@@ -123,6 +120,7 @@ def load_state(session: Session, slot: str, spec: Spec, how: str) -> None:
                 (target.data if how == "data" else target).copy_(values[name])
     else:
         module.load_state_dict(values, strict=True, assign=fresh)
+    hidden.reset(module, beside)
 
 
 def mapped(spec: Spec, lender: handover.Lender) -> dict[str, torch.Tensor]:
@@ -225,9 +223,9 @@ def call(session: Session, **arguments: Any) -> dict[str, Any]:
     module, inputs = session.slots[plan.slot], session.inputs[plan.inputs]
     if session.poison:
         guard.poison_device_memory(session.device, session.sizes)
-    versions = _versions(module, inputs) if plan.written else {}
-    seed_everything(plan.seed)
-    rng, start = _rng_state(session.device), time.perf_counter()
+    versions = _versions(session, module, inputs) if plan.written else {}
+    generators.seed(plan.seed)
+    rng, start = generators.digest(session.device), time.perf_counter()
     with context_of(plan.context):
         output = module(*inputs)
         first = tensors.map_leaves(output, _copy) if plan.settle else None
@@ -235,7 +233,7 @@ def call(session: Session, **arguments: Any) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     report: dict[str, Any] = {
         "seconds": seconds,
-        "rng": rng != (after := _rng_state(session.device)),
+        "rng": rng != (after := generators.digest(session.device)),
         "rng_after": after,
     }
     report["unsettled"] = _unsettled(first, output, session.device) if plan.settle else []
@@ -243,7 +241,7 @@ def call(session: Session, **arguments: Any) -> dict[str, Any]:
     report["aliases"] = tensors.aliases(output, inputs, module)
     if plan.state is not None:
         report["effects"] = _changes(session, plan, module, inputs)
-        now = _versions(module, inputs) if plan.written else {}
+        now = _versions(session, module, inputs) if plan.written else {}
         report["written"] = [path for path, n in now.items() if versions.get(path) != n]
     else:
         report["overwritten"] = _overwritten(session, plan.inputs)
@@ -267,16 +265,6 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _rng_state(device: torch.device) -> str:
-    """A digest of the states of all generators that `seed_everything` seeds."""
-    states = [torch.get_rng_state()]
-    states += [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
-    others = repr((random.getstate(), np.random.get_state(legacy=False)))
-    return hashlib.sha256(
-        b"".join(s.numpy().tobytes() for s in states) + others.encode()
-    ).hexdigest()
-
-
 def _overwritten(session: Session, name: str) -> list[str]:
     """Inputs that hold other values than they were made from; of large ones nothing is said."""
     now, then = session.inputs[name], session.sources[name]
@@ -298,10 +286,12 @@ def _unsettled(first: Any, output: Any, device: torch.device) -> list[str]:
     return [path for (path, early), (_, late) in pairs if not tensors.same_bits(early, late)]
 
 
-def _versions(module: torch.nn.Module, inputs: list[Any]) -> dict[str, int]:
+def _versions(session: Session, module: torch.nn.Module, inputs: list[Any]) -> dict[str, int]:
     """How often each input and state entry has been written in place, as torch counts it."""
-    found = {f"input{k}": t._version for k, t in tensors.tensor_leaves(inputs)}
-    return found | {f"state {k}": t._version for k, t in module.state_dict().items()}
+    found = {f"input{k}": t for k, t in tensors.tensor_leaves(inputs)}
+    held = hidden.full_state(module, session.unsaved)
+    found |= {f"state {k}": t for k, t in held.items()}
+    return {k: -1 if t.is_inference() else t._version for k, t in found.items()}
 
 
 def _changes(
@@ -310,8 +300,10 @@ def _changes(
     """Dump the inputs and state entries whose values are not those that they were made from."""
     assert plan.state is not None
     given = dict(tensors.tensor_leaves(session.sources[plan.inputs]()))
-    before = {"inputs": given, "state": mapped(plan.state, session.lender)}
-    after = {"inputs": dict(tensors.tensor_leaves(inputs)), "state": dict(module.state_dict())}
+    held = {name: value for name, value in session.unsaved.items() if value is not None}
+    before = {"inputs": given, "state": held | mapped(plan.state, session.lender)}
+    state = hidden.full_state(module, session.unsaved)
+    after = {"inputs": dict(tensors.tensor_leaves(inputs)), "state": state}
     return {
         kind: tensors.dump(
             {
@@ -333,7 +325,7 @@ def exercise(session: Session, slot: str, inputs: str, seed: int, prefix: str) -
         return None
     end, first, shown = time.perf_counter() + _EXERCISE_S, None, None
     for _ in range(_EXERCISE_CALLS):
-        seed_everything(seed)
+        generators.seed(seed)
         with torch.no_grad():
             output = session.slots[slot](*session.inputs[inputs])
         pairs = zip(tensors.plain_leaves(output), tensors.plain_leaves(first))
@@ -394,7 +386,7 @@ def gradients(
     module.zero_grad(set_to_none=True)
     leaves = dict(tensors.tensor_leaves(inputs))
     watched = {k: t.requires_grad_(True) for k, t in leaves.items() if t.is_floating_point()}
-    seed_everything(seed)
+    generators.seed(seed)
     with torch.enable_grad():
         output = module(*non_leaf_inputs(inputs))
     differentiable = [t for _, t in tensors.tensor_leaves(output) if t.requires_grad]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fusewright.run.verify import referee, runner, specs, tensors
+from fusewright.run.verify import generators, referee, specs, tensors
 from fusewright.run.verify.book import Book, Point
 from fusewright.run.verify.specs import Spec
 
@@ -48,7 +48,7 @@ def sample_reference(book: Book, weights: str, inputs: str, train: bool, seeds: 
     """Take in the reference's outputs at these seeds."""
     for seed in seeds:
         referee.prepare(book, "reference", Point(weights, inputs, seed, train))
-        runner.seed_everything(seed)
+        generators.seed(seed)
         with torch.no_grad():
             output = book.session.slots["reference"](*book.session.inputs["point"])
         for path, leaf in tensors.tensor_leaves(output):

@@ -108,6 +108,7 @@ def robust_checks(trial: Trial) -> None:
     for name, play in (
         ("stale-inputs", same_storage_new_values),
         ("fresh-storage", fresh_storage_same_values),
+        ("consecutive-calls", consecutive_calls),
         ("kept-outputs", kept_outputs),
         ("repeat", repeat),
         ("modes", modes),
@@ -186,6 +187,22 @@ def again(trial: Trial, point: Point, layout: str, **plan: Any) -> list[Finding]
     if trial.expect(point)["changed"]:
         trial.loaded["main"] = "changed"
     return found
+
+
+def consecutive_calls(trial: Trial) -> None:
+    """What a call leaves in buffers that no state_dict holds shows in the next ones."""
+    if not trial.remembers:
+        return
+    found: list[Finding] = []
+    trial.set_weights("main", "random-1")
+    calls = ("given-1", "given-0", "given-1")
+    for done, inputs in enumerate(calls):
+        point = replace(base_point(trial, inputs), after=calls[:done], whole=True)
+        report = trial.call("main", inputs, seed=point.seed)
+        found += trial.judge(point, report)
+        trial.release(point)
+    trial.loaded["main"] = "changed"
+    trial.tell("consecutive-calls", found)
 
 
 def kept_outputs(trial: Trial) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from fusewright.errors import ProblemError
+from fusewright.run.verify import hidden
 from fusewright.run.verify.handover import Lender
 from fusewright.run.verify.specs import Spec, contiguous_strides
 
@@ -83,7 +84,7 @@ def aliases(output: Any, inputs: list[Any], module: torch.nn.Module) -> list[str
     owners: dict[int, str] = {}
     for label, found in (
         ("input", dict(plain_leaves(inputs))),
-        ("state ", dict(module.state_dict())),
+        ("state ", hidden.full_state(module)),
     ):
         owners |= {t.untyped_storage().data_ptr(): f"{label}{name}" for name, t in found.items()}
     shared: list[str] = []

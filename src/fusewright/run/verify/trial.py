@@ -30,7 +30,8 @@ class Stop(Exception):
 class Point:
     """What both modules are evaluated at: weights and inputs by name, mode and seed.
 
-    whole: every row is judged, also where a sample of the batch would do.
+    whole: every row is judged, also where a sample of the batch would do. after: the inputs of the
+    calls before this one, whose traces count.
     """
 
     weights: str
@@ -38,11 +39,12 @@ class Point:
     train: bool
     seed: int = 7
     whole: bool = False
+    after: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         mode = "train" if self.train else "eval"
-        return f"{self.inputs}/{self.weights}/{mode}/{self.seed}"
+        return "/".join((*self.after, self.inputs, self.weights, mode, str(self.seed)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class Trial:
     init: Spec = field(default_factory=dict)
     inputs_device: str = "cpu"
     construct_on: str = "cpu"
+    hidden: list[str] = field(default_factory=list)
+    remembers: bool = False
     slow: bool = False
     slow_reference: bool = False
     fastest_s: float = math.inf
@@ -146,7 +150,8 @@ class Trial:
     def construct(self, slot: str) -> dict[str, Any]:
         """A new candidate module, with the weights that its constructor gives it."""
         self.loaded[slot] = "given"
-        return self.ask("construct", slot=slot, init=self.init, where=self.construct_on)
+        where = {"where": self.construct_on, "beside": self.hidden}
+        return self.ask("construct", slot=slot, init=self.init, **where)
 
     def set_weights(self, slot: str, weights: str, how: str = "load") -> None:
         self.loaded[slot] = weights
@@ -190,6 +195,7 @@ class Trial:
                 seed=point.seed,
                 train=point.train,
                 sampled=sampled,
+                after=point.after,
             )
         return self.points[point.name]
 

@@ -51,11 +51,27 @@ def judge_first_call(trial: Trial, point: Point, report: dict) -> None:
     trial.tell("values/given", outputs, smallest_failing(trial, point) if failing else "")
     trial.tell("buffers", [f for f in found if f["path"].startswith("state")])
     trial.tell("inputs-unchanged", [f for f in found if f["path"].startswith("input")])
+    note_hidden(trial, point, report)
     if report["rng"] and not trial.expect(point)["rng"]:
         trial.add("random-state", "fail", "forward draws from, or reseeds, a global generator")
     elif report["rng_after"] != trial.expect(point)["rng_after"] and not trial.other_stream:
         text = "the generator goes on elsewhere than after the reference: as if more were drawn"
         trial.add("random-state", "warn", text)
+
+
+def note_hidden(trial: Trial, point: Point, report: dict) -> None:
+    """Buffers beside the state_dict that the reference writes: what both write is drawn with the
+    weights; what the candidate does not write may be a memo, unless `consecutive-calls` fails."""
+    changed = [f"state {name}" for name in trial.hidden]
+    changed = [path for path in changed if path in trial.expect(point)["changed"]]
+    ours = {f"state {name}" for name in report["effects"]["state"]["keys"]}
+    trial.remembers = bool(changed)
+    both = [path.removeprefix("state ") for path in changed if path in ours]
+    trial.ask_referee("redraw_beside", names=both)
+    if len(both) < len(changed):
+        names = ", ".join(path for path in changed if path not in ours)
+        text = f"{names}: not written here, as the reference does (no state_dict holds it)"
+        trial.add("buffers-beside", "warn", text)
 
 
 def note_cost(trial: Trial, point: Point, report: dict) -> None:

@@ -2,14 +2,15 @@
 
 import torch
 
-from fusewright.run.verify import drawing, oracle, runner
+from fusewright.run.verify import drawing, hidden, oracle, runner
 from fusewright.run.verify.book import Book, Stamps
 
 
 def set_state(book: Book, slot: str, weights: str) -> None:
     """Give the module the named weights; parameters that still have them are not copied again."""
     module, stamps = book.session.slots[slot], book.stamps.get(slot)
-    wanted = runner.mapped(drawing.weights(book, weights), book.session.lender)
+    drawn = runner.mapped(drawing.weights(book, weights), book.session.lender)
+    wanted, beside = hidden.split(book.session.unsaved, drawn)
     if stamps is None or stamps.weights != weights:
         module.load_state_dict(wanted, strict=True)
     else:
@@ -19,6 +20,7 @@ def set_state(book: Book, slot: str, weights: str) -> None:
                 written = name in book.written or name not in now
                 if written or now[name] != stamps.entries[name]:
                     tensor.copy_(wanted[name])
+    hidden.reset(module, beside)
     book.stamps[slot] = Stamps(weights, _stamps(module))
 
 
