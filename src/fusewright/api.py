@@ -45,10 +45,13 @@ def explain(
 ) -> dict[str, Any]:
     """What fusewright makes of a problem file, a Problem or a module with its example inputs.
 
-    Returns the object of `fusewright explain --json`. Nothing is compiled or allocated.
+    Returns the object of `fusewright explain --json`. Nothing is compiled or allocated. Raises
+    UsageError for a module without example inputs or anything else with them.
     """
     if isinstance(problem, nn.Module):
-        problem = problem_from_module(problem, example_inputs if example_inputs is not None else ())
+        if example_inputs is None:
+            raise UsageError("a module needs example_inputs, the arguments of one forward call")
+        problem = problem_from_module(problem, example_inputs)
         target = _target_of(problem) if target == "auto" else target
     elif example_inputs is not None:
         raise UsageError("example_inputs belong to a module; a problem has its own")

@@ -89,6 +89,8 @@ def test_bad_arguments_are_named(model):
         fusewright.optimize(model, [torch.rand(5, 12)], speed="high")
     with pytest.raises(CaptureError):
         fusewright.optimize(model, [torch.rand(5, 13)])
+    with pytest.raises(UsageError, match="a module needs example_inputs"):
+        fusewright.explain(model)
 
 
 def test_only_public_names_are_exported():

@@ -453,6 +453,6 @@ def test_an_empty_batch_as_given_breaks_no_check(tmp_path: Path, nursery: Nurser
     reference, candidate = tmp_path / "reference.py", tmp_path / "candidate.py"
     reference.write_text(text)
     candidate.write_text(text.replace("class Model(", "class ModelNew("))
-    report = verify(reference, candidate, device="cpu", nursery=nursery)
+    report = verify(str(reference), str(candidate), device="cpu", nursery=nursery)
     skipped = [c for c in report.checks if c.outcome == "skip" and "reference itself" in c.detail]
     assert not report.failed() and not skipped, report.checks

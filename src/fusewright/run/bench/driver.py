@@ -25,8 +25,8 @@ class BenchError(FusewrightError):
 
 
 def bench(
-    reference: Path,
-    candidate: Path,
+    reference: str | Path,
+    candidate: str | Path,
     *,
     device: str = "auto",
     baselines: Sequence[str] = ("eager", "compile"),
@@ -80,7 +80,11 @@ def bench(
 
 
 def _check_arguments(
-    reference: Path, candidate: Path, baselines: Sequence[str], rounds: int, seconds: float
+    reference: str | Path,
+    candidate: str | Path,
+    baselines: Sequence[str],
+    rounds: int,
+    seconds: float,
 ) -> None:
     for path in (reference, candidate):
         if not Path(path).is_file():

@@ -32,8 +32,8 @@ _ROOMY_SHM = 48 << 30
 
 
 def verify(
-    reference: Path,
-    candidate: Path,
+    reference: str | Path,
+    candidate: str | Path,
     *,
     device: str = "auto",
     precision: str = "match",
@@ -65,15 +65,15 @@ def verify(
 
 
 def _settings(
-    reference: Path,
-    candidate: Path,
+    reference: str | Path,
+    candidate: str | Path,
     device: str,
     precision: str,
     seeds: int,
     timeout_s: float,
 ) -> Settings:
     for path in (reference, candidate):
-        if not path.is_file():
+        if not Path(path).is_file():
             raise ProblemError(f"{path}: no such file")
     if precision not in PRECISIONS:
         raise UsageError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
@@ -81,7 +81,7 @@ def _settings(
         raise UsageError(f"device {device!r} is not one of auto, cpu, cuda")
     if seeds < 1 or timeout_s <= 0:
         raise UsageError("seeds must be at least 1 and timeout_s above 0")
-    paths = (reference.resolve(), candidate.resolve())
+    paths = (Path(reference).resolve(), Path(candidate).resolve())
     return Settings(*paths, device, precision, seeds, timeout_s)
 
 
