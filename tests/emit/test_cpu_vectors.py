@@ -34,6 +34,10 @@ HALF = "torch.randn(50, 64).bfloat16(), torch.randn(64).bfloat16()"
         ("F.gelu(x)", HALF),
         ("self.norm(self.table(x) + y)", "torch.randint(0, 9, (50,)), torch.randn(50, 64)"),
         ("x * torch.sigmoid(y)[:, None]", "torch.randn(50, 64), torch.randn(50)"),
+        (
+            "F.max_pool2d(F.batch_norm(x, None, None, y, y, True), 2)",
+            "torch.randn(4, 3, 54, 54), torch.ones(3)",
+        ),
         ("(x[:, :, 1:] - x[:, :, :-1]).abs().mean() + y", "torch.randn(30, 50, 70), torch.ones(1)"),
     ],
 )

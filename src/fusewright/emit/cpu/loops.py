@@ -80,7 +80,7 @@ def with_fixed(bodies: Sequence[Expr], inner: Collection[Var], env: Env, out: Wr
     stack = list(reversed(bodies))
     while stack:
         e = stack.pop()
-        if e in seen or isinstance(e, Guarded):
+        if e in seen or e in env.loaded or isinstance(e, Guarded):
             continue
         seen.add(e)
         if isinstance(e, Apply) and _is_fixed(e, inner) and is_worth_a_name(e):

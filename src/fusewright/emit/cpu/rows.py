@@ -193,7 +193,7 @@ class _Rows:
 
     def _with_row_values(self, phase: Phase, env: Env) -> Env:
         env = env.with_refs(self._keep_refs(env))
-        found = row_values(phase, self.kept).items()
+        found = [x for x in row_values(phase, self.kept).items() if x[0] not in env.loaded]
         return env.with_loaded({e: name_value(name, e, env, self.out) for e, name in found})
 
     def _finish_partial(self, acc: Accumulator) -> Text:
