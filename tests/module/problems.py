@@ -3,8 +3,11 @@
 import importlib.util
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 from types import ModuleType
+
+import torch
 
 from fusewright.options import Options
 from fusewright.pipeline import Compilation, compile_problem
@@ -47,3 +50,10 @@ def imported(c: Compilation, folder: Path) -> ModuleType:
 def emitted(folder: Path, body: str, **options: object) -> ModuleType:
     """Compile a problem and import what comes out."""
     return imported(compiled(write_problem(folder, body), **options), folder)
+
+
+def quiet(model, *inputs):
+    """The result without gradients; the reference must not have run."""
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        return model(*inputs)

@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import warnings
 from typing import NamedTuple
 
 import pytest
@@ -11,19 +10,13 @@ from torch import nn
 
 import fusewright
 from fusewright.errors import CaptureError, UsageError
+from module.problems import quiet
 
 
 @pytest.fixture
 def model():
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(12, 8), nn.GELU(), nn.LayerNorm(8)).eval()
-
-
-def quiet(model, *inputs):
-    """The result without gradients; the reference must not have run."""
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        return model(*inputs)
 
 
 def test_parameters_are_shared_not_copied(model):

@@ -1,12 +1,10 @@
 """Emitted CUDA files: their text everywhere, their behaviour where there is a GPU (`-m gpu`)."""
 
-import warnings
-
 import pytest
 import torch
 
 from fusewright.run.device import detected_target, is_dense
-from module.problems import compiled, emitted, write_problem
+from module.problems import compiled, emitted, quiet, write_problem
 
 BODY = """
 class Model(nn.Module):
@@ -25,13 +23,6 @@ def get_inputs(): return [torch.rand(128, 64)]
 @pytest.fixture(scope="module")
 def module(tmp_path_factory):
     return emitted(tmp_path_factory.mktemp("cuda"), BODY, target=detected_target())
-
-
-def quiet(model, *inputs):
-    """The result without gradients; the reference must not have run."""
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        return model(*inputs)
 
 
 def models(module):

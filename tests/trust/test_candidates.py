@@ -5,7 +5,6 @@ beginning of the name of the check that must fail, or several such beginnings jo
 """
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,6 @@ from fusewright.run.verify import Nursery, VerifyReport, verify
 ROOT = Path(__file__).resolve().parents[1] / "candidates"
 FILES = sorted(path for path in ROOT.glob("*/*.py") if path.name != "reference.py")
 EXPECTATION = re.compile(r'"""expect: (accept|reject)(?: ([^.]+))?\.\s')
-
-
-@pytest.fixture(scope="module")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    with Nursery(tmp_path_factory.mktemp("nursery")) as started:
-        yield started
 
 
 def check(path: Path, nursery: Nursery) -> VerifyReport:

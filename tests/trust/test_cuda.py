@@ -1,6 +1,6 @@
 """The verifier on a GPU: what only CUDA can get wrong. Skipped where there is none."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,12 +74,6 @@ def get_inputs():
     return [torch.rand(1000)]
 """
 Run = Callable[..., VerifyReport]
-
-
-@pytest.fixture(scope="module")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    with Nursery(tmp_path_factory.mktemp("nursery")) as started:
-        yield started
 
 
 @pytest.fixture

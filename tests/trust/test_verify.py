@@ -1,7 +1,7 @@
 """`verify` as a whole: verdicts that need a file of their own, errors, report, isolation."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,12 +38,6 @@ def get_inputs():
     return [torch.rand(6, 12{dtype})]
 """
 Run = Callable[..., VerifyReport]
-
-
-@pytest.fixture(scope="module")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    with Nursery(tmp_path_factory.mktemp("nursery")) as started:
-        yield started
 
 
 @pytest.fixture
