@@ -80,9 +80,9 @@ def _literals(e: Emission) -> list[str]:
 
 def guard_parts(e: Emission) -> list[str]:
     """The functions that compare modules and tensors with the tables."""
-    capable = filled(support.CAPABILITY, CAPABLE=e.arch.capability) if e.cuda else ""
-    autocast = "torch.is_autocast_enabled()" if e.cuda else "_autocast()"
-    tensors = filled(support.TENSORS, DEVICE=e.arch.kind, AUTOCAST=autocast, CAPABILITY=capable)
+    first, each, last = support.ON_CUDA if e.cuda else support.ON_CPU
+    last = filled(last, CAPABLE=e.arch.capability)
+    tensors = filled(support.TENSORS, FIRST=first, EACH=each, LAST=last)
     parts = [support.MODULES, tensors, support.WARN]
     if e.interface.held:
         parts.insert(1, support.HELD)
@@ -112,7 +112,7 @@ def admitted_lines(e: Emission, head: str) -> list[str]:
     lines = [
         f"    def _admitted({head}):",
         '        """The tensors to compute with; None where the kernels do not apply."""',
-        "        @modules@ = list(self.modules()) if self._modules else [self]",
+        "        @modules@ = list(_modules_of(self, {})) if self._modules else [self]",
         "        @refusal@ = _changed_module(@modules@)",
     ]
     if e.interface.parameters is None:

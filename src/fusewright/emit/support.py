@@ -29,6 +29,19 @@ CPU_LINK_FLAGS = ("-Wl,--no-as-needed",)
 CUDA_FLAGS = ("-O3", "-std=c++17", "-lineinfo")
 
 MODULES = '''
+def _modules_of(module, found):
+    """The module and all in it, once each, in the order of modules(), which takes three times as
+    long."""
+    found[module] = None
+    for child in module._modules.values():
+        if child is not None and child not in found:
+            if child._modules:
+                _modules_of(child, found)
+            else:
+                found[child] = None
+    return found
+
+
 def _changed_module(modules):
     """How the modules differ from those that were captured, or None."""
     if len(modules) != len(_MODULES):
@@ -59,18 +72,13 @@ _STRIDED = torch.strided
 
 def _changed_tensor(tensors):
     """How the tensors differ from those the kernels are made for, or None."""
-    device = None
-    grad = torch.is_grad_enabled()
+@FIRST@    grad = torch.is_grad_enabled()
     for tensor, (name, dtype, shape, strides) in zip(tensors, _TENSORS):
         if type(tensor) not in _PLAIN:
             return f"{name} is a {type(tensor).__name__}"
         if tensor.dtype is not dtype or tensor.shape != shape:
             return f"{name} is {tensor.dtype} {tuple(tensor.shape)}, not {dtype} {shape}"
-        if device is None:
-            device = tensor.device
-        elif tensor.device != device:
-            return f"{name} is on {tensor.device}, another tensor on {device}"
-        if tensor.layout is not _STRIDED or tensor.is_neg():
+@EACH@        if tensor.layout is not _STRIDED or tensor.is_neg():
             return f"{name} is not a plain strided tensor"
         if tensor.stride() != strides and tensor.numel():
             pairs = zip(tensor.stride(), strides, shape)
@@ -78,16 +86,34 @@ def _changed_tensor(tensors):
                 return f"{name} has strides {tensor.stride()}, not {strides}"
         if grad and tensor.requires_grad:
             return f"{name} needs gradients; torch.no_grad() admits the kernels"
-    if device is not None and device.type != "@DEVICE@":
-        return f"the tensors are on {device}; the kernels are for @DEVICE@"
-    if @AUTOCAST@:
-        return "autocast is on"
-@CAPABILITY@    return None
+@LAST@    return None
 '''
 
-CAPABILITY = """    if not _capable(device):
+# Where the tensors are: what `_changed_tensor` does first, for each and last.
+ON_CPU = (
+    "",
+    '''        if not tensor.is_cpu:
+            return f"the tensors are on {tensor.device}; the kernels are for cpu"
+''',
+    '''    if _autocast():
+        return "autocast is on"
+''',
+)
+ON_CUDA = (
+    "    device = None\n",
+    '''        if device is None:
+            device = tensor.device
+        elif tensor.device != device:
+            return f"{name} is on {tensor.device}, another tensor on {device}"
+''',
+    '''    if device is not None and device.type != "cuda":
+        return f"the tensors are on {device}; the kernels are for cuda"
+    if torch.is_autocast_enabled():
+        return "autocast is on"
+    if not _capable(device):
         return f"the kernels are for compute capability @CAPABLE@, not that of {device}"
-"""
+''',
+)
 
 CAPABLE = '''
 @functools.lru_cache(maxsize=None)
