@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fusewright.run.verify import generators, referee, specs, tensors
+from fusewright.run.verify import dependence, generators, referee, specs, tensors
 from fusewright.run.verify.book import Book, Point
 from fusewright.run.verify.specs import Spec
 
@@ -21,12 +21,13 @@ _ZEROS_SIGMA = 5.0
 
 @dataclass(slots=True)
 class Moments:
-    """Sums over samples of one output, element by element, in float64."""
+    """Sums over samples of one output, element by element, in float64; a corner of each sample."""
 
     count: int
     total: torch.Tensor
     square: torch.Tensor
     zeros: float
+    corners: list[torch.Tensor]
 
     @property
     def mean(self) -> torch.Tensor:
@@ -60,15 +61,18 @@ def _add(book: Book, key: str, value: torch.Tensor) -> None:
     old = book.samples.get(key)
     zeros = float((wide == 0).double().mean())
     if old is None:
-        book.samples[key] = Moments(1, wide.clone(), wide.square(), zeros)
+        corners = [dependence.corner(wide).clone()]
+        book.samples[key] = Moments(1, wide.clone(), wide.square(), zeros, corners)
     else:
+        old.corners.append(dependence.corner(wide).clone())
         old.count, old.zeros = old.count + 1, old.zeros + zeros
         old.total += wide
         old.square += wide.square()
 
 
 def compare_samples(book: Book) -> list[dict[str, Any]]:
-    """Per output: do means, spreads and shares of zeros agree within what chance explains?
+    """Per output: do means, spreads, shares of zeros and the dependence of elements on one another
+    agree within what chance explains?
 
     mean: average over elements of (m1 - m2)^2 / ((v1 + v2) / n), expected 1. spread: ratio of the
     summed variances, expected 1. zeros: difference of the shares in standard deviations of a
@@ -96,8 +100,10 @@ def _compare(path: str, ours: Moments, theirs: Moments) -> dict[str, Any]:
     limit = _MEAN_LIMIT + 10 / math.sqrt(ours.total.numel())
     width = _SPREAD_LIMIT + 10 / math.sqrt(ours.count * ours.total.numel())
     ok = mean < limit and 1 / width < spread < width and zeros < _ZEROS_SIGMA and fixed < 1e-6
+    together = dependence.differs(ours.corners, theirs.corners) if ok and bool(moving.any()) else ""
     text = f"mean {mean:.3g}, spread {spread:.3g} (1 expected), zeros {share:.3g} and {other:.3g}"
-    return {"path": path, "ok": ok, "reason": text}
+    reason = f"{together}; {text}" if together else text
+    return {"path": path, "ok": ok and not together, "reason": reason}
 
 
 COMMANDS = {
