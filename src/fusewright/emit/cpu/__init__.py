@@ -24,8 +24,9 @@ from .rows import row_reduce
 from .transpose import pays, transposed
 from .turned import TURNED_ROWS, turned_rows
 
-# A row of at most so many columns is a window; so many neighbouring rows are worth being lanes.
-WINDOW = 16
+# A row of at most so many columns, less than a whole vector, is a window; so many neighbouring rows
+# are worth being lanes.
+WINDOW = 15
 WINDOW_ROWS = 16
 # So is one of more columns where neighbouring rows read neighbouring elements (pooling).
 SLIDING_WINDOW = 512
