@@ -150,6 +150,16 @@ def test_other_dtypes(run: Run, dtype: str) -> None:
     assert wrong.verdict == "reject"
 
 
+@pytest.mark.parametrize("layout", ["to_sparse", "to_sparse_csr"])
+def test_sparse_outputs_are_compared_in_layout_and_values(run: Run, layout: str) -> None:
+    old = f"torch.relu(self.linear(x)).{layout}()"
+    other = "torch.relu(x @ self.linear.weight.t() + self.linear.bias)"
+    report = run(old, f"{other}.{layout}()")
+    assert report.verdict == "accept", [c for c in report.checks if c.outcome != "pass"]
+    assert run(old, f"({other} * 1.00001).{layout}()").verdict == "reject"
+    assert outcome(run(old, f"{other}.to_sparse_csc()"), "structure") == "fail"
+
+
 def iterated(step: str, times: int) -> str:
     """A map that doubles every error each time, of what the layer gives."""
     reduce = f"reduce(lambda y, _: {step}, range({times}), torch.sigmoid(self.linear(x)))"

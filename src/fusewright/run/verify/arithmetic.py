@@ -216,6 +216,7 @@ class Jitter:
         if isinstance(value, torch.Tensor) and value.dtype == torch.complex128:
             self.move(torch.view_as_real(value.detach().resolve_conj()), units)
         wide = isinstance(value, torch.Tensor) and value.dtype == torch.float64
+        wide = wide and value.layout == torch.strided
         if wide and value.numel() and value.is_contiguous() and not value._is_zerotensor():
             for piece in value.detach().view(-1).split(_PIECE):
                 piece.mul_(self.factors(piece, units * self.unit))

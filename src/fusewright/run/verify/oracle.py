@@ -45,7 +45,7 @@ class Effects:
 
     def flat(self) -> dict[str, torch.Tensor]:
         """All tensors by path: `output...`, `input...` and `state ...`."""
-        found = {f"output{p}": t for p, t in tensors.tensor_leaves(self.output)}
+        found = {f"output{p}": tensors.dense(t) for p, t in tensors.tensor_leaves(self.output)}
         found |= {f"input{p}": t for p, t in self.inputs.items()}
         return found | {f"state {n}": t for n, t in self.state.items()}
 

@@ -21,6 +21,13 @@ from fusewright.run.verify.specs import Spec, contiguous_strides
 _PLAIN = (bool, int, float, str, type(None))
 
 
+_SPARSE = (
+    torch.sparse_coo,
+    torch.sparse_csr,
+    torch.sparse_csc,
+    torch.sparse_bsr,
+    torch.sparse_bsc,
+)
 # Types that a caller can rely on; a subclass may compute, or lie, when it is looked at.
 _EXACT_TYPES = (torch.Tensor, torch.nn.Parameter, list, tuple, dict, OrderedDict)
 
@@ -61,6 +68,14 @@ def tensor_leaves(value: Any, path: str = "") -> Iterator[tuple[str, torch.Tenso
         return
     for key, item in items_of(value) or []:
         yield from tensor_leaves(item, f"{path}[{key}]")
+
+
+def dense(tensor: torch.Tensor) -> torch.Tensor:
+    """The values of a sparse tensor with all the zeros between them; any other as it is."""
+    if tensor.layout not in _SPARSE:
+        return tensor
+    with torch.inference_mode(tensor.is_inference()):
+        return tensor.detach().to_dense()
 
 
 def plain_leaves(value: Any) -> list[tuple[str, torch.Tensor]]:
@@ -170,6 +185,9 @@ def _dump(value: Any, prefix: str | None, counter: Iterator[int], lender: Lender
 
 
 def _dump_tensor(tensor: torch.Tensor, path: Path | str | None, lender: Lender) -> Spec:
+    if tensor.layout in _SPARSE:
+        spec = _dump_tensor(dense(tensor), path, lender)
+        return spec | {"type": f"{tensor.layout} {type_name(tensor)}"}
     if tensor.layout != torch.strided or tensor.is_quantized:
         return {"k": "opaque", "type": f"{tensor.layout} tensor"}
     spec = describe_tensor(tensor)
