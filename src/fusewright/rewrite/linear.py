@@ -25,6 +25,8 @@ def _distribute(node: Node, env: Env) -> Node | None:
     if not opens(node):
         return None
     for side, x in enumerate(node.operands):
+        if _is_centred(x.x if isinstance(x, g.View) else x):
+            continue
         if isinstance(x, g.Binary) and x.op in ("add", "sub"):
             return g.binary(x.op, *(_other_operand(node, side, o) for o in x.operands))
         if isinstance(x, g.View) and isinstance(x.x, g.Binary) and x.x.op in ("add", "sub"):
@@ -33,6 +35,29 @@ def _distribute(node: Node, env: Env) -> Node | None:
             parts = [through_view(o, x.shape, x.index, x.valid, 0) for o in x.x.operands]
             return g.binary(x.x.op, *(_other_operand(node, side, o) for o in parts))
     return None
+
+
+def _is_centred(x: Node) -> bool:
+    """Whether x is `y - c Σ y`: products of y and of its mean may be large beside their difference,
+    which a float then has none of."""
+    if not isinstance(x, g.Binary) or x.op != "sub":
+        return False
+    y, mean = _source(x.a), x.b
+    while not isinstance(mean, g.Reduce):
+        if isinstance(mean, g.View | g.Cast):
+            mean = mean.x
+        elif isinstance(mean, g.Binary) and mean.op in ("mul", "div"):
+            mean = mean.a if isinstance(_source(mean.b), g.Const) else mean.b
+        else:
+            return False
+    return mean.op == "sum" and _source(mean.x) == y
+
+
+def _source(x: Node) -> Node:
+    """x before views and conversions."""
+    while isinstance(x, g.View | g.Cast):
+        x = x.x
+    return x
 
 
 def _stacked_layers(draw: Draw) -> Node:
@@ -49,6 +74,18 @@ def _nonlinear_layers(draw: Draw) -> Iterator[Node]:
     yield matmul(g.binary("add", draw.tensor((60, 6)), draw.tensor((60, 6))), w1)
     small = g.binary("add", matmul(draw.tensor((3, 6)), w1), draw.row((3, 30), (1,)))
     yield matmul(small, w2)
+    a, b = draw.tensor((30, 9)), draw.tensor((30, 8))
+    yield matmul(_transposed(_centred(a, draw)), _centred(b, draw))
+
+
+def _centred(x: Node, draw: Draw) -> Node:
+    total = g.reduce("sum", x, (0,))
+    mean = g.binary("div", total, draw.like(x.shape[0], total))
+    return g.binary("sub", x, g.insert_expanded(mean, (0,), x.shape))
+
+
+def _transposed(x: Node) -> Node:
+    return g.permute(x, (1, 0))
 
 
 # --------------------------------------------------------------------------------------- factors
@@ -227,7 +264,7 @@ RULES = (
         "finite",
         _C,
         _distribute,
-        "one of the products is cheaper than the sum was",
+        "one of the products is cheaper than the sum was; it does not subtract a mean of itself",
         _stacked_layers,
         _nonlinear_layers,
     ),
