@@ -94,6 +94,20 @@ def test_containers_keep_their_types(value: Any, tmp_path: Path) -> None:
         assert specs.structure_differences(spec, tensors.dump(other, None)) == []
 
 
+class Outcome(OrderedDict):
+    """As transformers' ModelOutput: keys are attributes, the constructor wants arguments."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__(logits=logits)
+
+
+def test_a_mapping_of_the_users_own_keeps_its_type() -> None:
+    value = Outcome(torch.ones(2))
+    other = tensors.map_leaves(value, torch.zeros_like)
+    assert type(other) is Outcome and torch.equal(other["logits"], torch.zeros(2))
+    assert specs.structure_differences(tensors.dump(value, None), tensors.dump(other, None)) == []
+
+
 @pytest.mark.parametrize(
     ("mine", "theirs", "message"),
     [

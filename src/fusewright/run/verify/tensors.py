@@ -112,7 +112,7 @@ def aliases(output: Any, inputs: list[Any], module: torch.nn.Module) -> list[str
 
 
 def map_leaves(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
-    """The nested value with each tensor replaced by `change(tensor)`; mappings but ordered dicts
+    """The nested value with each tensor replaced by `change(tensor)`; mappings that are no dicts
     become dicts."""
     if isinstance(value, torch.Tensor):
         return change(value)
@@ -122,11 +122,21 @@ def map_leaves(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
             return type(value)(**changed)
         return dataclasses.replace(value, **changed)
     if isinstance(value, Mapping):
-        made = {k: map_leaves(v, change) for k, v in value.items()}
-        return OrderedDict(made) if type(value) is OrderedDict else made
+        return _same_mapping(value, {k: map_leaves(v, change) for k, v in value.items()})
     if isinstance(value, list | tuple):
         return type(value)(map_leaves(item, change) for item in value)
     return value
+
+
+def _same_mapping(like: Mapping[Any, Any], items: dict[Any, Any]) -> dict[Any, Any]:
+    """A dict of the class of `like`, made without its constructor, which may want arguments."""
+    if not isinstance(like, dict):
+        return items
+    made = type(like).__new__(type(like))
+    base: Any = OrderedDict if isinstance(like, OrderedDict) else dict
+    for key, item in items.items():
+        base.__setitem__(made, key, item)
+    return made
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
