@@ -166,7 +166,9 @@ class Tuner:
         known = read_table(table, device, VERSION)
         if not context.options.tune:
             return known
-        found = alternatives(without_skeletons(graph, target), target, context.options)
+        found = alternatives(
+            without_skeletons(graph, target, context.options), target, context.options
+        )
         wanted = (
             (a.key, {n: _runnable(p, target) for n, p in a.programs.items()}) for a in found
         )

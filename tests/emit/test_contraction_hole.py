@@ -35,6 +35,7 @@ namespace gemm90 { enum class Division { kBlockRows, kWarpRows, kStrips }; }
 #define __forceinline__ inline
 static int __float_as_int(float x) { int i; std::memcpy(&i, &x, 4); return i; }
 static float __int_as_float(int i) { float x; std::memcpy(&x, &i, 4); return x; }
+template <class T> T __ldg(const T* p) { return *p; }
 static void ptx_rcp_approx_ftz_f32(float& y, float x) { y = 1.0f / x; }
 """
 FOLDS = """

@@ -29,6 +29,7 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 struct alignas(16) uint4 { unsigned x, y, z, w; };
 using std::max;
 using std::min;
+template <class T> T __ldg(const T* p) { return *p; }
 
 namespace simt {
 
@@ -101,6 +102,10 @@ template <class T> T __shfl_sync(unsigned mask, T x, unsigned from, unsigned wid
 }
 template <class T> T __shfl_xor_sync(unsigned mask, T x, unsigned step) {
     return simt::exchange(mask, x, simt::lane() ^ step);
+}
+inline int __all_sync(unsigned mask, int holds) {
+    for (unsigned step = 16; step > 0; step /= 2) holds &= __shfl_xor_sync(mask, holds, step);
+    return holds;
 }
 template <class T> T __shfl_up_sync(unsigned mask, T x, unsigned step, unsigned width = 32) {
     const unsigned lane = simt::lane();

@@ -47,7 +47,7 @@ _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _SHARED = re.compile(
     r"(extern\s+)?__shared__\s+(?:__align__\((\d+)\)\s*)?([^;]+?)\s+(\w+)((?:\[[^\]]*\])*);"
 )
-_LAUNCH = re.compile(r"\b([\w:]+)<<<(.*?)>>>\((.*?)\);", re.DOTALL)
+_LAUNCH = re.compile(r"\b([\w:]+(?:<[\w, ]+>)?)<<<(.*?)>>>\((.*?)\);", re.DOTALL)
 _CLUSTER = re.compile(r"__cluster_dims__\((\d+)\) __launch_bounds__\(\d+\) (\w+)\(")
 _ENTRY = re.compile(r'extern "C" int (forward_\d+)\((.*?)cudaStream_t stream\)', re.DOTALL)
 

@@ -104,6 +104,7 @@ _SCHEMES = {
     "bf16": "of operands rounded to bfloat16, accumulated in float32",
     "tf32": "of operands rounded to TF32, accumulated in float32",
     "fma": "by float32 multiply-adds",
+    "conv": "of operands rounded as to TF32: scaled, in float16; accumulated in float32",
 }
 
 
@@ -127,7 +128,8 @@ def tile_text(tile: Tile) -> str:
     """`threads=256, vector=4, ...`; empty for the one tile of kernels in C++."""
     if tile == Tile(threads=1):
         return ""
-    return ", ".join(f"{f.name}={getattr(tile, f.name)}" for f in fields(tile))
+    values = {f.name: getattr(tile, f.name) for f in fields(tile)}
+    return ", ".join(f"{k}={v}" for k, v in values.items() if v is not False)
 
 
 def _shape_text(kernel: Kernel) -> str:

@@ -43,7 +43,8 @@ TERNARY_LIMIT = 72
 class Env:
     """What names mean inside a kernel: pointers of buffers, loop variables, values behind `Ref`.
 
-    `loaded` holds values of loads that were fetched before (vector registers).
+    `loaded` holds values of loads that were fetched before (vector registers); `fixed` are buffers
+    that nobody writes meanwhile, where only the text can tell the compiler so.
     """
 
     dialect: DialectName
@@ -52,6 +53,7 @@ class Env:
     variables: Mapping[Index, str] = field(default_factory=dict)
     refs: Mapping[str, Text] = field(default_factory=dict)
     loaded: Mapping[Expr, Text] = field(default_factory=dict)
+    fixed: frozenset[str] = frozenset()
 
     @property
     def index(self) -> IndexPrinter:
@@ -68,6 +70,13 @@ class Env:
 
     def c_type(self, e: Expr) -> str:
         return c_type(e.dtype, self.dialect)
+
+    def element(self, buffer: str, offset: Text) -> Text:
+        """An element of a buffer in memory."""
+        if buffer not in self.fixed:
+            return Text(f"{self.pointers[buffer]}[{offset.code}]")
+        at = "" if offset.code == "0" else f" + {offset.at(ADD)}"
+        return Text(f"fw_fixed({self.pointers[buffer]}{at})")
 
 
 def evaluate(roots: Sequence[Expr], env: Env, out: Writer) -> list[Text]:
@@ -170,7 +179,7 @@ class _Scope:
         return call("fw_checked", self.known[e.x], Text(str(e.extent)), *extra)
 
     def _load(self, e: Load) -> Text:
-        return Text(f"{self.env.pointers[e.buffer]}[{self.offset(e).code}]")
+        return self.env.element(e.buffer, self.offset(e))
 
     def offset(self, e: Load) -> Text:
         """Where a load reads, in elements; its indices are computed already."""

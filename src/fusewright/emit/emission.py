@@ -58,6 +58,12 @@ class Emission:
         return not self.cuda and not self.torch_binding and has_large_results(self.program)
 
     @property
+    def rounds_convolutions(self) -> bool:
+        """Whether convolutions are rounded, which torch's flag for them must allow at each call."""
+        kernels = (k for s in self.segments for k in s.kernels)
+        return self.options.precision == "match" and any(k.scheme == "conv" for k in kernels)
+
+    @property
     def keeps_forward(self) -> bool:
         """Whether the model's own forward makes the same library calls, and there is no kernel."""
         return not self.segments and not self.rewrites

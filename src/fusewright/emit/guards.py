@@ -123,6 +123,9 @@ def admitted_lines(e: Emission, head: str) -> list[str]:
     for condition in e.interface.conditions:
         lines += bracketed("if @refusal@ is None and not (", [condition.text], "):", 2)
         lines += _refused(string(condition.refusal))
+    if e.rounds_convolutions:
+        lines.append("        if @refusal@ is None and not torch.backends.cudnn.allow_tf32:")
+        lines += _refused(string("convolutions may not be rounded to TF32"))
     lines.append("        if @refusal@ is None:")
     texts = dict(e.interface.tensors)
     reads = [texts[s.name] for s in e.tensors if s.name in texts]

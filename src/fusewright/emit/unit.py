@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from fusewright.emit.cpu import cpu_kernel
 from fusewright.emit.cuda import KernelText, cuda_kernel
 from fusewright.emit.cuda.contract import ContractionText, contraction, skeleton_text
+from fusewright.emit.cuda.convolution import conv_contraction
 from fusewright.emit.cuda.native import fma_contraction, mma_contraction, native_contraction
 from fusewright.ir.kernel import Buffer, Kernel, Program
 from fusewright.target.arch import Arch
@@ -111,7 +112,7 @@ def _cuda_text(
     if kernel.anchor != "contraction":
         return cuda_kernel(kernel, buffers)
     on_tensor_cores = native_contraction if arch.hopper else mma_contraction
-    printers = {"split": contraction, "fma": fma_contraction}
+    printers = {"split": contraction, "fma": fma_contraction, "conv": conv_contraction}
     printer = printers.get(kernel.scheme, on_tensor_cores)
     return printer(with_short_functions(kernel), buffers)
 

@@ -13,6 +13,7 @@ from math import prod
 from typing import Literal, TypeAlias
 
 from .body import Expr, Guarded, Load, Ref, loads, walk
+from .conv_product import ConvShape
 from .dtypes import INT64, DType
 from .index import Index, Var, coefficient, variables
 from .nodes import Arg as Arg
@@ -160,8 +161,9 @@ AnchorName = Literal[
 
 # How a contraction's products are computed. split: float32 from three products of float16 terms.
 # six: float32 from six products of bfloat16 terms. native: in the operands' 16-bit type. bf16,
-# tf32: float32 operands rounded to that type. fma: by float32 multiply-adds.
-Scheme = Literal["", "split", "six", "native", "bf16", "tf32", "fma"]
+# tf32: float32 operands rounded to that type. fma: by float32 multiply-adds. conv: a convolution
+# of 16-bit operands, summed in float32.
+Scheme = Literal["", "split", "six", "native", "bf16", "tf32", "fma", "conv"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,9 @@ class Tile:
     computed per step (along one axis alone: vectors of a thread), `stages` steps by a block.
     stencil: a thread takes `items` windows below one another. Scans: with two `stages` the next
     chunk is fetched while one is scanned. contraction: `lanes` slices of what is summed over, of a
-    cluster each; by fma: a thread has `items` rows and `lanes` columns.
+    cluster each; by fma: a thread has `items` rows and `lanes` columns; of a convolution: `vector`
+    channels per copy, `items` blocks of 64 rows, `lanes` columns, `stages` taps along the width
+    that share a copy; `own`: the warps that multiply apply the epilogue, too.
     """
 
     threads: int = 256
@@ -186,6 +190,7 @@ class Tile:
     items: int = 1
     lanes: int = 1
     stages: int = 1
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +199,7 @@ class Kernel:
 
     `covers` are the level-1 operations it computes, `origins` the user's source lines. `workspace`
     names a buffer of bytes that the kernel uses as it likes ("": none). `scheme` is that of a
-    contraction.
+    contraction, `conv` the geometry of a convolution's.
     """
 
     name: str
@@ -208,6 +213,7 @@ class Kernel:
     origins: tuple[str, ...] = ()
     workspace: str = ""
     scheme: Scheme = ""
+    conv: ConvShape | None = None
 
     @property
     def row_count(self) -> int:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from fusewright.context import Context
 from fusewright.ir import graph as g
 from fusewright.ir.kernel import Buffer, Kernel, LibraryCall, Program, Step, Strided, WhyNot
+from fusewright.options import Options
 from fusewright.target.arch import Arch
 
 from . import library
+from .convolutions import refusal
 from .fuse import Cluster, Fusion, describe, fuse
 from .lower import Lowering
 from .names import Names
@@ -27,13 +29,13 @@ __all__ = ["alternatives", "schedule", "without_skeletons"]
 
 def schedule(graph: g.Graph, context: Context, arch: Arch) -> Program:
     """Everything one forward call executes on `arch`, in order."""
-    program = without_skeletons(graph, arch)
+    program = without_skeletons(graph, arch, context.options)
     return use_skeletons(program, arch, context.options, context.tuning)
 
 
-def without_skeletons(graph: g.Graph, arch: Arch) -> Program:
+def without_skeletons(graph: g.Graph, arch: Arch, options: Options) -> Program:
     """The same with all products as library calls."""
-    graph = prepare(graph, arch)
+    graph = prepare(graph, arch, options)
     plan = make_plan(graph, arch)
     refused: tuple[WhyNot, ...] = ()
     if plan.loops:
@@ -46,6 +48,10 @@ def without_skeletons(graph: g.Graph, arch: Arch) -> Program:
         )
         graph = _without(graph, plan)
         plan = make_plan(graph, arch)
+    for c in plan.contracts:
+        if isinstance(c, g.Contract) and (reason := refusal(c, arch, options)) is not None:
+            told = WhyNot(f"{describe(c)} on the tensor cores", reason)
+            refused = (*refused, told)
     fusion = _fused(plan, arch)
     return _Assembly(plan, fusion, arch).program(refused)
 

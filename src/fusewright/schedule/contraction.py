@@ -9,10 +9,14 @@ chooses.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 from fusewright.ir import body as b
 from fusewright.ir import fma, mma, native, offsets
 from fusewright.ir import index as ix
+from fusewright.ir.conv_product import ConvShape, result_axes
+from fusewright.ir.conv_product import element as conv_element
+from fusewright.ir.conv_tile import conv_workspace
 from fusewright.ir.dtypes import BFLOAT16, FLOAT16, FLOAT32, UINT8, DType
 from fusewright.ir.index import Index, Var
 from fusewright.ir.kernel import (
@@ -28,13 +32,16 @@ from fusewright.ir.kernel import (
     WhyNot,
 )
 from fusewright.ir.onepass import partials_of
+from fusewright.ir.scalar import OPS
 from fusewright.options import Options
 from fusewright.target.arch import Arch
 from fusewright.target.products import NativeProducts, Products
 
 from . import gate
+from .convolutions import best_tile as best_tile_of
 from .gate import CHUNK, TILE_PLANES, TILE_STREAMED, Size, Times, passes_seconds, times
 from .hosting import Element, Hosted, host, variables
+from .library import CONV_PRODUCT
 from .prologue import Prologue, find, pass_seconds, planes_seconds
 
 FOLD_ROWS = 16  # rows that share a partial result: emit/skeletons/gemm_sm90_config.cuh
@@ -55,9 +62,10 @@ class Product:
     dtype: DType
     scheme: Scheme
     slices: int = 1
-    tile: Tile | None = None  # of scheme fma
+    tile: Tile | None = None  # of scheme fma and of convolutions
     computed: tuple[Prologue | None, Prologue | None] = (None, None)  # instead of left, right
     saved: float = 0.0  # seconds of what computes them otherwise
+    conv: ConvShape | None = None
 
     @property
     def size(self) -> Size:
@@ -77,6 +85,8 @@ def products_of(
     call: LibraryCall, program: Program, arch: Arch, options: Options
 ) -> Iterator[Product]:
     """The product a call computes by each scheme that may compute it, the best first."""
+    if call.function == CONV_PRODUCT:
+        yield _conv_product(call, program)
     if call.function not in ("torch.mm", "torch.addmm", "torch.bmm"):
         return
     dtype = program.buffer(call.outs[0]).dtype
@@ -93,6 +103,37 @@ def products_of(
         if arch.products is not None and arch.native is not None and scheme != "fma":
             product = _with_faster_scheme(product, arch.products, arch.native)
         yield product
+
+
+def _conv_product(call: LibraryCall, program: Program) -> Product:
+    """A convolution: the weights' rows by the outputs of each image."""
+    images, weights, *steps = call.args
+    assert isinstance(images, Strided) and isinstance(weights, Strided)
+    x, out = images.shape, program.buffer(call.outs[0])
+    rows = prod(out.shape[1 : -len(x) + 2])
+    conv = ConvShape(x[0], rows, x[-1], x[1:-1], *steps)  # type: ignore[arg-type]
+    return Product(
+        call,
+        weights,
+        images,
+        None,
+        conv.images,
+        conv.rows,
+        conv.pixels,
+        conv.depth,
+        out.dtype,
+        "conv",
+        conv=conv,
+    )
+
+
+def with_conv_tile(p: Product, hosted: Hosted, arch: Arch) -> Product:
+    """The convolution with the tile that is best with what its kernel computes for others."""
+    assert p.conv is not None
+    bodies = (*(s.body for s in hosted.stores), *(e for f in hosted.folding for e in f.bodies))
+    applied = (e for e in b.walk(*bodies) if isinstance(e, b.Apply))
+    operations = sum(OPS[e.op].cost for e in applied)
+    return replace(p, tile=best_tile_of(p.conv, arch, operations)[1])
 
 
 def _schemes(dtype: DType, arch: Arch, options: Options) -> tuple[Scheme, ...]:
@@ -180,7 +221,10 @@ def _packed_rows(p: Product, taken: tuple[str, ...]) -> int:
 
 
 def refusal(p: Product, hosted: Hosted, arch: Arch) -> str | None:
-    """Why the library keeps the product, or None: unit strides and modelled time decide."""
+    """Why the library keeps the product, or None: unit strides and modelled time decide. Of
+    convolutions that was decided on the graph."""
+    if p.conv is not None:
+        return None
     if is_tiled(p, arch):
         return _tile_refusal(p, hosted, arch)
     assert arch.products is not None and arch.native is not None
@@ -335,6 +379,9 @@ def _placed(steps: list[Step], call: LibraryCall, kernel: Kernel) -> tuple[Step,
 def element_of(p: Product) -> Element:
     """The product's element at (b, m, n), bias included."""
     batch, m, n, k = _axes(p)
+    if p.conv is not None:
+        value = conv_element(p.conv, p.right.buffer, p.left.buffer, FLOAT16)
+        return Element(value, p.out, batch, m, n, result_axes(p.conv))
 
     def load(x: Strided, row: Index, column: Index, computed: Prologue | None) -> b.Expr:
         if computed is not None:
@@ -376,6 +423,8 @@ def _workspace(p: Product, kernel: Kernel) -> int:
         return workspace_bytes(p, kernel)
     if p.scheme == "fma":
         return fma.workspace_bytes(kernel)
+    if p.scheme == "conv":
+        return conv_workspace(kernel)
     return (native if p.tile is None else mma).workspace_bytes(kernel)
 
 
@@ -397,6 +446,7 @@ def _kernel(program: Program, p: Product, hosted: Hosted, element: Element, tile
         (*_covers(before), *p.call.covers, *_covers(served)),
         tuple(dict.fromkeys(o for s in (*before, p.call, *served) for o in s.origins)),
         scheme=p.scheme,
+        conv=p.conv,
     )
 
 

@@ -23,6 +23,7 @@ from .tile import row_capacity
 # Operations in sequence in one body: compilers slow down on huge expressions.
 LONGEST_BODY = 256
 # A nest with few rows is still worth fusing when one pass over it costs less than a launch.
+MUCH_WIDER, UNEVEN_WAVES = 64, 16
 SMALL_NEST = 1 << 15
 
 
@@ -230,7 +231,11 @@ class Fusion:
         widest = max(prod(v.extent for v in joined.cols(m)) for m in joined.members)
         if rows * widest <= SMALL_NEST:
             return None
-        wanted = self.arch.units if self.arch.kind == "cuda" else self.arch.units // 8
+        cuda, own = self.arch.kind == "cuda", prod(v.extent for v in joined.cols(newest))
+        before = max(prod(v.extent for v in joined.cols(m)) for m in joined.members[:-1])
+        if cuda and own >= MUCH_WIDER * before and rows < UNEVEN_WAVES * self.arch.units:
+            return f"a row's {own} points take more threads than its reductions of {before}"
+        wanted = self.arch.units if cuda else self.arch.units // 8
         if rows < wanted:
             return f"{rows} rows are too few to fill the target with one kernel"
         if self._walks_alone(joined, newest):

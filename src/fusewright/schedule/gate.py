@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import ceil, prod
 
 from fusewright.ir import graph as g
+from fusewright.ir.conv_product import conv_of
 from fusewright.ir.dtypes import FLOAT32, DType
 from fusewright.ir.fma import fma_tile
 from fusewright.ir.kernel import Scheme, Tile
@@ -130,8 +131,8 @@ def split_seconds(
     return rates.launches + split + waves * (chunks * chunk + rates.epilogue) + added
 
 
-def reads_product(x: g.Node, arch: Arch) -> bool:
-    """Whether `x` is pointwise work on a product of its size that the skeleton would compute."""
+def product_below(x: g.Node, arch: Arch) -> g.Contract | None:
+    """The product of its size that `x` is pointwise work on, if the skeleton would compute it."""
     stack, seen = [x], set()
     while stack:
         node = stack.pop()
@@ -139,14 +140,16 @@ def reads_product(x: g.Node, arch: Arch) -> bool:
             continue
         seen.add(node)
         if isinstance(node, g.Contract):
-            return _is_taken(node, arch)
+            return node if _is_taken(node, arch) else None
         if isinstance(node, g.Unary | g.Binary | g.Where | g.Cast | g.View):
             stack.extend(node.operands)
-    return False
+    return None
 
 
 def _is_taken(c: g.Contract, arch: Arch) -> bool:
     """The gate on the graph: its extents are those of a matrix product with these operands."""
+    if arch.convs is not None and conv_of(c) is not None:
+        return True
     k = prod(c.reduced)
     if arch.products is None or c.dtype != FLOAT32 or not k:
         return False

@@ -25,13 +25,15 @@ MOST_WORDS = 12
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """A product's element: its value, where it would be stored, and its axes."""
+    """A product's element: its value, where it would be stored, and its axes; `result` are the axes
+    that what reads it goes by, row by row, if they are others."""
 
     value: b.Expr
     buffer: str
     batch: Index
     m: Index
     n: Index
+    result: tuple[Index, ...] = ()
 
     @property
     def offset(self) -> Index:
@@ -41,6 +43,10 @@ class Element:
         """The axes that a fold over `over` ("m", "n"; "": none) keeps."""
         out = {"n": (self.batch, self.m), "m": (self.batch, self.n)}
         return out.get(over, (self.batch, self.m, self.n))
+
+    def visited(self, over: str) -> tuple[Index, ...]:
+        """The same as those who read the product know them."""
+        return self.result if self.result and not over else self.kept(over)
 
     def folded(self, over: str) -> tuple[Var, ...]:
         return variables(*{"n": (self.n,), "m": (self.m,)}.get(over, ()))
@@ -162,7 +168,7 @@ def _rewritten(
     blocked: frozenset[str],
 ) -> tuple[Phase, ...] | None:
     """The phases over the product's axes, or None if they do not visit its elements so."""
-    mapping = dict(numbered(reader.rows, element.kept(over)) or {})
+    mapping = dict(numbered(reader.rows, element.visited(over)) or {})
     if reader.rows and not mapping:
         return None
     for p in phases:

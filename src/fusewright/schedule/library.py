@@ -14,11 +14,15 @@ from typing import TypeAlias
 from fusewright.ir import graph as g
 from fusewright.ir import index as ix
 from fusewright.ir import offsets
+from fusewright.ir.conv_product import ConvShape, conv_of
 from fusewright.ir.convolution import Parameters, recognise
 from fusewright.ir.index import Index, Var
 from fusewright.ir.kernel import LibraryArg, Strided
 from fusewright.ir.matmul import Roles, roles
 from fusewright.target.cost import node_flops
+
+# What a convolution by our kernel is called until it is one.
+CONV_PRODUCT = "conv_product"
 
 # A node at coordinates as a strided view of memory: (node that must be stored, strides per
 # variable, offset).
@@ -65,6 +69,8 @@ def plan_contract(
 
     A convolution that takes and gives `channels_last` memory adds no bias: what follows it does.
     """
+    if (conv := conv_of(c)) is not None:
+        return _plan_product(c, conv, view) if bias is None else None
     if (parameters := recognise(c)) is not None:
         if channels_last:
             return None if bias is not None else _plan_channels_last(c, parameters, view)
@@ -202,6 +208,21 @@ def _plan_channels_last(c: g.Contract, p: Parameters, view: View) -> CallPlan:
         copy = g.permute(c.a, (0, *range(2, len(c.a.shape)), 1))
         x = Operand(copy, c.a.shape, offsets.channels_last(c.a.shape))
     return replace(plain, args=(x, *plain.args[1:]), strides=offsets.channels_last(c.shape))
+
+
+def _plan_product(c: g.Contract, w: ConvShape, view: View) -> CallPlan:
+    """No library has it: `skeletons` makes a kernel of every one."""
+    operands = (_dense(t, view) for t in (c.a, c.b))
+    strides = offsets.row_major(c.shape)
+    args = (*operands, w.outer, w.taps, w.stride, w.before, w.dilation, w.phases)
+    return CallPlan(CONV_PRODUCT, args, (), strides, node_flops(c), (_describe(c),))
+
+
+def _dense(x: g.Node, view: View) -> Operand:
+    """`x` as contiguous memory."""
+    found = _whole(x, view)
+    dense = offsets.row_major(x.shape)
+    return found if found.strides == dense else Operand(x, x.shape, dense)
 
 
 def _whole(x: g.Node, view: View) -> Operand:

@@ -14,6 +14,7 @@ from fusewright.ir import offsets
 from fusewright.ir.index import Index, Var
 from fusewright.target.arch import Arch
 
+from .convolutions import scales
 from .fuse import has_name
 from .layout import channels_last
 from .library import CallPlan, Operand, PlanArg, StridedView, plan_contract, plan_extern, tensors_in
@@ -143,6 +144,8 @@ def make_plan(graph: g.Graph, arch: Arch) -> Plan:
             plan.required.clear()
             for root in _memory_roots(plan):
                 plan.require(root)
+        for node in scales(graph, users):
+            plan.require(node)
         _cut_long_chains(plan)
     return plan
 

@@ -14,14 +14,17 @@ from math import prod
 from fusewright.ir import graph as g
 from fusewright.ir import index as ix
 from fusewright.ir import offsets
+from fusewright.ir.conv_product import conv_of
 from fusewright.ir.dtypes import compute_type
 from fusewright.ir.graph import Scalar
 from fusewright.ir.matmul import roles
 from fusewright.ir.scalar import identity
 from fusewright.ir.windowed import as_library_form
+from fusewright.options import Options
 from fusewright.target.arch import Arch
 
-from .gate import reads_product
+from .convolutions import as_product
+from .gate import product_below
 from .moments import chunked_rows, in_chunks, is_chunked
 from .split_scan import split_scan
 from .tile import LARGEST_STENCIL, LARGEST_STRIDE
@@ -47,7 +50,7 @@ SCAN_CHUNK_MINIMUM, SCAN_TASKS = 512, 8
 COLUMN_LANES = 32
 
 
-def prepare(graph: g.Graph, arch: Arch) -> g.Graph:
+def prepare(graph: g.Graph, arch: Arch, options: Options) -> g.Graph:
     """The graph with empty values, low-reuse contractions and short reductions rewritten."""
 
     long_rows, factors = chunked_rows(graph, arch), _factors(graph)
@@ -61,7 +64,7 @@ def prepare(graph: g.Graph, arch: Arch) -> g.Graph:
         if isinstance(node, g.Contract) and is_sum(node, arch):
             return _as_sum(node, arch)
         if isinstance(node, g.Contract) and (form := as_library_form(node)) is not None:
-            return form
+            return _with_products(form, arch, options)
         match node:
             case g.Reduce(op="sum") if is_chunked(given, long_rows):
                 return in_chunks(node)
@@ -76,6 +79,17 @@ def prepare(graph: g.Graph, arch: Arch) -> g.Graph:
                 return node
 
     return g.rebuild(graph, change)
+
+
+def _with_products(form: g.Node, arch: Arch, options: Options) -> g.Node:
+    """A contraction, or a view of one, with a convolution that pays as a product of ours."""
+    if isinstance(form, g.View):
+        return form.with_operands((_with_products(form.x, arch, options),))
+
+    def fold(node: g.Node) -> g.Node:
+        return split(node, arch) if isinstance(node, g.Reduce) else node
+
+    return as_product(form, arch, options, fold) or form
 
 
 def _empty(node: g.Reduce | g.Contract) -> g.Node | None:
@@ -227,8 +241,8 @@ def _steps_of(view: g.View) -> tuple[int, ...] | None:
 
 def split(node: g.Reduce, arch: Arch) -> g.Node:
     """The reduction as two (chunks, then the chunks' results) where one has too few rows."""
-    if reads_product(node.x, arch):
-        return _along_product(node, arch)
+    if (c := product_below(node.x, arch)) is not None:
+        return _along_product(node, c, arch)
     if (rows := _rows_folded(node)) and chunk_count(node.x, rows, arch) == 1:
         return _after_rows(node, rows, arch)
     chunks = chunk_count(node.x, node.axes_reduced, arch)
@@ -291,13 +305,18 @@ def chunked(x: g.Node, axes: tuple[int, ...], chunks: int, fill: Scalar) -> g.No
     return g.view(x, shape, index, valid, fill)
 
 
-def _along_product(node: g.Reduce, arch: Arch) -> g.Node:
-    """A reduction of a product whole, since the product gathers it; of a matrix, its rows first."""
+def _along_product(node: g.Reduce, c: g.Contract, arch: Arch) -> g.Node:
+    """A reduction of a product whole, since the product gathers it; of a matrix, or of images, its
+    rows first."""
     shape = node.x.shape
+    columns = 1 if (conv := conv_of(c)) is None else conv.pixels
     long = [a for a in node.axes_reduced if shape[a] > 1]
-    if len(long) < 2 or prod(shape[long[-1] + 1 :]) > 1:
+    row = [a for a in long if prod(shape[a:]) <= columns] if columns > 1 else long[-1:]
+    if len(long) < 2 or not row or len(row) == len(long):
         return node
-    return _after_rows(node, tuple(a for a in node.axes_reduced if a >= long[-1]), arch)
+    if prod(shape[row[0] :]) != (columns if columns > 1 else shape[row[0]]):
+        return node
+    return _after_rows(node, tuple(a for a in node.axes_reduced if a >= row[0]), arch)
 
 
 def _after_rows(node: g.Reduce, rows: tuple[int, ...], arch: Arch) -> g.Node:
@@ -362,7 +381,7 @@ def chunk_count(x: g.Node, axes: tuple[int, ...], arch: Arch) -> int:
     """Into how many chunks a fold over `axes` is cut so that the target is filled (1: not)."""
     extent = prod(x.shape[a] for a in axes)
     rows = max(x.size // max(extent, 1), 1)
-    if x.size < SPLIT_MINIMUM or reads_product(x, arch):
+    if x.size < SPLIT_MINIMUM or product_below(x, arch) is not None:
         return 1
     walks_rows = axes[-1] != len(x.shape) - 1
     if walks_rows and arch.kind == "cuda":

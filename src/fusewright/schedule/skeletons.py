@@ -16,9 +16,10 @@ from fusewright.target.tuning import LIBRARY, Choice, Tuning
 from . import contraction
 from .gate import CHUNK
 from .hosting import Hosted
+from .library import CONV_PRODUCT
 
 _MEANS: dict[Scheme, str] = {
-    **dict.fromkeys(("split", "six", "native", "bf16", "tf32"), "on the tensor cores"),
+    **dict.fromkeys(("split", "six", "native", "bf16", "tf32", "conv"), "on the tensor cores"),
     "fma": "by multiply-adds",
 }
 
@@ -92,7 +93,9 @@ def candidates(
         hosted = contraction.hosted_by(program, p, contraction.element_of(p), arch)
         if p.scheme == "split":
             p = replace(p, slices=contraction.times_of(p, hosted, arch).slices)
-        if contraction.is_tiled(p, arch):
+        if p.conv is not None:
+            p = contraction.with_conv_tile(p, hosted, arch)
+        elif contraction.is_tiled(p, arch):
             p = replace(p, tile=contraction.best_tile(p, arch)[1])
         yield Candidate(p, hosted, told)
 
@@ -137,7 +140,7 @@ def alternatives(program: Program, arch: Arch, options: Options) -> Iterator[Alt
     for call in [s for s in program.steps if isinstance(s, LibraryCall)]:
         found = list(candidates(call, program, arch, options))
         every = {x.name: x for candidate in found for x in variants(candidate)}
-        if not every:
+        if not every or call.function == CONV_PRODUCT:  # which no library has
             continue
         around = {call.name} | {n for x in every.values() for n in _served(x)}
         programs = {LIBRARY: _part(program, lambda s, names=around: s.name in names)}

@@ -70,6 +70,8 @@ STENCIL_LEAST, STENCIL_OTHERS, STENCIL_MOST = 8, 0.4, 24
 
 # Threads that read neighbouring rows together.
 WARP = 32
+# Vectors of stores along an axis up to which neighbouring threads read beside each other.
+NEIGHBOURS = 8
 
 Accesses = tuple[tuple[str, Index], ...]
 
@@ -287,11 +289,25 @@ def _power_of_two_at_least(n: int) -> int:
 def _elementwise(nest: Nest) -> Tile:
     touched = accesses(nest.phases)
     vector, arch = vector_width(nest, nest.inner, touched), nest.arch
+    if vector == 1:
+        vector = _stored_vector(nest)
     moved = (nest.buffers[n] for n, _ in touched)
     per_thread = sum(x.dtype.bytes for x in moved if x.role != "output")
     wanted = -(-arch.in_flight // (arch.threads * max(per_thread, 1) * vector))
     enough = nest.points // (arch.units * arch.threads * vector)
     return Tile(256, vector, max(1, min(wanted, 4, enough)), _rows_in_turn(nest, touched))
+
+
+def _stored_vector(nest: Nest) -> int:
+    """The width of the stores where loads run along the axis before the innermost one, which is
+    short: threads with a vector each then have neighbouring places of that axis."""
+    stores = tuple((s.buffer, s.offset) for p in nest.phases for s in p.stores)
+    vector = vector_width(nest, nest.inner, stores)
+    if len(nest.rows) < 2 or vector == 1 or nest.rows[-1].extent > NEIGHBOURS * vector:
+        return 1
+    along = nest.rows[-2]
+    moving = [e.offset for p in nest.phases for e in b.loads(*p.bodies) if not e.indirect]
+    return vector if any(ix.coefficient(x, along) == 1 for x in moving) else 1
 
 
 def _rows_in_turn(nest: Nest, touched: Accesses) -> int:

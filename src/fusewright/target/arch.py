@@ -8,9 +8,11 @@ from fusewright.errors import UsageError
 from .products import (
     A100_TILES,
     ANY_TILES,
+    H100_CONVS,
     H100_NATIVE,
     H100_PRODUCTS,
     H100_TILES,
+    ConvProducts,
     NativeProducts,
     Products,
     TileProducts,
@@ -30,8 +32,8 @@ class Arch:
     generation's bulk copies and warpgroup products; `cluster` blocks that can share a row in
     `shared` bytes of memory per unit (1: not done); `product_rate` FLOP/s of float32 products on
     tensor cores, three 16-bit products each (0: none is emitted), `products` when they pay, `tiles`
-    when those of other kinds do. Rates for sm_90a are measured (benchmarks/results);
-    those of the generic entries are the datasheet's, times 0.9.
+    when those of other kinds do, `convs` when convolutions do. Rates for sm_90a are measured
+    (benchmarks/results); those of the generic entries are the datasheet's, times 0.9.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Arch:
     products: Products | None = None
     native: NativeProducts | None = None
     tiles: TileProducts | None = None
+    convs: ConvProducts | None = None
 
     def runs_on(self, capability: tuple[int, int]) -> bool:
         """Whether a GPU of this compute capability runs the code."""
@@ -101,6 +104,7 @@ ARCHS = (
         products=H100_PRODUCTS,
         native=H100_NATIVE,
         tiles=H100_TILES,
+        convs=H100_CONVS,
     ),
     Arch(
         name="cuda:sm_80",

@@ -64,6 +64,43 @@ class NativeProducts:
 
 
 @dataclass(frozen=True, slots=True)
+class EpilogueRates:
+    """Seconds per element of a tile: of any, more for a `run` shared by its elements, and per float
+    `operation` behind the product."""
+
+    element: float
+    run: float
+    operation: float
+
+
+@dataclass(frozen=True, slots=True)
+class ConvProducts:
+    """Measured facts of convolutions on tensor cores and of the library's, for the gate.
+
+    Seconds: of the `launches` around one; in a tile, of a `step` of 64 along the sum of 128 rows
+    and 256 columns, of a `row` that is asked for, of what else a `tile` takes; of its epilogue,
+    handed to warps of its own beside products (`handed`) and by the warps that multiply (`own`). A
+    multiprocessor receives `copied` bytes per second, `strided` times the stride as many for places
+    apart. With two copies in flight products take `shallow` times as long. The library's
+    convolution runs at `library_flops`, at `library_slow_flops` with few channels or in three
+    dimensions, behind `library_launch`.
+    """
+
+    launches: float
+    step: float
+    row: float
+    copied: float
+    strided: float
+    tile: float
+    handed: EpilogueRates
+    own: EpilogueRates
+    shallow: float
+    library_flops: float
+    library_slow_flops: float
+    library_launch: float
+
+
+@dataclass(frozen=True, slots=True)
 class TileRates:
     """One tile of a product by multiply-adds (a thread has `items` rows and `lanes` columns) or by
     mma.sync.
@@ -148,6 +185,20 @@ H100_NATIVE = NativeProducts(
     memory_rate=3e12,
     pass_launch=3e-6,
     tf32_flops=350e12,
+)
+H100_CONVS = ConvProducts(
+    launches=25e-6,
+    step=0.75e-6,
+    row=1.7e-9,
+    copied=62e9,
+    strided=1.3,
+    tile=0.5e-6,
+    handed=EpilogueRates(0.24e-9, 0.28e-9, 0.021e-9),
+    own=EpilogueRates(0.13e-9, 0.3e-9, 0.007e-9),
+    shallow=1.12,
+    library_flops=300e12,
+    library_slow_flops=25e12,
+    library_launch=10e-6,
 )
 # Fitted on an H100 to benchmarks/results/gemm_h100_time.json and gemm_shapes_h100.json; an
 # operation is 64 cycles of issue.

@@ -7,7 +7,7 @@
 #include <tuple>
 #include <vector>
 
-uint8_t sm90::shared[1 << 16];
+uint8_t sm90::shared[1 << 18];
 uint32_t sm90::touched[64];
 int sm90::touches;
 std::vector<sm90::Matrices> sm90::kept_matrices[32];

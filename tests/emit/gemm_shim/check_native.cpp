@@ -8,7 +8,7 @@
 #include <tuple>
 #include <vector>
 
-uint8_t sm90::shared[1 << 16];
+uint8_t sm90::shared[1 << 18];
 uint32_t sm90::touched[64];
 int sm90::touches;
 std::vector<sm90::Matrices> sm90::kept_matrices[32];
@@ -72,7 +72,7 @@ static void check_slab(int rows, int columns) {
     for (int row = 0; row < 64; row += 16)
         for (int lane = 0; lane < 32; ++lane)
             native90::Finish<Tile, Hole<typename Type::Handed, kRun>>::run(
-                a, hole, 5, kRow + row, kColumn, sm90::shared, row, lane);
+                a, hole, 5, kRow + row, tiles::Columns{kColumn, a.columns}, sm90::shared, row, lane);
     expect(int(seen.size()) == rows * columns, "every element once", int(seen.size()), rows * columns);
     for (const auto& [at, times] : seen) expect(times == 1, "element again", std::get<1>(at), times);
 }

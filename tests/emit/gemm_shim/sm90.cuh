@@ -24,7 +24,13 @@ struct int4 { int x, y, z, w; };
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline void __syncthreads() {}
 struct Dim { int x, y, z; };
-struct CUtensorMap { int unused; };
+// What a bulk copy goes by; sizes and boxes innermost first, strides in bytes.
+struct CUtensorMap {
+    const uint8_t* data;
+    int rank, swizzle;  // bytes of a row of the box
+    int64_t sizes[5], strides[5];
+    int box[5], steps[5];
+};
 static Dim threadIdx, blockIdx, gridDim;
 inline float __uint_as_float(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
 inline uint32_t __float_as_uint(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
@@ -37,7 +43,7 @@ inline void __syncwarp() {}
 
 namespace sm90 {
 
-extern uint8_t shared[1 << 16];
+extern uint8_t shared[1 << 18];
 extern uint32_t touched[64];  // addresses of the accesses of one lane, for the bank check
 extern int touches;
 
@@ -115,8 +121,38 @@ inline void cluster_sync() {}
 inline void group_sync(uint32_t) {}
 inline void prefetch_map(const CUtensorMap*) {}
 inline void prefetch(const void*) {}
-inline void copy_box(uint32_t, const CUtensorMap*, int, int, int, uint32_t) {}
-inline void copy_box_multicast(uint32_t, const CUtensorMap*, int, int, int, uint32_t, uint16_t) {}
+// Where a swizzle of rows of `width` bytes puts the byte of this address.
+inline uint32_t swizzled(uint32_t at, int width) {
+    return at ^ (at >> 7 & (width / 16 - 1)) << 4;
+}
+// A bulk copy of 16-bit elements: the box's lines one after the other, zeros from outside.
+inline void copy_lines(uint32_t target, const CUtensorMap* map, const int (&first)[5]) {
+    int at[5] = {}, lines = 1;
+    for (int i = 1; i < map->rank; ++i) lines *= (map->box[i] + map->steps[i] - 1) / map->steps[i];
+    for (int line = 0; line < lines; ++line) {
+        bool inside = true;
+        int64_t from = 0;
+        for (int i = 1, rest = line; i < map->rank; ++i) {
+            const int count = (map->box[i] + map->steps[i] - 1) / map->steps[i];
+            at[i] = first[i] + rest % count * map->steps[i], rest /= count;
+            inside = inside && at[i] >= 0 && at[i] < map->sizes[i];
+            from += at[i] * map->strides[i];
+        }
+        for (int e = 0; e < map->box[0]; ++e) {
+            const int x = first[0] + e;
+            uint16_t v = 0;
+            if (inside && x >= 0 && x < map->sizes[0]) memcpy(&v, map->data + from + 2 * x, 2);
+            memcpy(shared + swizzled(target + line * map->swizzle + 2 * e, map->swizzle), &v, 2);
+        }
+    }
+}
+inline void copy_box(uint32_t target, const CUtensorMap* map, int x, int y, int z, uint32_t) {
+    copy_lines(target, map, {x, y, z});
+}
+inline void copy_box_multicast(uint32_t target, const CUtensorMap* map, int x, int y, int z, uint32_t b,
+                               uint16_t) {
+    copy_box(target, map, x, y, z, b);
+}
 template <int> void registers_release() {}
 template <int> void registers_acquire() {}
 inline uint64_t operand_descriptor(uint32_t a) { return a >> 4; }

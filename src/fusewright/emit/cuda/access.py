@@ -184,10 +184,9 @@ def write_fetches(
 
 def _access(f: Fetch, axis: VectorAxis, env: Env, out: Writer) -> str:
     offset = load_offset(f.load, env, out)
-    pointer = env.pointers[f.load.buffer]
     if f.kind == "vector":
-        return f"fw_load<{axis.width}>({address(pointer, offset)})"
-    return f"{pointer}[{offset.code}]"
+        return f"fw_load<{axis.width}>({address(env.pointers[f.load.buffer], offset)})"
+    return env.element(f.load.buffer, offset).code
 
 
 def address(pointer: str, offset: Text) -> str:

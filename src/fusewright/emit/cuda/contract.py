@@ -8,7 +8,7 @@ function that hands operands and hole to the skeleton.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fusewright.emit.common import (
     Buffers,
@@ -151,7 +151,9 @@ def hole_env(kernel: Kernel) -> Env:
     names = {"b": "batch", "m": "m", "n": "n"}
     env = kernel_env(kernel, "cuda", (*names.values(), *_HOLE_NAMES))
     axes = (*kernel.rows, *kernel.phases[0].cols)
-    return env.with_variables({v: names[v.name] for v in axes})
+    # Members of a struct cannot be restricted: without this each row waits for the stores before.
+    fixed = frozenset(kernel.reads).difference(kernel.writes)
+    return replace(env.with_variables({v: names[v.name] for v in axes}), fixed=fixed)
 
 
 def contraction(kernel: Kernel, buffers: Buffers) -> ContractionText:

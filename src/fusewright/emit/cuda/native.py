@@ -31,24 +31,26 @@ CLUSTER = 2
 def native_contraction(kernel: Kernel, buffers: Buffers) -> ContractionText:
     """The text of a contraction kernel of a native scheme on Hopper."""
     plan, env = native_plan(kernel), hole_env(kernel)
-    return _text(kernel, buffers, env, plan.run, _native_call(kernel, plan, env), ROOT)
+    return contraction_text(kernel, buffers, env, plan.run, _native_call(kernel, plan, env), ROOT)
 
 
 def mma_contraction(kernel: Kernel, buffers: Buffers) -> ContractionText:
     """The text of a contraction kernel on tensor cores before Hopper."""
     plan, env = mma_plan(kernel), hole_env(kernel)
-    return _text(kernel, buffers, env, plan.run, _mma_call(kernel, plan, env), MMA_ROOT)
+    return contraction_text(kernel, buffers, env, plan.run, _mma_call(kernel, plan, env), MMA_ROOT)
 
 
 def fma_contraction(kernel: Kernel, buffers: Buffers) -> ContractionText:
     """The text of a contraction kernel of scheme fma."""
     plan, env = fma_plan(kernel), hole_env(kernel)
-    return _text(kernel, buffers, env, fma_run(plan.n), _fma_call(kernel, plan, env), FMA_ROOT)
+    call = _fma_call(kernel, plan, env)
+    return contraction_text(kernel, buffers, env, fma_run(plan.n), call, FMA_ROOT)
 
 
-def _text(
+def contraction_text(
     kernel: Kernel, buffers: Buffers, env: Env, run: int, call: Sequence[str], root: str
 ) -> ContractionText:
+    """The text of a contraction whose hole takes `run` columns, enqueued by statements `call`."""
     device, host = _hole(kernel, run, env, buffers), _host(kernel, buffers, env, call)
     return ContractionText(device, host, function_name(kernel), root)
 

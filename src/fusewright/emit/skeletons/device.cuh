@@ -24,6 +24,24 @@ template <int N, class T> FW_DEVICE fw_vec<T, N> fw_load(const T* p) {
 }
 //@end
 
+//@function fixed
+// What nobody writes while the kernel runs: may be read ahead of stores before it in the text.
+template <class T> FW_DEVICE T fw_fixed(const T* p) {
+    union {
+        T value;
+        unsigned char byte;
+        unsigned short half;
+        unsigned word;
+        unsigned long long wide;
+    } x;
+    if (sizeof(T) == 1) x.byte = __ldg(reinterpret_cast<const unsigned char*>(p));
+    else if (sizeof(T) == 2) x.half = __ldg(reinterpret_cast<const unsigned short*>(p));
+    else if (sizeof(T) == 4) x.word = __ldg(reinterpret_cast<const unsigned*>(p));
+    else x.wide = __ldg(reinterpret_cast<const unsigned long long*>(p));
+    return x.value;
+}
+//@end
+
 //@function store needs vec
 template <int N, class T> FW_DEVICE void fw_store(T* p, const fw_vec<T, N>& x) {
     *reinterpret_cast<fw_vec<T, N>*>(p) = x;

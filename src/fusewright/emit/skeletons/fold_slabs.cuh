@@ -5,15 +5,15 @@
 
 namespace tiles {
 
-constexpr int kFoldWidth = 8;  // results that a block of the fold makes
+// Up to so many slabs one thread merges; of more, 128 threads a part each.
+constexpr int kFewSlabs = 16;
 
 // `a` has the members `partial` ([batch][slab][word][index]), `partial_slabs`, `partial_extent`.
 // Merges the slabs of the partial buffer in a fixed tree and hands the result to the hole
-// `finish(int batch, int index, const float* words)`.
-template <class Epilogue, class Args>
-__global__ void __launch_bounds__(1024) fold_kernel(const Args a, const Epilogue hole) {
+// `finish(int batch, int index, const float* words)`. A block makes kWidth results, of kLanes parts.
+template <int kWidth, int kLanes, class Epilogue, class Args>
+__global__ void __launch_bounds__(kWidth * kLanes) fold_kernel(const Args a, const Epilogue hole) {
     constexpr int kWords = Epilogue::kPartialWords == 0 ? 1 : Epilogue::kPartialWords;
-    constexpr int kLanes = 128, kWidth = kFoldWidth;
     __shared__ float shared[kLanes][kWidth][kWords];
     const int x = threadIdx.x % kWidth, y = threadIdx.x / kWidth;
     const int strips = (a.partial_extent + kWidth - 1) / kWidth;
@@ -44,8 +44,11 @@ __global__ void __launch_bounds__(1024) fold_kernel(const Args a, const Epilogue
 template <class Epilogue, class Args>
 inline cudaError_t launch_fold(const Args& a, const Epilogue& hole, int batches, cudaStream_t queue) {
     if constexpr (Epilogue::kPartialWords > 0) {
-        const unsigned blocks = unsigned((a.partial_extent + kFoldWidth - 1) / kFoldWidth) * batches;
-        fold_kernel<<<blocks, 1024, 0, queue>>>(a, hole);
+        const bool few = a.partial_slabs <= kFewSlabs;
+        const int width = few ? 256 : 8;
+        const unsigned blocks = unsigned((a.partial_extent + width - 1) / width) * batches;
+        if (few) fold_kernel<256, 1><<<blocks, 256, 0, queue>>>(a, hole);
+        else fold_kernel<8, 128><<<blocks, 1024, 0, queue>>>(a, hole);
     }
     return cudaGetLastError();
 }

@@ -66,6 +66,7 @@ struct Args {
 // A warp's slab as the epilogue sees it.
 template <class Tile>
 struct Unit {
+    static constexpr int kAhead = 2;  // rows that a lane takes at once
     static constexpr int kRows = Tile::kWarpRows, kColumns = Tile::kWarpColumns, kValueBytes = 4;
     TILES_INLINE static uint32_t offset(int row, int column) { return (row * kColumns + column) * 4; }
 };
@@ -202,7 +203,8 @@ __global__ void __launch_bounds__(Tile::kThreads, 2) fma_kernel(const Args a, co
             add_up<Tile>(slab, down, across, k < kChain, sum);
     }
     __syncthreads();
-    tiles::Finish<Unit<Tile>, Epilogue>::run(a, hole, at.batch, row + warp_row, column + warp_column,
+    tiles::Finish<Unit<Tile>, Epilogue>::run(a, hole, at.batch, row + warp_row,
+                                             tiles::Columns{column + warp_column, a.columns},
                                              reinterpret_cast<const uint8_t*>(slab), 0, lane);
 }
 

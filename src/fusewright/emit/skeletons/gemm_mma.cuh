@@ -108,6 +108,7 @@ struct Args {
 // meet in a bank.
 template <class Tile>
 struct Unit {
+    static constexpr int kAhead = 2;  // rows that a lane takes at once
     static constexpr int kRows = Tile::kWarpRows, kColumns = Tile::kWarpColumns, kValueBytes = Tile::kHanded;
     TILES_INLINE static uint32_t offset(int row, int column) {
         return (row * kColumns + ((((column >> 3) ^ (row & 7)) << 3) + (column & 7))) * kValueBytes;
@@ -350,7 +351,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kPlanes == 1 ? 2 : 1)
     uint8_t* slab = memory + warp * Tile::kSlabBytes;
     hand_over<Tile>(slab, lane, sum);
     __syncthreads();
-    tiles::Finish<Unit<Tile>, Epilogue>::run(a, hole, at.batch, row + warp_row, column + warp_column, slab, 0, lane);
+    tiles::Finish<Unit<Tile>, Epilogue>::run(a, hole, at.batch, row + warp_row,
+                                             tiles::Columns{column + warp_column, a.columns}, slab, 0, lane);
 }
 
 // -------------------------------------------------------------------------------------- the launches

@@ -14,45 +14,13 @@
 // Of a wide tile the second half of the columns waits in registers, rounded, until the middle of the
 // next tile: half the shared memory does then, which makes room for a fourth stage.
 #pragma once
-#include "sm90_shared.cuh"
-#include "raster.cuh"
-#include "unit_finish.cuh"
+#include "slab_sm90.cuh"
 
 namespace native90 {
 
 constexpr int kRows = 128;       // of A per CTA: 64 per multiplying warpgroup
 constexpr int kThreads = 384;
 constexpr int kRaster = 8;       // column tiles that run side by side, for the L2 cache
-constexpr int kSlab = 128;       // columns handed over at once: a unit of 16 rows per multiplying warp
-constexpr int kFoldRows = 16;    // rows of a unit; with a fold over M they share one partial result
-constexpr int kEpilogueWarps = 3;
-constexpr int kEpilogueRegisters = 104, kMultiplyRegisters = 200;  // of 168 per thread at launch
-
-// Types of the operands: what they take in memory, how products are issued, what is handed over.
-struct Bfloat16 {
-    using Stored = uint16_t;
-    using Handed = uint16_t;
-    SM90_INLINE static uint32_t pack(float x, float y) { return sm90::pack_bf16(x, y); }
-    template <bool kAcrossA, bool kAcrossB, int kCount>
-    SM90_INLINE static void multiply(float (&d)[kCount], uint64_t a, uint64_t b, int accumulate) {
-        sm90::mma_shared_bf16<kAcrossA, kAcrossB>(d, a, b, accumulate);
-    }
-};
-
-struct Float16 {
-    using Stored = uint16_t;
-    using Handed = uint16_t;
-    SM90_INLINE static uint32_t pack(float x, float y) { return sm90::pack_f16(x, y); }
-    template <bool kAcrossA, bool kAcrossB, int kCount>
-    SM90_INLINE static void multiply(float (&d)[kCount], uint64_t a, uint64_t b, int accumulate) {
-        sm90::mma_shared_f16<kAcrossA, kAcrossB>(d, a, b, accumulate);
-    }
-};
-
-// float32 results of bfloat16 products.
-struct RoundedBfloat16 : Bfloat16 {
-    using Handed = float;
-};
 
 struct Tf32 {
     using Stored = float;
@@ -75,6 +43,7 @@ struct Tile {
     static constexpr int kABytes = kRows * 128, kBBytes = kColumns * 128;
     static constexpr int kStageBytes = kABytes + kBBytes;
     static constexpr int kHanded = sizeof(typename T::Handed);
+    static constexpr int kSlab = 128;
     static constexpr int kSlabs = kColumns / kSlab;
     static constexpr bool kLate = kHanded == 2 && kSlabs == 2;  // the second slab waits in registers
     static constexpr int kSlabBytes = 64 * kSlab * kHanded;     // one per multiplying warpgroup
@@ -83,8 +52,8 @@ struct Tile {
     static constexpr int kSlabsAt = kStages * kStageBytes;
     static constexpr int kFull = kSlabsAt + 2 * kSlabBytes;  // barriers
     static constexpr int kEmpty = kFull + 8 * kStages;
-    static constexpr int kSlabFull = kEmpty + 8 * kStages;  // per multiplying warp
-    static constexpr int kSlabEmpty = kSlabFull + 8 * 8;
+    static constexpr int kSlabFull = kEmpty + 8 * kStages;  // per multiplying warpgroup
+    static constexpr int kSlabEmpty = kSlabFull + 8 * 2;    // per multiplying warp
     static constexpr int kBytes = kSlabEmpty + 8 * 8 + 1024;  // 1024: alignment of the base
     static_assert(kBytes <= 232448 && kStages >= 3, "a block has 227 KB of shared memory");
 };
@@ -147,82 +116,7 @@ SM90_INLINE void produce(const CUtensorMap* a_map, const CUtensorMap* b_map, con
     }
 }
 
-// ---------------------------------------------------------------------------------------- epilogue
-
-// Byte of element (row, column) in a slab of 64 rows: groups of 8 columns are permuted by the row, so
-// that neither the fragments' stores nor the rows' loads meet in a bank.
-template <class Tile>
-SM90_INLINE uint32_t slab_offset(int row, int column) {
-    return row * (kSlab * Tile::kHanded) +
-           ((((column >> 3) ^ (row & 7)) << 3) + (column & 7)) * Tile::kHanded;
-}
-
-// A unit as the epilogue sees it.
-template <class Tile>
-struct Unit {
-    static constexpr int kRows = kFoldRows, kColumns = kSlab, kValueBytes = Tile::kHanded;
-    SM90_INLINE static uint32_t offset(int row, int column) { return slab_offset<Tile>(row, column); }
-};
-
-template <class Tile, class Epilogue>
-using Finish = tiles::Finish<Unit<Tile>, Epilogue>;
-
 // ---------------------------------------------------------------------------------------- products
-
-// A slab of a warp's 16 x kColumns sums, `d`, as 16-bit values in the order of the fragments.
-template <class Tile>
-SM90_INLINE void round_slab(uint32_t (&words)[kSlab / 4], const float* d) {
-#pragma unroll
-    for (int i = 0; i < kSlab / 4; ++i) words[i] = Tile::Type::pack(d[2 * i], d[2 * i + 1]);
-}
-
-// The slabs of a multiplying warp's sums on their way to the epilogue, one at a time: its rows of the
-// group's slab in shared memory.
-template <class Tile>
-struct Handing {
-    uint32_t base;
-    int group, warp, lane;
-    int filled = 0;  // times
-
-    SM90_INLINE uint32_t slab() const { return Tile::kSlabsAt + group * Tile::kSlabBytes; }
-    SM90_INLINE uint32_t barrier() const { return base + 8 * (group * 4 + warp); }
-
-    // Waits for the epilogue to have read what was there.
-    SM90_INLINE void wait() const {
-        sm90::barrier_wait(barrier() + Tile::kSlabEmpty, ~filled & 1);
-    }
-    SM90_INLINE void tell() {
-        __syncwarp();
-        if (lane == 0) sm90::barrier_arrive(barrier() + Tile::kSlabFull);
-        ++filled;
-    }
-
-    SM90_INLINE void put(const uint32_t (&words)[kSlab / 4]) const {
-        // Columns of 16 change bits that nothing else sets: one address stays in a register.
-        uint32_t first = base + slab() + slab_offset<Tile>(warp * 16 + (lane & 15), (lane >> 4) * 8);
-        sm90::forget(first);
-#pragma unroll
-        for (int c = 0; c < kSlab; c += 16) {
-            const uint32_t* v = words + c / 4;
-            sm90::store_matrices(first ^ (c * 2), v[0], v[1], v[2], v[3]);
-        }
-    }
-    SM90_INLINE void put(const float* d) const {
-        if constexpr (Tile::kHanded == 2) {
-            uint32_t words[kSlab / 4];
-            round_slab<Tile>(words, d);
-            put(words);
-        } else {
-            const int row = warp * 16 + (lane >> 2), column = 2 * (lane & 3);
-#pragma unroll
-            for (int c = 0; c < kSlab; c += 8) {
-                const float* v = d + c / 2;
-                sm90::store_shared2(base + slab() + slab_offset<Tile>(row, c + column), v[0], v[1]);
-                sm90::store_shared2(base + slab() + slab_offset<Tile>(row + 8, c + column), v[2], v[3]);
-            }
-        }
-    }
-};
 
 template <class Tile>
 SM90_INLINE void release(uint32_t base, int stage, int lane) {
@@ -239,7 +133,7 @@ SM90_INLINE void multiply(const Args& a, const Epilogue& hole, uint8_t* memory, 
                           int warp, int lane, int rank, int first, int step, int tiles) {
     tiles::Ring<Tile::kStages> ring;
     Handing<Tile> handing = {base, group, warp, lane};
-    uint32_t rest[kSlab / 4];  // kLate: the second slab
+    uint32_t rest[Tile::kSlab / 4];  // kLate: the second slab
     float d[Tile::kColumns / 2];
     int tile = first;
     for (;; tile += step) {
@@ -275,12 +169,12 @@ SM90_INLINE void multiply(const Args& a, const Epilogue& hole, uint8_t* memory, 
         release<Tile>(base, held, lane);
         handing.wait();
         handing.put(d);
-        if constexpr (Tile::kLate) round_slab<Tile>(rest, d + kSlab / 2);
+        if constexpr (Tile::kLate) round_slab<Tile>(rest, d + Tile::kSlab / 2);
         if (tile + step >= tiles) break;
         handing.tell();
         if constexpr (Tile::kSlabs == 2 && !Tile::kLate) {
             handing.wait();
-            handing.put(d + kSlab / 2);
+            handing.put(d + Tile::kSlab / 2);
             handing.tell();
         }
     }
@@ -290,11 +184,12 @@ SM90_INLINE void multiply(const Args& a, const Epilogue& hole, uint8_t* memory, 
         if constexpr (Tile::kLate) {
             if (s > 0) handing.put(rest);
         } else {
-            if (s > 0) handing.put(d + s * (kSlab / 2));
+            if (s > 0) handing.put(d + s * (Tile::kSlab / 2));
         }
         __syncwarp();
         Finish<Tile, Epilogue>::run(a, hole, at.batch, at.row + group * 64 + warp * 16,
-                                    at.column + s * kSlab, memory + handing.slab(), warp * 16, lane);
+                                    tiles::Columns{at.column + s * Tile::kSlab, a.columns},
+                                    memory + handing.slab(), warp * 16, lane);
         __syncwarp();
     }
 }
@@ -310,12 +205,12 @@ SM90_INLINE void finish(const Args& a, const Epilogue& hole, const uint8_t* memo
 #pragma unroll 1
         for (; unit < kUnits; unit += kEpilogueWarps) {
             const int s = unit / 8, group = unit / 4 % 2, row = unit % 4 * 16;
-            const uint32_t barrier = base + 8 * (unit % 8);
-            sm90::barrier_wait(barrier + Tile::kSlabFull, (slabs + s) & 1);
-            Finish<Tile, Epilogue>::run(a, hole, at.batch, at.row + group * 64 + row, at.column + s * kSlab,
+            sm90::barrier_wait(base + Tile::kSlabFull + 8 * group, (slabs + s) & 1);
+            Finish<Tile, Epilogue>::run(a, hole, at.batch, at.row + group * 64 + row,
+                                        tiles::Columns{at.column + s * Tile::kSlab, a.columns},
                                         memory + Tile::kSlabsAt + group * Tile::kSlabBytes, row, lane);
             __syncwarp();
-            if (lane == 0) sm90::barrier_arrive(barrier + Tile::kSlabEmpty);
+            if (lane == 0) sm90::barrier_arrive(base + Tile::kSlabEmpty + 8 * (unit % 8));
         }
         unit -= kUnits;
     }
@@ -341,10 +236,8 @@ __global__ void __cluster_dims__(Tile::kCluster, 1, 1) __launch_bounds__(kThread
             sm90::barrier_init(base + Tile::kFull + 8 * s, 1);
             sm90::barrier_init(base + Tile::kEmpty + 8 * s, 8 * Tile::kCluster);
         }
-        for (int w = 0; w < 8; ++w) {
-            sm90::barrier_init(base + Tile::kSlabFull + 8 * w, 1);
-            sm90::barrier_init(base + Tile::kSlabEmpty + 8 * w, 1);
-        }
+        for (int g = 0; g < 2; ++g) sm90::barrier_init(base + Tile::kSlabFull + 8 * g, 4);
+        for (int w = 0; w < 8; ++w) sm90::barrier_init(base + Tile::kSlabEmpty + 8 * w, 1);
         sm90::barrier_init_fence();
         sm90::prefetch_map(&a_map);
         sm90::prefetch_map(&b_map);

@@ -24,6 +24,7 @@ SM90_INLINE uint64_t transposed_descriptor(uint32_t address) {
 #define SM90_D64(i)                                                                                  \
     SM90_D8(i), SM90_D8(i + 8), SM90_D8(i + 16), SM90_D8(i + 24), SM90_D8(i + 32), SM90_D8(i + 40), \
         SM90_D8(i + 48), SM90_D8(i + 56)
+#define SM90_R32 "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, " SM90_R8(1) SM90_R8(2) "%30, %31}, "
 #define SM90_R64                                                                                     \
     "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, " SM90_R8(1) SM90_R8(2) SM90_R8(3) SM90_R8(4)          \
         SM90_R8(5) "%60, %61, %62, %63}, "
@@ -48,8 +49,13 @@ SM90_INLINE uint64_t transposed_descriptor(uint32_t address) {
                      : sums                                                                          \
                      : "l"(a), "l"(b), "r"(accumulate));                                             \
     }
+#define SM90_SUMS32 SM90_D8(0), SM90_D8(8), SM90_D8(16), SM90_D8(24)
 #define SM90_SUMS64 SM90_D64(0)
 #define SM90_SUMS128 SM90_D64(0), SM90_D64(64)
+SM90_MMA_HALF(mma_shared_f16, 32, "m64n64", "f16", SM90_SUMS32, SM90_R32, "%32", "%33", "%34", "%35",
+              "%36")
+SM90_MMA_HALF(mma_shared_bf16, 32, "m64n64", "bf16", SM90_SUMS32, SM90_R32, "%32", "%33", "%34",
+              "%35", "%36")
 SM90_MMA_HALF(mma_shared_f16, 64, "m64n128", "f16", SM90_SUMS64, SM90_R64, "%64", "%65", "%66", "%67",
               "%68")
 SM90_MMA_HALF(mma_shared_bf16, 64, "m64n128", "bf16", SM90_SUMS64, SM90_R64, "%64", "%65", "%66",
@@ -62,8 +68,10 @@ SM90_MMA_TF32(mma_shared_tf32, 64, "m64n128", SM90_SUMS64, SM90_R64, "%64", "%65
 SM90_MMA_TF32(mma_shared_tf32, 128, "m64n256", SM90_SUMS128, SM90_R128, "%128", "%129", "%130")
 #undef SM90_MMA_HALF
 #undef SM90_MMA_TF32
+#undef SM90_SUMS32
 #undef SM90_SUMS64
 #undef SM90_SUMS128
+#undef SM90_R32
 #undef SM90_R64
 #undef SM90_R128
 #undef SM90_D64

@@ -4,6 +4,15 @@
 
 namespace tiles {
 
+// Columns of D that lie side by side, from `first` on; `column` below: the number of a unit's column.
+struct Columns {
+    int first, columns;
+    TILES_INLINE int at(int column) const { return first + column; }
+    TILES_INLINE bool live(int column) const { return at(column) < columns; }
+    // Of the partial results over N, `width` columns each.
+    TILES_INLINE int slab(int column, int width) const { return at(column) / width; }
+};
+
 // Calls the hole for the elements of a unit (Unit::kRows x Unit::kColumns) and folds their values.
 //
 // The hole, a struct passed by value:
@@ -53,42 +62,116 @@ struct Finish {
         for (int w = 0; w < kWords; ++w) target[int64_t(w) * a.partial_extent + index] = p[w];
     }
 
-    // The unit whose first element is (row, column) of D and (first_row, 0) of the slab.
-    template <class Args>
-    TILES_INLINE static void run(const Args& a, const Epilogue& hole, int batch, int row, int column,
-                                 const uint8_t* slab, int first_row, int lane) {
-        const int across = lane % kLanes * kRun, down = lane / kLanes;
-#pragma unroll 1
-        for (int j = across; j < Unit::kColumns; j += kWidth) {
-            const int n = column + j;
-            const bool live = n < a.columns;
-            float kept[kRun][kWords];  // of a fold over M
+    // A lane's runs: kAcross of them in a row, kWidth columns apart, and every kDown-th row.
+    static constexpr int kDown = 32 / kLanes, kAcross = Unit::kColumns / kWidth;
+    // kCount of the runs across. `n` and `live` are theirs, `kept` what a fold over M makes of them.
+    template <int kCount>
+    struct Runs {
+        int first;  // column in the unit
+        int n[kCount];
+        bool live[kCount];
+        float kept[kCount][kRun][kWords];
+    };
+    template <int kCount, class Where>
+    TILES_INLINE static Runs<kCount> runs_of(const Where& columns, int first) {
+        Runs<kCount> x;
+        x.first = first;
+#pragma unroll
+        for (int j = 0; j < kCount; ++j) {
+            x.n[j] = columns.at(first + j * kWidth);
+            x.live[j] = columns.live(first + j * kWidth);
             if constexpr (kFolds && !kOverN)
 #pragma unroll
-                for (int v = 0; v < kRun; ++v) Epilogue::partial_identity(kept[v]);
-#pragma unroll 2
-            for (int r = down; r < Unit::kRows; r += 32 / kLanes) {
-                float total[kWords];  // of a fold over N
-                if constexpr (kFolds && kOverN) Epilogue::partial_identity(total);
-                if (live && row + r < a.rows) {
-                    const Run sums =
-                        *reinterpret_cast<const Run*>(slab + Unit::offset(first_row + r, j));
-                    hole.apply(batch, row + r, n, sums.at, kOverN ? total : kept[0]);
+                for (int v = 0; v < kRun; ++v) Epilogue::partial_identity(x.kept[j][v]);
+        }
+        return x;
+    }
+
+    // The runs in kRows rows from `r` on, where they are `live`. Nothing branches between them: the sums
+    // and what the hole only reads are fetched first, once for all runs of a row, and no row waits for
+    // those before it to be stored.
+    template <int kRows, int kCount, class Args, class Where>
+    TILES_INLINE static void rows(const Args& a, const Epilogue& hole, int batch, int row, int r,
+                                  const Where& columns, const uint8_t* slab, int first_row, bool live,
+                                  Runs<kCount>& x) {
+        float total[kRows][kCount][kWords];  // of a fold over N
+        if constexpr (kFolds && kOverN)
+#pragma unroll
+            for (int i = 0; i < kRows * kCount; ++i)
+                Epilogue::partial_identity(total[i / kCount][i % kCount]);
+        if (live) {
+            Run sums[kRows][kCount];
+#pragma unroll
+            for (int i = 0; i < kRows; ++i)
+#pragma unroll
+                for (int j = 0; j < kCount; ++j)
+                    sums[i][j] = *reinterpret_cast<const Run*>(
+                        slab + Unit::offset(first_row + r + i * kDown, x.first + j * kWidth));
+#pragma unroll
+            for (int i = 0; i < kRows; ++i)
+#pragma unroll
+                for (int j = 0; j < kCount; ++j)
+                    hole.apply(batch, row + r + i * kDown, x.n[j], sums[i][j].at,
+                               kOverN ? total[i][j] : x.kept[j][0]);
+        }
+        if constexpr (kFolds && kOverN)
+#pragma unroll
+            for (int i = 0; i < kRows; ++i)
+#pragma unroll
+                for (int j = 0; j < kCount; ++j) {
+                    merge_lanes(total[i][j], 1, kLanes);
+                    if (x.first % kWidth == 0 && row + r + i * kDown < a.rows)
+                        put(a, batch, columns.slab(x.first + j * kWidth, kWidth), row + r + i * kDown,
+                            total[i][j]);
                 }
-                if constexpr (kFolds && kOverN) {
-                    merge_lanes(total, 1, kLanes);
-                    if (across == 0 && row + r < a.rows)
-                        put(a, batch, (column + j) / kWidth, row + r, total);
-                }
-            }
-            if constexpr (kFolds && !kOverN)
+    }
+
+    // The runs from column `first` on, kCount across; several only where they are live in all rows.
+    template <int kCount, class Args, class Where>
+    TILES_INLINE static void strip(const Args& a, const Epilogue& hole, int batch, int row,
+                                   const Where& columns, const uint8_t* slab, int first_row, int down,
+                                   int first) {
+        constexpr int kMost = Unit::kAhead < kCount ? 1 : Unit::kAhead / kCount;
+        constexpr int kAhead = Unit::kRows / kDown < kMost ? Unit::kRows / kDown : kMost;
+        Runs<kCount> x = runs_of<kCount>(columns, first);
+        if (kCount > 1 || row + Unit::kRows <= a.rows) {
+#pragma unroll 1
+            for (int r = down; r < Unit::kRows; r += kAhead * kDown)
+                rows<kAhead>(a, hole, batch, row, r, columns, slab, first_row, kCount > 1 || x.live[0], x);
+        } else if constexpr (kCount == 1) {
+#pragma unroll 1
+            for (int r = down; r < Unit::kRows; r += kDown)
+                rows<1>(a, hole, batch, row, r, columns, slab, first_row, x.live[0] && row + r < a.rows, x);
+        }
+        if constexpr (kFolds && !kOverN)
+#pragma unroll
+            for (int j = 0; j < kCount; ++j)
 #pragma unroll
                 for (int v = 0; v < kRun; ++v) {
-                    merge_lanes(kept[v], kLanes, 32);
-                    if (down == 0 && live && row < a.rows)
-                        put(a, batch, row / Unit::kRows, n + v, kept[v]);
+                    merge_lanes(x.kept[j][v], kLanes, 32);
+                    if (down == 0 && x.live[j] && row < a.rows)
+                        put(a, batch, row / Unit::kRows, x.n[j] + v, x.kept[j][v]);
                 }
+    }
+
+    // The unit whose first row is `row` of D and `first_row` of the slab. `columns` has the members of
+    // tiles::Columns; a run's columns follow each other in D, and all or none are live.
+    template <class Args, class Where>
+    TILES_INLINE static void run(const Args& a, const Epilogue& hole, int batch, int row,
+                                 const Where& columns, const uint8_t* slab, int first_row, int lane) {
+        const int first = lane % kLanes * kRun, down = lane / kLanes;
+        if constexpr (kAcross > 1) {
+            bool live = row + Unit::kRows <= a.rows;
+#pragma unroll
+            for (int j = 0; j < kAcross; ++j) live = live && columns.live(first + j * kWidth);
+            if (__all_sync(0xffffffffu, live)) {
+                strip<kAcross>(a, hole, batch, row, columns, slab, first_row, down, first);
+                return;
+            }
         }
+#pragma unroll 1
+        for (int j = 0; j < kAcross; ++j)
+            strip<1>(a, hole, batch, row, columns, slab, first_row, down, first + j * kWidth);
     }
 };
 
