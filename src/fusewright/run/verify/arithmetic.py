@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_map
 from fusewright.run.verify.metrics import pieces
 
 Rounding = Callable[[torch.Tensor], torch.Tensor]
-# Elements that are hashed at a time, so that random rounding needs little memory beside them.
-_PIECE = 1 << 16
+# Elements that are hashed at a time: little memory, and too few for torch to start threads for.
+_PIECE = 1 << 15
 # Odd, as large as 64 bits allow: every bit of a product's upper half depends on all below it.
 _MIXER = 0x9E3779B97F4A7C15 - (1 << 64)
 # The floor is 8.4 units of float32; two rounded operands, the factor of 1.25 and chance take some.
