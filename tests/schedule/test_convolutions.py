@@ -30,7 +30,8 @@ ROUNDED = 5e-4
 DIRECT = {
     "plain": ((7, 9), 16, 20, (3, 3), 1, 1, 1),
     "few channels": ((9, 12), 3, 16, (3, 5), 2, 2, 1),
-    "one column of taps, few channels": ((8, 5), 3, 16, (3, 1), 1, 0, 1),
+    "few channels, one column of taps": ((8, 5), 3, 16, (3, 1), 1, 0, 1),
+    "few channels, three axes": ((4, 5, 6), 3, 10, (3, 2, 3), 1, 1, 1),
     "strided": ((13, 10), 16, 24, (3, 3), (2, 3), 1, 1),
     "dilated": ((12, 14), 24, 8, (3, 2), 1, (2, 0), (2, 3)),
     "one axis": ((37,), 20, 17, (4,), 3, 2, 2),
@@ -98,7 +99,8 @@ def test_forms_against_torch_in_float64(name):
     (got,) = interpret_program(program, values).outputs
     want = function(values["x"].double(), values["w"].double())
     for mine, exact in zip(got.double(), want, strict=True):
-        assert (mine - exact).norm() <= ROUNDED * exact.norm()
+        few = "few channels" in name
+        assert (mine - exact).norm() <= (5e-7 if few else ROUNDED) * exact.norm()
     assert evaluate(code(program)) == program
 
 
@@ -137,8 +139,9 @@ def test_what_follows_is_computed_with_it():
     torch.testing.assert_close(total, want.sum((2, 3)), rtol=1e-3, atol=1e-2)
 
 
-def test_values_that_are_not_finite_stay_in_their_image():
-    node, function = _case("plain")
+@pytest.mark.parametrize("name", ["plain", "few channels"])
+def test_values_that_are_not_finite_stay_in_their_image(name):
+    node, function = _case(name)
     graph = graph_of(node)
     program = schedule(graph, Context(), EAGER)
     values = _values(graph)

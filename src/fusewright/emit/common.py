@@ -104,6 +104,7 @@ _SCHEMES = {
     "bf16": "of operands rounded to bfloat16, accumulated in float32",
     "tf32": "of operands rounded to TF32, accumulated in float32",
     "fma": "by float32 multiply-adds",
+    "conv_split": "as accurate as float32: three of float16 terms, which are channels",
     "conv": "of operands rounded as to TF32: scaled, in float16; accumulated in float32",
 }
 

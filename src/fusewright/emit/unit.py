@@ -112,8 +112,9 @@ def _cuda_text(
     if kernel.anchor != "contraction":
         return cuda_kernel(kernel, buffers)
     on_tensor_cores = native_contraction if arch.hopper else mma_contraction
-    printers = {"split": contraction, "fma": fma_contraction, "conv": conv_contraction}
-    printer = printers.get(kernel.scheme, on_tensor_cores)
+    printers = {"split": contraction, "fma": fma_contraction}
+    own = conv_contraction if kernel.conv is not None else on_tensor_cores
+    printer = printers.get(kernel.scheme, own)
     return printer(with_short_functions(kernel), buffers)
 
 

@@ -76,9 +76,11 @@ class ConvShape:
         return ix.conjunction(c for e, n in sides for c in ix.inside(e, n))
 
 
-def conv_product(x: g.Node, w: g.Node, conv: ConvShape) -> g.Node:
+def conv_product(x: g.Node, w: g.Node, conv: ConvShape, *, exact: bool = False) -> g.Node:
     """x (images, *inner, channels) with w (rows, *taps, channels), both of one 16-bit type, gives
-    (images, rows, *outer) in float32; with phases, rows are (rows of one, *phases)."""
+    (images, rows, *outer) in float32; with phases, rows are (rows of one, *phases).
+
+    `exact`: the operands are terms of float32 values, so that no flag need allow their rounding."""
     shape, spatial = conv.shape, len(conv.outer)
     i, r = ix.axes(shape), g.reduced_axes((*conv.taps, conv.channels))
     place = conv.place(i[-spatial:], r[:-1])
@@ -90,7 +92,7 @@ def conv_product(x: g.Node, w: g.Node, conv: ConvShape) -> g.Node:
         (i[0], *place, r[-1]),
         (*i[1:-spatial], *r),
         conv.valid(place),
-        family="convolution",
+        family="matmul" if exact else "convolution",
         dtype=FLOAT32,
     )
 
@@ -111,7 +113,8 @@ def conv_of(c: g.Contract) -> ConvShape | None:
     steps = (factors(i[-spatial:]), before, factors(r[:-1]))
     found = ConvShape(c.shape[0], prod(rows), c.a.shape[-1], *extents, *steps, rows[1:])
     fits = found.shape == c.shape and found.w_shape == c.b.shape
-    return found if fits and conv_product(c.a, c.b, found) == c else None
+    exact = c.family == "matmul"
+    return found if fits and conv_product(c.a, c.b, found, exact=exact) == c else None
 
 
 def _factor(e: Index, v: Index) -> int:

@@ -162,8 +162,8 @@ AnchorName = Literal[
 # How a contraction's products are computed. split: float32 from three products of float16 terms.
 # six: float32 from six products of bfloat16 terms. native: in the operands' 16-bit type. bf16,
 # tf32: float32 operands rounded to that type. fma: by float32 multiply-adds. conv: a convolution
-# of 16-bit operands, summed in float32.
-Scheme = Literal["", "split", "six", "native", "bf16", "tf32", "fma", "conv"]
+# of operands rounded to float16, summed in float32. conv_split: of three products of their terms.
+Scheme = Literal["", "split", "six", "native", "bf16", "tf32", "fma", "conv", "conv_split"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ from . import gate
 from .convolutions import best_tile as best_tile_of
 from .gate import CHUNK, TILE_PLANES, TILE_STREAMED, Size, Times, passes_seconds, times
 from .hosting import Element, Hosted, host, variables
-from .library import CONV_PRODUCT
+from .library import CONV_PRODUCT, EXACT_CONV_PRODUCT
 from .prologue import Prologue, find, pass_seconds, planes_seconds
 
 FOLD_ROWS = 16  # rows that share a partial result: emit/skeletons/gemm_sm90_config.cuh
@@ -85,7 +85,7 @@ def products_of(
     call: LibraryCall, program: Program, arch: Arch, options: Options
 ) -> Iterator[Product]:
     """The product a call computes by each scheme that may compute it, the best first."""
-    if call.function == CONV_PRODUCT:
+    if call.function in (CONV_PRODUCT, EXACT_CONV_PRODUCT):
         yield _conv_product(call, program)
     if call.function not in ("torch.mm", "torch.addmm", "torch.bmm"):
         return
@@ -122,7 +122,7 @@ def _conv_product(call: LibraryCall, program: Program) -> Product:
         conv.pixels,
         conv.depth,
         out.dtype,
-        "conv",
+        "conv" if call.function == CONV_PRODUCT else "conv_split",
         conv=conv,
     )
 
@@ -423,7 +423,7 @@ def _workspace(p: Product, kernel: Kernel) -> int:
         return workspace_bytes(p, kernel)
     if p.scheme == "fma":
         return fma.workspace_bytes(kernel)
-    if p.scheme == "conv":
+    if p.conv is not None:
         return conv_workspace(kernel)
     return (native if p.tile is None else mma).workspace_bytes(kernel)
 

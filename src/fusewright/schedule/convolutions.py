@@ -39,8 +39,9 @@ EXPONENT = 15.0
 LEAST, MOST = 2.0**-100, 3.0e38
 # Bytes of an image up to which one block scales and rounds it while it is in the cache.
 LARGEST_IMAGE = 64 << 10
-# Channels up to which the taps along the width count as channels, too: fewer of them are padding.
-FEW_CHANNELS = 8
+# Channels up to which the taps along the width count as channels, too, and products as accurate as
+# float32's take no longer: the sums are short.
+FEW_CHANNELS, PARTS = 8, 3
 # Columns of a tile; taps that share a copy, at most.
 COLUMNS, MOST_SHARED = (128, 256), 4
 # Share of what runs beside a tile's longest part that still shows.
@@ -95,13 +96,15 @@ def _choice(node: g.Contract, arch: Arch, options: Options) -> _Choice | None:
 @dataclass(frozen=True, slots=True)
 class _Form:
     """A convolution as the product of `conv` over views of its operands, and what it is of that;
-    `rows_first`: the weight's first axis is the product's rows."""
+    `rows_first`: the weight's first axis is the product's rows; `together`: channels of each of its
+    terms, if it is a sum of three."""
 
     conv: ConvShape
     x: g.Node
     w: g.Node
     rows_first: bool
     read: Fold
+    together: int = 0
 
 
 # ------------------------------------------------------------------------------------------- forms
@@ -110,7 +113,7 @@ class _Form:
 def _direct(c: g.Contract, p: Parameters) -> _Form:
     images, channels, *inner = c.a.shape
     rows, _, *taps = c.b.shape
-    if channels <= FEW_CHANNELS and taps[-1] > 1:
+    if channels <= FEW_CHANNELS:
         return _unfolded(c, p)
     depth = up(channels, CHANNELS)
     conv = ConvShape(
@@ -122,7 +125,8 @@ def _direct(c: g.Contract, p: Parameters) -> _Form:
 
 
 def _unfolded(c: g.Contract, p: Parameters) -> _Form:
-    """With few channels: those of all taps along the width lie beside each other."""
+    """With few channels: those of all taps along the width lie beside each other, three times,
+    which makes room for what rounding leaves of them (`_terms`)."""
     images, channels, *inner = c.a.shape
     rows, _, *taps = c.b.shape
     width = c.shape[-1]
@@ -131,7 +135,7 @@ def _unfolded(c: g.Contract, p: Parameters) -> _Form:
     conv = ConvShape(
         images,
         rows,
-        up(together, CHANNELS),
+        up(PARTS * together, CHANNELS),
         (*inner[:-1], width),
         c.shape[2:],
         (*taps[:-1], 1),
@@ -140,15 +144,17 @@ def _unfolded(c: g.Contract, p: Parameters) -> _Form:
         (*p.dilation[:-1], 1),
     )
     image, *place, along, channel = ix.axes(conv.x_shape)
-    tap, channel_in = ix.div(channel, channels), ix.mod(channel, channels)
+    one = ix.mod(channel, together)
+    tap, channel_in = ix.div(one, channels), ix.mod(one, channels)
     at = along * s + tap * d - before
-    inside = ix.conjunction((ix.less(channel, together), *ix.inside(at, inner[-1])))
+    inside = ix.conjunction((ix.less(channel, PARTS * together), *ix.inside(at, inner[-1])))
     x = g.view(c.a, conv.x_shape, (image, channel_in, *place, at), inside, 0.0)
     row, *other, _, channel = ix.axes(conv.w_shape)
-    tap, channel_in = ix.div(channel, channels), ix.mod(channel, channels)
-    valid = ix.conjunction((ix.less(channel, together),))
+    one = ix.mod(channel, together)
+    tap, channel_in = ix.div(one, channels), ix.mod(one, channels)
+    valid = ix.conjunction((ix.less(channel, PARTS * together),))
     w = g.view(c.b, conv.w_shape, (row, channel_in, *other, tap), valid, 0.0)
-    return _Form(conv, x, w, True, lambda whole: whole)
+    return _Form(conv, x, w, True, lambda whole: whole, together)
 
 
 def _padded(x: g.Node, shape: g.Shape, order: tuple[int, ...]) -> g.Node:
@@ -224,20 +230,42 @@ def _transposed(c: g.Contract, p: Parameters) -> _Form:
 
 def _scaled_product(c: g.Contract, form: _Form, fold: Fold) -> g.Node:
     """The conv product of both operands in float16, each image and row of weights scaled."""
-    x, x_inverse = _rounded(form.x, c.a, fold)
-    w, w_inverse = _rounded(form.w, c.b if form.rows_first else form.w, fold)
-    whole = conv_product(x, w, form.conv)
+    x, x_inverse = _scaled(form.x, c.a, fold)
+    w, w_inverse = _scaled(form.w, c.b if form.rows_first else form.w, fold)
+    if form.together:
+        x, w = (_terms(v, k, form.together) for k, v in enumerate((x, w), start=1))
+    x, w = g.cast(x, FLOAT16), g.cast(w, FLOAT16)
+    whole = conv_product(x, w, form.conv, exact=form.together > 0)
     rank = len(whole.shape)
     undone = g.binary("mul", whole, g.insert_expanded(x_inverse, range(1, rank), whole.shape))
     rest = (0, *range(2, rank))
     return g.binary("mul", undone, g.insert_expanded(w_inverse, rest, whole.shape))
 
 
-def _rounded(x: g.Node, values: g.Node, fold: Fold) -> tuple[g.Node, g.Node]:
-    """`x` in float16, its slices along the first axis scaled to one magnitude, and what undoes it;
-    a slice with a value that is not finite stays as it is. `values` are all there are in `x`.
+def _terms(x: g.Node, low: int, together: int) -> g.Node:
+    """Of the three terms along the last axis one, `low`, as what rounding to float16 leaves of it.
 
-    The scales are powers of two, so an element keeps the bits that TF32 keeps of it.
+    (a + b)(c + d) = ac + bc + ad + bd for x = a + b, w = c + d of float16; bd is below float32's
+    rounding. With few channels the library computes in float32, and the sum is short.
+    """
+    part = g.iota(ix.div(ix.axes(x.shape)[-1], together), x.shape)
+
+    def is_part(number: int) -> g.Node:
+        return g.binary("eq", part, g.const(number, part.dtype, x.shape))
+
+    rounded = g.cast(g.cast(x, FLOAT16), FLOAT32)
+    other = g.where(is_part(low), g.binary("sub", x, rounded), x)
+    # An infinity is one in the first term alone: in others it could meet one of the other sign.
+    finite = g.binary("le", g.unary("abs", rounded), g.const(MOST, FLOAT32, x.shape))
+    other = g.where(finite, other, g.const(0.0, FLOAT32, x.shape))
+    return g.where(is_part(0), x, other)
+
+
+def _scaled(x: g.Node, values: g.Node, fold: Fold) -> tuple[g.Node, g.Node]:
+    """`x` with its slices along the first axis scaled to one magnitude, and what undoes it; a slice
+    with a value that is not finite stays as it is. `values` are all there are in `x`.
+
+    The scales are powers of two, so float16 keeps the bits of an element that TF32 keeps.
     """
     top: g.Node = g.unary("abs", values)
     if values.nbytes > LARGEST_IMAGE * values.shape[0]:
@@ -252,7 +280,7 @@ def _rounded(x: g.Node, values: g.Node, fold: Fold) -> tuple[g.Node, g.Node]:
     exponent = g.where(g.binary("le", top, number(MOST)), exponent, number(0.0))
     scale, inverse = g.unary("exp2", exponent), g.unary("exp2", g.unary("neg", exponent))
     spread = g.insert_expanded(scale, range(1, len(x.shape)), x.shape)
-    return g.cast(g.binary("mul", x, spread), FLOAT16), inverse
+    return g.binary("mul", x, spread), inverse
 
 
 def scales(graph: g.Graph, users: Users) -> tuple[g.Node, ...]:

@@ -22,8 +22,9 @@ from .tile import row_capacity
 
 # Operations in sequence in one body: compilers slow down on huge expressions.
 LONGEST_BODY = 256
-# A nest with few rows is still worth fusing when one pass over it costs less than a launch.
+# Points of a row so many times those it folds go to a kernel of their own where rows are few waves.
 MUCH_WIDER, UNEVEN_WAVES = 64, 16
+# A nest with few rows is still worth fusing when one pass over it costs less than a launch.
 SMALL_NEST = 1 << 15
 
 
@@ -231,15 +232,16 @@ class Fusion:
         widest = max(prod(v.extent for v in joined.cols(m)) for m in joined.members)
         if rows * widest <= SMALL_NEST:
             return None
-        cuda, own = self.arch.kind == "cuda", prod(v.extent for v in joined.cols(newest))
-        before = max(prod(v.extent for v in joined.cols(m)) for m in joined.members[:-1])
-        if cuda and own >= MUCH_WIDER * before and rows < UNEVEN_WAVES * self.arch.units:
-            return f"a row's {own} points take more threads than its reductions of {before}"
+        cuda = self.arch.kind == "cuda"
         wanted = self.arch.units if cuda else self.arch.units // 8
         if rows < wanted:
             return f"{rows} rows are too few to fill the target with one kernel"
         if self._walks_alone(joined, newest):
             return "its long rows share nothing with what is folded before: apart, all are in order"
+        own = prod(v.extent for v in joined.cols(newest))
+        before = max(prod(v.extent for v in joined.cols(m)) for m in joined.members[:-1])
+        if cuda and own >= MUCH_WIDER * before and rows < UNEVEN_WAVES * self.arch.units:
+            return f"a row's {own} points take more threads than its reductions of {before}"
         walks = {walk(joined, m) for m in joined.members if joined.cols(m)}
         return "they walk memory along different axes" if len(walks) > 1 else None
 

@@ -21,8 +21,8 @@ from fusewright.ir.kernel import LibraryArg, Strided
 from fusewright.ir.matmul import Roles, roles
 from fusewright.target.cost import node_flops
 
-# What a convolution by our kernel is called until it is one.
-CONV_PRODUCT = "conv_product"
+# What a convolution by our kernel is called until it is one: of rounded operands, of terms.
+CONV_PRODUCT, EXACT_CONV_PRODUCT = "conv_product", "exact_conv_product"
 
 # A node at coordinates as a strided view of memory: (node that must be stored, strides per
 # variable, offset).
@@ -215,7 +215,8 @@ def _plan_product(c: g.Contract, w: ConvShape, view: View) -> CallPlan:
     operands = (_dense(t, view) for t in (c.a, c.b))
     strides = offsets.row_major(c.shape)
     args = (*operands, w.outer, w.taps, w.stride, w.before, w.dilation, w.phases)
-    return CallPlan(CONV_PRODUCT, args, (), strides, node_flops(c), (_describe(c),))
+    function = EXACT_CONV_PRODUCT if c.family == "matmul" else CONV_PRODUCT
+    return CallPlan(function, args, (), strides, node_flops(c), (_describe(c),))
 
 
 def _dense(x: g.Node, view: View) -> Operand:

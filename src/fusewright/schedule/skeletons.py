@@ -16,10 +16,11 @@ from fusewright.target.tuning import LIBRARY, Choice, Tuning
 from . import contraction
 from .gate import CHUNK
 from .hosting import Hosted
-from .library import CONV_PRODUCT
+from .library import CONV_PRODUCT, EXACT_CONV_PRODUCT
 
 _MEANS: dict[Scheme, str] = {
-    **dict.fromkeys(("split", "six", "native", "bf16", "tf32", "conv"), "on the tensor cores"),
+    **dict.fromkeys(("split", "six", "native", "bf16", "tf32"), "on the tensor cores"),
+    **dict.fromkeys(("conv", "conv_split"), "on the tensor cores"),
     "fma": "by multiply-adds",
 }
 
@@ -140,7 +141,7 @@ def alternatives(program: Program, arch: Arch, options: Options) -> Iterator[Alt
     for call in [s for s in program.steps if isinstance(s, LibraryCall)]:
         found = list(candidates(call, program, arch, options))
         every = {x.name: x for candidate in found for x in variants(candidate)}
-        if not every or call.function == CONV_PRODUCT:  # which no library has
+        if not every or call.function in (CONV_PRODUCT, EXACT_CONV_PRODUCT):  # no library's
             continue
         around = {call.name} | {n for x in every.values() for n in _served(x)}
         programs = {LIBRARY: _part(program, lambda s, names=around: s.name in names)}
