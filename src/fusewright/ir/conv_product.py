@@ -92,7 +92,7 @@ def conv_product(x: g.Node, w: g.Node, conv: ConvShape, *, exact: bool = False) 
         (i[0], *place, r[-1]),
         (*i[1:-spatial], *r),
         conv.valid(place),
-        family="matmul" if exact else "convolution",
+        family="exact convolution" if exact else "convolution",
         dtype=FLOAT32,
     )
 
@@ -113,7 +113,7 @@ def conv_of(c: g.Contract) -> ConvShape | None:
     steps = (factors(i[-spatial:]), before, factors(r[:-1]))
     found = ConvShape(c.shape[0], prod(rows), c.a.shape[-1], *extents, *steps, rows[1:])
     fits = found.shape == c.shape and found.w_shape == c.b.shape
-    exact = c.family == "matmul"
+    exact = c.family == "exact convolution"
     return found if fits and conv_product(c.a, c.b, found, exact=exact) == c else None
 
 

@@ -192,7 +192,7 @@ def contract(
     b_index: Iterable[Index],
     a_valid: Conds = (),
     b_valid: Conds = (),
-    family: Literal["matmul", "convolution"] = "matmul",
+    family: Literal["matmul", "convolution", "exact convolution"] = "matmul",
     dtype: DType | None = None,
 ) -> Node:
     """A sum of products; see Contract."""

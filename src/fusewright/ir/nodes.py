@@ -227,7 +227,8 @@ class Contract(Node):
     Output axes are the variables i0, i1, ...; reduced axes r0, r1, ... with extents `reduced`. An
     operand counts as zero where its `valid` conditions fail. Products are accumulated in (at least)
     the compute type of the operands and rounded once to `dtype`. `family` says which of eager's
-    precision switches governs it ("matmul" or "convolution").
+    precision switches governs it ("matmul" or "convolution"; an exact convolution is of terms of
+    its operands, and none does).
     """
 
     OPERANDS: ClassVar[tuple[str, ...]] = ("a", "b")
@@ -239,7 +240,7 @@ class Contract(Node):
     b_index: tuple[Index, ...]
     a_valid: Conds
     b_valid: Conds
-    family: Literal["matmul", "convolution"]
+    family: Literal["matmul", "convolution", "exact convolution"]
 
     @property
     def reduced_axes(self) -> tuple[Index, ...]:
@@ -251,7 +252,7 @@ class Contract(Node):
 
     @property
     def kind(self) -> str:
-        return self.family
+        return self.family.removeprefix("exact ")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -336,9 +336,18 @@ def hosted_by(program: Program, p: Product, element: Element, arch: Arch) -> Hos
         if not blocked.intersection(step.reads):
             continue
         if isinstance(step, Kernel) and p.out in step.reads:
-            state = host(state, step, element, blocked, buffers, arch) or state
+            served = host(state, step, element, blocked, buffers, arch)
+            if served is not None and not (p.conv is not None and _folds_at_length(served)):
+                state = served
         blocked |= frozenset(step.writes)
     return state if _can_wait(program.steps[start:], state, blocked) else Hosted()
+
+
+def _folds_at_length(hosted: Hosted) -> bool:
+    """Whether elements are merged by many operations each: beside the short sums of a convolution
+    that takes longer than to read its result again."""
+    found = partials_of(hosted.folding) or ()
+    return any(x.form in ("squares", "exponentials") for x in found)
 
 
 def _can_wait(steps: Sequence[Step], hosted: Hosted, blocked: frozenset[str]) -> bool:

@@ -44,6 +44,8 @@ LARGEST_IMAGE = 64 << 10
 FEW_CHANNELS, PARTS = 8, 3
 # Columns of a tile; taps that share a copy, at most.
 COLUMNS, MOST_SHARED = (128, 256), 4
+# Below this share of the library's time ours is taken.
+MARGIN = 0.9
 # Share of what runs beside a tile's longest part that still shows.
 BESIDE = 0.1
 
@@ -57,7 +59,7 @@ def as_product(node: g.Node, arch: Arch, options: Options, fold: Fold) -> g.Node
     is computed."""
     if not isinstance(node, g.Contract) or (choice := _choice(node, arch, options)) is None:
         return None
-    if choice.ours >= choice.library:
+    if choice.ours >= MARGIN * choice.library:
         return None
     return choice.form.read(_scaled_product(node, choice.form, fold))
 

@@ -109,7 +109,7 @@ def _plan_matmul(c: g.Contract, bias: g.Node | None, view: View) -> CallPlan | N
 
 
 def _describe(c: g.Contract) -> str:
-    return f"{c.family}{list(c.shape)} over {list(c.reduced)}"
+    return f"{c.kind}{list(c.shape)} over {list(c.reduced)}"
 
 
 def _axis_number(c: g.Contract, v: Index) -> int:
@@ -215,7 +215,7 @@ def _plan_product(c: g.Contract, w: ConvShape, view: View) -> CallPlan:
     operands = (_dense(t, view) for t in (c.a, c.b))
     strides = offsets.row_major(c.shape)
     args = (*operands, w.outer, w.taps, w.stride, w.before, w.dilation, w.phases)
-    function = EXACT_CONV_PRODUCT if c.family == "matmul" else CONV_PRODUCT
+    function = EXACT_CONV_PRODUCT if c.family == "exact convolution" else CONV_PRODUCT
     return CallPlan(function, args, (), strides, node_flops(c), (_describe(c),))
 
 

@@ -6,7 +6,7 @@ a call that a library has, and a reduction with too few rows to fill the target 
 scan in three (`split_scan`). No kernels are formed here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from math import prod
@@ -54,6 +54,7 @@ def prepare(graph: g.Graph, arch: Arch, options: Options) -> g.Graph:
     """The graph with empty values, low-reuse contractions and short reductions rewritten."""
 
     long_rows, factors = chunked_rows(graph, arch), _factors(graph)
+    spread = _spread(graph)
 
     def change(given: g.Node, operands: tuple[g.Node, ...]) -> g.Node:
         node = given.with_operands(operands) if operands else given
@@ -69,7 +70,9 @@ def prepare(graph: g.Graph, arch: Arch, options: Options) -> g.Graph:
             case g.Reduce(op="sum") if is_chunked(given, long_rows):
                 return in_chunks(node)
             case g.Reduce():
-                return _in_memory_order(node, arch) if given in factors else split(node, arch)
+                if given in factors:
+                    return _in_memory_order(node, arch)
+                return split(node, arch, apart=given in spread)
             case g.ArgReduce():
                 return split_arg(node, arch)
             case g.Scan():
@@ -206,6 +209,31 @@ def _factors(graph: g.Graph) -> frozenset[g.Node]:
     )
 
 
+def _spread(graph: g.Graph) -> frozenset[g.Node]:
+    """The sums that are taken back to every element they come from: means of a norm, which a
+    kernel that has whole rows at hand computes with what follows."""
+    users = g.users(graph.roots)
+    return frozenset(
+        n
+        for n in users
+        if isinstance(n, g.Reduce) and n.op == "sum" and _reaches(n, n.x.size, users)
+    )
+
+
+def _reaches(n: g.Node, size: int, users: Mapping[g.Node, tuple[g.Node, ...]]) -> bool:
+    """Whether pointwise work on `n` has `size` elements somewhere."""
+    stack, seen = list(users[n]), set()
+    while stack:
+        x = stack.pop()
+        if x in seen or not isinstance(x, g.Unary | g.Binary | g.Where | g.Cast | g.View):
+            continue
+        if x.size >= size:
+            return True
+        seen.add(x)
+        stack.extend(users[x])
+    return False
+
+
 def _in_memory_order(node: g.Reduce, arch: Arch) -> g.Node:
     """The reduction with its axes in the order in which its largest input lies in memory, so that
     it is read and written alike; a product takes its operands in any order."""
@@ -239,9 +267,11 @@ def _steps_of(view: g.View) -> tuple[int, ...] | None:
     return None if any(s is None for s in steps) else tuple(s for s in steps if s is not None)
 
 
-def split(node: g.Reduce, arch: Arch) -> g.Node:
-    """The reduction as two (chunks, then the chunks' results) where one has too few rows."""
-    if (c := product_below(node.x, arch)) is not None:
+def split(node: g.Reduce, arch: Arch, *, apart: bool = False) -> g.Node:
+    """The reduction as two (chunks, then the chunks' results) where one has too few rows; `apart`
+    from a convolution that could gather it."""
+    c = product_below(node.x, arch)
+    if c is not None and not (apart and conv_of(c) is not None):
         return _along_product(node, c, arch)
     if (rows := _rows_folded(node)) and chunk_count(node.x, rows, arch) == 1:
         return _after_rows(node, rows, arch)
@@ -261,7 +291,7 @@ def split_arg(node: g.ArgReduce, arch: Arch) -> g.Node:
     Of ties the first chunk and the first element win; both stages let NaN go first.
     """
     chunks = chunk_count(node.x, (node.axis,), arch)
-    if chunks == 1:
+    if chunks == 1 or product_below(node.x, arch) is not None:
         return node
     parts = chunked(node.x, (node.axis,), chunks, identity(node.op, node.x.dtype))
     last = len(parts.shape) - 1
@@ -381,7 +411,7 @@ def chunk_count(x: g.Node, axes: tuple[int, ...], arch: Arch) -> int:
     """Into how many chunks a fold over `axes` is cut so that the target is filled (1: not)."""
     extent = prod(x.shape[a] for a in axes)
     rows = max(x.size // max(extent, 1), 1)
-    if x.size < SPLIT_MINIMUM or product_below(x, arch) is not None:
+    if x.size < SPLIT_MINIMUM:
         return 1
     walks_rows = axes[-1] != len(x.shape) - 1
     if walks_rows and arch.kind == "cuda":
