@@ -18,7 +18,7 @@ ROWS = 64
 # once.
 CHUNKS, MOST_BOX, SLAB = (128, 64, 32), 256, 128
 # Columns that the epilogue takes at once, at most; lines that can be a product of their own.
-MOST_RUN, LINES = 8, (128, 64)
+MOST_RUN, LINES = 4, (128, 64)
 # Outputs that make stores beside each other half as fast.
 BURST = 8
 # So many more parts of a line than the fewest are tried.

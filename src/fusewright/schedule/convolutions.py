@@ -7,7 +7,7 @@ flags allow it. A transposed convolution is one whose rows are the phases of its
 through a view. What such a kernel computes for its readers is found by `contraction`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import gcd, prod
@@ -292,10 +292,24 @@ def scales(graph: g.Graph, users: Users) -> tuple[g.Node, ...]:
     for node in graph.nodes():
         if isinstance(node, g.Contract) and conv_of(node) is not None:
             (first,) = users[node]
-            around = (*(x.x for x in node.operands if isinstance(x, g.Cast)), first, *users[first])
-            sides = (_unviewed(n.b) for n in around if isinstance(n, g.Binary))
-            found |= {s: None for s in sides if isinstance(s, g.Unary) and s.op == "exp2"}
+            found |= dict.fromkeys(_factors_in((first, *users[first], *node.operands)))
     return tuple(found)
+
+
+def _factors_in(roots: Sequence[g.Node]) -> Iterator[g.Node]:
+    """The powers of two that pointwise work takes to all its elements."""
+    stack, seen = list(roots), set()
+    while stack:
+        n = stack.pop()
+        if n in seen:
+            continue
+        seen.add(n)
+        if isinstance(n, g.View):
+            base = _unviewed(n)
+            if isinstance(base, g.Unary) and base.op == "exp2":
+                yield base
+        elif isinstance(n, g.Unary | g.Binary | g.Where | g.Cast):
+            stack.extend(n.operands)
 
 
 def _unviewed(x: g.Node) -> g.Node:

@@ -71,7 +71,7 @@ STENCIL_LEAST, STENCIL_OTHERS, STENCIL_MOST = 8, 0.4, 24
 # Threads that read neighbouring rows together.
 WARP = 32
 # Vectors of stores along an axis up to which neighbouring threads read beside each other.
-NEIGHBOURS = 8
+NEIGHBOURS = 16
 
 Accesses = tuple[tuple[str, Index], ...]
 
