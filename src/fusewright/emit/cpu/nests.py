@@ -11,7 +11,7 @@ from math import prod
 
 from fusewright.emit.cstyle import Env, evaluate, name_value
 from fusewright.emit.ctext import Writer
-from fusewright.ir.body import Apply, Expr, Guarded, Ref, substitute, walk
+from fusewright.ir.body import Apply, Expr, Guarded, Ref, substitution, walk
 from fusewright.ir.index import Index, Var, add, const
 from fusewright.ir.kernel import Phase
 from fusewright.ir.offsets import row_major
@@ -178,13 +178,20 @@ def write_point(
 def row_values(phase: Phase, names: Collection[str]) -> dict[Expr, str]:
     """What is the same for all columns and worth a name before their loop: compilers do not move
     what has branches, such as a logarithm. `names` are the kept values with a point per column."""
-    first: dict[Index, Index] = {v: const(0) for v in phase.cols}
+    at_first = substitution({v: const(0) for v in phase.cols})
     names = {*names, *(s.name for s in phase.scans)}
-    stack, found = list(reversed(phase.bodies)) if phase.cols else [], {}
+    moving: set[Expr] = set()
+    for e in walk(*phase.bodies):
+        named = isinstance(e, Ref) and e.name in names
+        if named or any(o in moving for o in e.operands) or at_first(e) != e:
+            moving.add(e)
+    stack, found, seen = list(reversed(phase.bodies)) if phase.cols else [], {}, set[Expr]()
     while stack:
         e = stack.pop()
-        inside = list(walk(e))
-        if any(isinstance(x, Ref) and x.name in names for x in inside) or substitute(e, first) != e:
+        if e in seen:
+            continue
+        seen.add(e)
+        if e in moving:
             stack.extend(() if isinstance(e, Guarded) else reversed(e.operands))
         elif is_worth_a_name(e):
             found[e] = f"{e.op if isinstance(e, Apply) else type(e).__name__.lower()}_1"
