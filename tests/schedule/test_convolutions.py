@@ -14,11 +14,12 @@ from fusewright.ir.conv_tile import MOST_BOX, kernel_tile, run_of, stages_of
 from fusewright.ir.convolution import convolution, transposed_convolution
 from fusewright.ir.kernel import Kernel, LibraryCall
 from fusewright.options import Options
-from fusewright.run.interpret import interpret_program
+from fusewright.run.interpret import interpret_graph, interpret_program
 from fusewright.schedule import schedule
 from fusewright.target.arch import arch
 from fusewright.target.products import H100_CONVS
-from schedule.graphs import graph_of, scalar, tensor
+from schedule.graphs import graph_of, mean, normalised, scalar, softmax, tensor
+from schedule.products import logsumexp
 
 HOPPER = arch("cuda:sm_90a")
 # One that takes every convolution it can.
@@ -137,6 +138,36 @@ def test_what_follows_is_computed_with_it():
     want = torch.sigmoid(2 * (function(values["x"], values["w"]) + values["bias"].view(-1, 1, 1)))
     torch.testing.assert_close(got, want, rtol=1e-2, atol=5e-3)
     torch.testing.assert_close(total, want.sum((2, 3)), rtol=1e-3, atol=1e-2)
+
+
+BEHIND = {
+    "instance norm": lambda y: normalised(y, _places(y)),
+    "batch norm": lambda y: normalised(y, (0, *_places(y))),
+    "softmax over channels": lambda y: softmax(g.permute(y, (0, *_places(y), 1))),
+    "logsumexp over channels": lambda y: logsumexp(y, 1),
+    "global mean": lambda y: mean(y, _places(y)),
+    "smallest over channels": lambda y: g.reduce("min", y, (1,)),
+    "largest of all": lambda y: g.reduce("max", y, range(len(y.shape))),
+}
+
+
+def _places(y):
+    return tuple(range(2, len(y.shape)))
+
+
+@pytest.mark.parametrize("name", ["one axis", "stride 2"])
+@pytest.mark.parametrize("behind", BEHIND)
+def test_what_folds_its_result(name, behind):
+    node, _ = _case(name, images=2)
+    graph = graph_of(BEHIND[behind](node))
+    program = check_program(schedule(graph, Context(), EAGER))
+    assert len(_products(program)) == 1
+    values = _values(graph)
+    (got,), (want,) = (
+        interpret_program(program, values).outputs,
+        interpret_graph(graph, values).outputs,
+    )
+    torch.testing.assert_close(got, want, rtol=5e-3, atol=5e-3)
 
 
 @pytest.mark.parametrize("name", ["plain", "few channels"])
