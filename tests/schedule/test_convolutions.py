@@ -10,7 +10,7 @@ from fusewright.emit.unit import translation_unit
 from fusewright.ir import graph as g
 from fusewright.ir.check import check_program
 from fusewright.ir.code import code, evaluate
-from fusewright.ir.conv_tile import MOST_BOX, kernel_tile, run_of, stages_of
+from fusewright.ir.conv_tile import MOST_BOX, kernel_tile, run_of
 from fusewright.ir.convolution import convolution, transposed_convolution
 from fusewright.ir.kernel import Kernel, LibraryCall
 from fusewright.options import Options
@@ -119,7 +119,7 @@ def test_tiles_cover_the_outputs_within_the_skeletons_limits(name):
     assert max(box.pitch * conv.stride[-1], box.lines) <= MOST_BOX
     whole = box.width % 64 == 0 and box.width * box.lines == tile.columns
     assert whole or box.pitch * box.lines <= tile.columns
-    assert stages_of(*tile.sizes) >= 2
+    assert tile.stages >= 2
     assert "conv90::run<Tile>" in translation_unit(program, HOPPER)
 
 

@@ -135,6 +135,11 @@ class Dot(Expr):
         return (self.x, self.y)
 
 
+def product_axes(batch: int, m: int, n: int, k: int) -> tuple[Index, Index, Index, Var]:
+    """A contraction's variables by their extents: batch, row, column and what a Dot sums over."""
+    return ix.var("b", batch), ix.var("m", m), ix.var("n", n), Var("k", k)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Ref(Expr):
     """The value named `name`: a reduction of an earlier phase, or a value kept on chip."""

@@ -123,11 +123,7 @@ def _factor(e: Index, v: Index) -> int:
 
 def axes_of(conv: ConvShape) -> tuple[Index, Index, Index, Var]:
     """The variables of image, row, output (row-major number) and what is summed over."""
-    batch, m, n = (
-        ix.var(name, extent)
-        for name, extent in (("b", conv.images), ("m", conv.rows), ("n", conv.pixels))
-    )
-    return batch, m, n, Var("k", conv.depth)
+    return b.product_axes(conv.images, conv.rows, conv.pixels, conv.depth)
 
 
 def result_axes(conv: ConvShape) -> tuple[Index, ...]:

@@ -32,7 +32,7 @@ class Box:
 
     `shared` taps along the width read one copy, the later ones further on in it; a line then is as
     much longer than its outputs. Where lines are as wide as a product may be and fill the tile,
-    each is a product of its own; else one product takes the copy as it lies.
+    each is a product of its own (`by_line`); else one product takes the copy as it lies.
     """
 
     width: int
@@ -40,7 +40,6 @@ class Box:
     depth: int
     pitch: int
     shared: int
-
     by_line: bool = False
 
     @property
@@ -60,10 +59,6 @@ class ConvTile:
     box: Box
     own: bool
 
-    @property
-    def sizes(self) -> tuple[int, int, int, Box]:
-        return self.blocks, self.columns, self.chunk, self.box
-
     def cluster(self, w: ConvShape) -> int:
         """Tiles that share a copy of the weights, each half of it; with two blocks a tile's
         products hide theirs."""
@@ -75,13 +70,21 @@ class ConvTile:
         return min(self.columns if self.blocks > 1 else self.columns // 2, SLAB)
 
     @property
+    def stages(self) -> int:
+        """Copies in flight: `kStages` of the skeleton, for float32 results."""
+        pixels = up(self.box.pitch * self.box.lines * self.chunk, 1024)
+        weights = self.box.shared * ROWS * self.blocks * self.chunk
+        free = SHARED - 2048 - 2 * 64 * self.slab * 4
+        return min(free // (pixels + weights), 8)
+
+    @property
     def record(self) -> Tile:
         """As a kernel has it."""
         return Tile(THREADS, self.chunk // 2, self.blocks, self.columns, self.box.shared, self.own)
 
     def count(self, w: ConvShape) -> int:
         """Tiles of an image, of all rows."""
-        return _tiles(w, self.box) * -(-w.rows // (ROWS * self.blocks))
+        return _tile_count(w, self.box) * -(-w.rows // (ROWS * self.blocks))
 
 
 def kernel_tile(kernel: Kernel) -> ConvTile:
@@ -92,15 +95,6 @@ def kernel_tile(kernel: Kernel) -> ConvTile:
     box = box_of(w, t.lanes, t.stages)
     assert box is not None
     return ConvTile(t.items, t.lanes, 2 * t.vector, box, t.own)
-
-
-def stages_of(blocks: int, columns: int, chunk: int, box: Box) -> int:
-    """Copies in flight: `kStages` of the skeleton, for float32 results."""
-    pixels = up(box.pitch * box.lines * chunk, 1024)
-    group = columns if blocks == 2 else columns // 2
-    slabs = 2 * 64 * min(group, SLAB) * 4
-    free = SHARED - 2048 - slabs
-    return min(free // (pixels + box.shared * ROWS * blocks * chunk), 8)
 
 
 def spatial(xs: Ints, fill: int = 1) -> Ints:
@@ -122,7 +116,7 @@ def conv_workspace(kernel: Kernel) -> int:
     words = sum(x.words for x in partials_of(kernel.phases) or ())
     over_n = "n" in {v.name for v in kernel.phases[0].cols}
     slabs = tile.columns // min(tile.slab, 32 * run_of(w, tile.box))
-    per_row = _tiles(w, tile.box) * slabs * w.rows
+    per_row = _tile_count(w, tile.box) * slabs * w.rows
     per_pixel = -(-w.rows // FOLD_ROWS) * w.pixels
     return max(1, w.images * words * 4 * (per_row if over_n else per_pixel))
 
@@ -141,7 +135,7 @@ def box_of(w: ConvShape, columns: int, shared: int) -> Box | None:
     if halo:
         lines = (x for x in LINES if columns % x == 0 and x < 2 * width)
         boxes += [x for n in lines if (x := _lines(w, columns // n, n, n + halo, shared))]
-    return min(boxes, key=lambda x: _tiles(w, x) * burst_factor(w, x), default=None)
+    return min(boxes, key=lambda x: _tile_count(w, x) * burst_factor(w, x), default=None)
 
 
 def burst_factor(w: ConvShape, box: Box) -> float:
@@ -172,7 +166,7 @@ def _lines(w: ConvShape, lines: int, width: int, pitch: int, shared: int) -> Box
         for d, h in shapes
         if h * up_ <= MOST_BOX and d * down <= MOST_BOX
     ]
-    return min(boxes, key=lambda x: _tiles(w, x), default=None)
+    return min(boxes, key=lambda x: _tile_count(w, x), default=None)
 
 
 def _even(extent: int, most: int) -> int:
@@ -180,7 +174,7 @@ def _even(extent: int, most: int) -> int:
     return -(-extent // -(-extent // max(most, 1)))
 
 
-def _tiles(w: ConvShape, box: Box) -> int:
+def _tile_count(w: ConvShape, box: Box) -> int:
     """Tiles of an image and of one block of rows."""
     depth, height, width = spatial(w.outer)
     return -(-width // box.width) * -(-height // box.height) * -(-depth // box.depth)

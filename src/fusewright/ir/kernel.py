@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, TypeAlias
 
-from .body import Expr, Guarded, Load, Ref, loads, walk
+from .body import Dot, Expr, Guarded, Load, Ref, loads, walk
 from .conv_product import ConvShape
 from .dtypes import INT64, DType
 from .index import Index, Var, coefficient, variables
@@ -222,6 +222,11 @@ class Kernel:
     @property
     def bodies(self) -> tuple[Expr, ...]:
         return tuple(b for p in self.phases for b in p.bodies)
+
+
+def dot_of(kernel: Kernel) -> Dot:
+    """The product of a contraction kernel, which has one."""
+    return next(e for e in walk(*kernel.bodies) if isinstance(e, Dot))
 
 
 def shared_slots(phases: tuple[Phase, ...]) -> dict[str, tuple[int, int]]:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from . import index as ix
-from .body import Dot, Expr, Load, walk
+from .body import Expr, Load
 from .index import Index, Var
-from .kernel import Kernel
+from .kernel import Kernel, dot_of
 from .onepass import partials_of
 
 Layout = Literal["kAlongK", "kAcross", "kPacked", "kAlongK4", "kAcross4"]
@@ -73,7 +73,7 @@ def native_plan(kernel: Kernel) -> NativePlan:
 
 def plan_of(kernel: Kernel, layout: Callable[[Strides, int, int], Layout]) -> NativePlan:
     """The plan of a contraction kernel; `layout` of an operand's strides, offset and rows."""
-    dot = next(e for e in walk(*kernel.bodies) if isinstance(e, Dot))
+    dot = dot_of(kernel)
     axes = {v.name: v for v in (*kernel.rows, *kernel.phases[0].cols)}
     one: Index = ix.const(0)
     batch, m, n = (axes.get(name, one) for name in ("b", "m", "n"))

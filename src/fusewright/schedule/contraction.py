@@ -408,8 +408,7 @@ def element_of(p: Product) -> Element:
 
 
 def _axes(p: Product) -> tuple[Index, Index, Index, Var]:
-    """The variables of batch, row, column and what is summed over."""
-    return ix.var("b", p.batch), ix.var("m", p.m), ix.var("n", p.n), Var("k", p.k)
+    return b.product_axes(p.batch, p.m, p.n, p.k)
 
 
 def _wide(e: b.Expr) -> b.Expr:

@@ -7,7 +7,7 @@ flags allow it. A transposed convolution is one whose rows are the phases of its
 through a view. What such a kernel computes for its readers is found by `contraction`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import gcd, prod
@@ -22,7 +22,6 @@ from fusewright.ir.conv_tile import (
     box_of,
     burst_factor,
     run_of,
-    stages_of,
 )
 from fusewright.ir.convolution import Parameters, recognise
 from fusewright.ir.dtypes import FLOAT16, FLOAT32
@@ -30,8 +29,10 @@ from fusewright.ir.kernel import Tile
 from fusewright.ir.native import up
 from fusewright.options import Options
 from fusewright.target.arch import Arch
-from fusewright.target.cost import node_flops
+from fusewright.target.cost import is_pointwise, node_flops
 from fusewright.target.products import ConvProducts
+
+from .layout import Users
 
 # A scaled image's largest magnitude is at most 2 to this: 2 ** 15 is the last one in float16.
 EXPONENT = 15.0
@@ -44,22 +45,16 @@ LARGEST_IMAGE = 64 << 10
 FEW_CHANNELS, PARTS = 8, 3
 # Columns of a tile; taps that share a copy, at most.
 COLUMNS, MOST_SHARED = (128, 256), 4
-# Below this share of the library's time ours is taken.
-MARGIN = 0.9
-# Share of what runs beside a tile's longest part that still shows.
-BESIDE = 0.1
+
+Change = Callable[[g.Node], g.Node]
 
 
-Fold = Callable[[g.Node], g.Node]
-Users = Mapping[g.Node, tuple[g.Node, ...]]
-
-
-def as_product(node: g.Node, arch: Arch, options: Options, fold: Fold) -> g.Node | None:
+def as_product(node: g.Node, arch: Arch, options: Options, fold: Change) -> g.Node | None:
     """The convolution as a conv product where that pays, else None; `fold` says how a reduction
     is computed."""
     if not isinstance(node, g.Contract) or (choice := _choice(node, arch, options)) is None:
         return None
-    if choice.ours >= MARGIN * choice.library:
+    if not choice.pays:
         return None
     return choice.form.read(_scaled_product(node, choice.form, fold))
 
@@ -71,17 +66,24 @@ def refusal(node: g.Contract, arch: Arch, options: Options) -> str | None:
         return None
     return (
         f"the library's convolution takes about {choice.library * 1e6:.0f} us, "
-        f"one on the tensor cores, its operands rounded before, {choice.ours * 1e6:.0f} us"
+        f"ours, its operands laid out before, {choice.ours * 1e6:.0f} us; "
+        f"it is taken below {choice.margin:g} of the former"
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """The best form of a convolution, and the modelled seconds of it and of the library's."""
+    """A convolution's form, the modelled seconds of it and of the library's, and below which share
+    of the latter it is taken."""
 
     form: "_Form"
     ours: float
     library: float
+    margin: float
+
+    @property
+    def pays(self) -> bool:
+        return self.ours < self.margin * self.library
 
 
 def _choice(node: g.Contract, arch: Arch, options: Options) -> _Choice | None:
@@ -92,7 +94,7 @@ def _choice(node: g.Contract, arch: Arch, options: Options) -> _Choice | None:
         return None
     form = _transposed(node, p) if p.transposed else _direct(node, p)
     ours = product_seconds(form.conv, node, arch)
-    return _Choice(form, ours, library_seconds(node, p, arch))
+    return _Choice(form, ours, library_seconds(node, p, arch), arch.convs.margin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ class _Form:
     x: g.Node
     w: g.Node
     rows_first: bool
-    read: Fold
+    read: Change
     together: int = 0
 
 
@@ -230,7 +232,7 @@ def _transposed(c: g.Contract, p: Parameters) -> _Form:
     return _Form(conv, x, w, False, lambda t: g.view(t, c.shape, (image, out, *digits, *place)))
 
 
-def _scaled_product(c: g.Contract, form: _Form, fold: Fold) -> g.Node:
+def _scaled_product(c: g.Contract, form: _Form, fold: Change) -> g.Node:
     """The conv product of both operands in float16, each image and row of weights scaled."""
     x, x_inverse = _scaled(form.x, c.a, fold)
     w, w_inverse = _scaled(form.w, c.b if form.rows_first else form.w, fold)
@@ -263,7 +265,7 @@ def _terms(x: g.Node, low: int, together: int) -> g.Node:
     return g.where(is_part(0), x, other)
 
 
-def _scaled(x: g.Node, values: g.Node, fold: Fold) -> tuple[g.Node, g.Node]:
+def _scaled(x: g.Node, values: g.Node, fold: Change) -> tuple[g.Node, g.Node]:
     """`x` with its slices along the first axis scaled to one magnitude, and what undoes it; a slice
     with a value that is not finite stays as it is. `values` are all there are in `x`.
 
@@ -308,7 +310,7 @@ def _factors_in(roots: Sequence[g.Node]) -> Iterator[g.Node]:
             base = _unviewed(n)
             if isinstance(base, g.Unary) and base.op == "exp2":
                 yield base
-        elif isinstance(n, g.Unary | g.Binary | g.Where | g.Cast):
+        elif is_pointwise(n):
             stack.extend(n.operands)
 
 
@@ -324,23 +326,22 @@ def _unviewed(x: g.Node) -> g.Node:
 def best_tile(w: ConvShape, arch: Arch, operations: int = 0) -> tuple[float, Tile]:
     """The modelled seconds of the product with so many float operations behind each element, and
     its tile as a kernel's record."""
-    tiles = _tiles(w)
+    tiles = _candidates(w)
     timed = [(_product_seconds(w, x, operations, arch), k) for k, x in enumerate(tiles)]
     seconds, best = min(timed)
     return seconds, tiles[best].record
 
 
-def _tiles(w: ConvShape) -> list[ConvTile]:
+def _candidates(w: ConvShape) -> list[ConvTile]:
     shared = [s for s in range(1, w.taps[-1] + 1) if w.taps[-1] % s == 0 or s == MOST_SHARED]
     sizes = product((1, 2) if w.rows > ROWS else (1,), COLUMNS, shared)
-    return [
+    tiles = (
         ConvTile(blocks, columns, chunk, box, own)
         for blocks, columns, s in sizes
         if (box := box_of(w, columns, s)) is not None
-        for chunk in CHUNKS
-        if stages_of(blocks, columns, chunk, box) > 1
-        for own in (False, True)
-    ]
+        for chunk, own in product(CHUNKS, (False, True))
+    )
+    return [x for x in tiles if x.stages > 1]
 
 
 def _product_seconds(w: ConvShape, x: ConvTile, operations: int, arch: Arch) -> float:
@@ -361,14 +362,14 @@ def _tile_seconds(w: ConvShape, x: ConvTile, operations: int, rates: ConvProduct
     weights = w.taps[-1] * x.blocks * ROWS
     issued = (pixels + weights / x.cluster(w)) * rates.row
     copies = chunks * max(issued, (pixels + weights) * x.chunk / rates.copied)
-    summed = max(multiply, copies) * (1.0 if stages_of(*x.sizes) > 2 else rates.shallow)
+    summed = max(multiply, copies) * (1.0 if x.stages > 2 else rates.shallow)
     elements = min(x.blocks * ROWS, w.rows) * x.columns * burst_factor(w, x.box)
     own, handed = (
         elements * (r.element + r.run / run_of(w, x.box) + r.operation * operations)
         for r in (rates.own, rates.handed)
     )
     taken = summed + own if x.own else max(summed, handed)
-    return rates.tile + taken + BESIDE * (multiply + copies)
+    return rates.tile + taken + rates.beside * (multiply + copies)
 
 
 def product_seconds(w: ConvShape, c: g.Contract, arch: Arch) -> float:

@@ -17,6 +17,7 @@ from fusewright.ir.mma import SLICE, kind_of
 from fusewright.ir.mma import TILE as MMA_TILE
 from fusewright.ir.native import CLUSTER_ROWS, WIDE, tile_columns
 from fusewright.target.arch import Arch
+from fusewright.target.cost import is_pointwise
 from fusewright.target.products import NativeProducts, Products, TileProducts, TileRates
 
 # emit/skeletons/gemm_sm90_config.cuh: rows of a cluster, columns, depth of a chunk; column tiles
@@ -141,7 +142,7 @@ def product_below(x: g.Node, arch: Arch) -> g.Contract | None:
         seen.add(node)
         if isinstance(node, g.Contract):
             return node if _is_taken(node, arch) else None
-        if isinstance(node, g.Unary | g.Binary | g.Where | g.Cast | g.View):
+        if is_pointwise(node) or isinstance(node, g.View):
             stack.extend(node.operands)
     return None
 

@@ -6,7 +6,7 @@ a call that a library has, and a reduction with too few rows to fill the target 
 scan in three (`split_scan`). No kernels are formed here.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from math import prod
@@ -14,7 +14,7 @@ from math import prod
 from fusewright.ir import graph as g
 from fusewright.ir import index as ix
 from fusewright.ir import offsets
-from fusewright.ir.conv_product import conv_of
+from fusewright.ir.conv_product import ConvShape, conv_of
 from fusewright.ir.dtypes import compute_type
 from fusewright.ir.graph import Scalar
 from fusewright.ir.matmul import roles
@@ -22,9 +22,11 @@ from fusewright.ir.scalar import identity
 from fusewright.ir.windowed import as_library_form
 from fusewright.options import Options
 from fusewright.target.arch import Arch
+from fusewright.target.cost import is_pointwise
 
 from .convolutions import as_product
 from .gate import product_below
+from .layout import Users
 from .moments import chunked_rows, in_chunks, is_chunked
 from .split_scan import split_scan
 from .tile import LARGEST_STENCIL, LARGEST_STRIDE
@@ -53,8 +55,9 @@ COLUMN_LANES = 32
 def prepare(graph: g.Graph, arch: Arch, options: Options) -> g.Graph:
     """The graph with empty values, low-reuse contractions and short reductions rewritten."""
 
-    long_rows, factors = chunked_rows(graph, arch), _factors(graph)
-    spread = _spread(graph)
+    users = g.users(graph.roots)
+    long_rows, factors = chunked_rows(graph, arch), _factors(graph, users)
+    spread = _spread(users) if arch.convs is not None else ()
 
     def change(given: g.Node, operands: tuple[g.Node, ...]) -> g.Node:
         node = given.with_operands(operands) if operands else given
@@ -198,9 +201,8 @@ def as_reduction(c: g.Contract) -> g.Node:
     return g.cast(g.reduce("sum", product, axes), c.dtype)
 
 
-def _factors(graph: g.Graph) -> frozenset[g.Node]:
+def _factors(graph: g.Graph, users: Users) -> frozenset[g.Node]:
     """The reductions that nothing but products read."""
-    users = g.users(graph.roots)
     return frozenset(
         n
         for n, readers in users.items()
@@ -209,10 +211,9 @@ def _factors(graph: g.Graph) -> frozenset[g.Node]:
     )
 
 
-def _spread(graph: g.Graph) -> frozenset[g.Node]:
+def _spread(users: Users) -> frozenset[g.Node]:
     """The sums that are taken back to every element they come from: means of a norm, which a
     kernel that has whole rows at hand computes with what follows."""
-    users = g.users(graph.roots)
     return frozenset(
         n
         for n in users
@@ -220,12 +221,12 @@ def _spread(graph: g.Graph) -> frozenset[g.Node]:
     )
 
 
-def _reaches(n: g.Node, size: int, users: Mapping[g.Node, tuple[g.Node, ...]]) -> bool:
+def _reaches(n: g.Node, size: int, users: Users) -> bool:
     """Whether pointwise work on `n` has `size` elements somewhere."""
     stack, seen = list(users[n]), set()
     while stack:
         x = stack.pop()
-        if x in seen or not isinstance(x, g.Unary | g.Binary | g.Where | g.Cast | g.View):
+        if x in seen or not (is_pointwise(x) or isinstance(x, g.View)):
             continue
         if x.size >= size:
             return True
@@ -270,9 +271,10 @@ def _steps_of(view: g.View) -> tuple[int, ...] | None:
 def split(node: g.Reduce, arch: Arch, *, apart: bool = False) -> g.Node:
     """The reduction as two (chunks, then the chunks' results) where one has too few rows; `apart`
     from a convolution that could gather it."""
-    c = product_below(node.x, arch)
-    if c is not None and not (apart and conv_of(c) is not None):
-        return _along_product(node, c, arch)
+    if (c := product_below(node.x, arch)) is not None:
+        conv = conv_of(c)
+        if conv is None or not apart:
+            return _along_product(node, conv, arch)
     if (rows := _rows_folded(node)) and chunk_count(node.x, rows, arch) == 1:
         return _after_rows(node, rows, arch)
     chunks = chunk_count(node.x, node.axes_reduced, arch)
@@ -335,16 +337,15 @@ def chunked(x: g.Node, axes: tuple[int, ...], chunks: int, fill: Scalar) -> g.No
     return g.view(x, shape, index, valid, fill)
 
 
-def _along_product(node: g.Reduce, c: g.Contract, arch: Arch) -> g.Node:
-    """A reduction of a product whole, since the product gathers it; of a matrix, or of images, its
-    rows first."""
-    shape = node.x.shape
-    columns = 1 if (conv := conv_of(c)) is None else conv.pixels
+def _along_product(node: g.Reduce, conv: ConvShape | None, arch: Arch) -> g.Node:
+    """A reduction of a product whole, since the product gathers it; of a matrix, or of a
+    convolution's images, its rows first."""
+    shape, pixels = node.x.shape, 1 if conv is None else conv.pixels
     long = [a for a in node.axes_reduced if shape[a] > 1]
-    row = [a for a in long if prod(shape[a:]) <= columns] if columns > 1 else long[-1:]
+    row = [a for a in long if prod(shape[a:]) <= pixels] if pixels > 1 else long[-1:]
     if len(long) < 2 or not row or len(row) == len(long):
         return node
-    if prod(shape[row[0] :]) != (columns if columns > 1 else shape[row[0]]):
+    if prod(shape[row[0] :]) != (pixels if pixels > 1 else shape[row[0]]):
         return node
     return _after_rows(node, tuple(a for a in node.axes_reduced if a >= row[0]), arch)
 
@@ -365,7 +366,7 @@ def _rows_folded(node: g.Reduce) -> tuple[int, ...]:
         if n in seen:
             continue
         seen.add(n)
-        if isinstance(n, g.Unary | g.Binary | g.Where | g.Cast | g.View):
+        if is_pointwise(n) or isinstance(n, g.View):
             stack.extend(n.operands)
         if not isinstance(n, g.Reduce) or n.x.shape != node.x.shape:
             continue
@@ -395,7 +396,7 @@ def _leaves(x: g.Node) -> Iterator[g.Node]:
         if n in seen:
             continue
         seen.add(n)
-        if isinstance(n, g.Unary | g.Binary | g.Where | g.Cast):
+        if is_pointwise(n):
             stack.extend(n.operands)
         elif not isinstance(n, g.Const):
             yield n

@@ -81,9 +81,10 @@ class ConvProducts:
     and 256 columns, of a `row` that is asked for, of what else a `tile` takes; of its epilogue,
     handed to warps of its own beside products (`handed`) and by the warps that multiply (`own`). A
     multiprocessor receives `copied` bytes per second, `strided` times the stride as many for places
-    apart. With two copies in flight products take `shallow` times as long. The library's
-    convolution runs at `library_flops`, at `library_slow_flops` with few channels or in three
-    dimensions, behind `library_launch`.
+    apart. With two copies in flight products take `shallow` times as long; `beside` is the share of
+    what runs beside a tile's longest part that still shows. The library's convolution runs at
+    `library_flops`, at `library_slow_flops` with few channels or in three dimensions, behind
+    `library_launch`; ours is taken below `margin` of it.
     """
 
     launches: float
@@ -95,9 +96,11 @@ class ConvProducts:
     handed: EpilogueRates
     own: EpilogueRates
     shallow: float
+    beside: float
     library_flops: float
     library_slow_flops: float
     library_launch: float
+    margin: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +189,7 @@ H100_NATIVE = NativeProducts(
     pass_launch=3e-6,
     tf32_flops=350e12,
 )
+# Fitted on an H100 to benchmarks/results/conv_tiles_h100.json and convolutions_h100.json.
 H100_CONVS = ConvProducts(
     launches=25e-6,
     step=0.75e-6,
@@ -196,9 +200,11 @@ H100_CONVS = ConvProducts(
     handed=EpilogueRates(0.24e-9, 0.28e-9, 0.021e-9),
     own=EpilogueRates(0.13e-9, 0.3e-9, 0.007e-9),
     shallow=1.12,
+    beside=0.1,
     library_flops=300e12,
     library_slow_flops=25e12,
     library_launch=10e-6,
+    margin=0.9,
 )
 # Fitted on an H100 to benchmarks/results/gemm_h100_time.json and gemm_shapes_h100.json; an
 # operation is 64 cycles of issue.

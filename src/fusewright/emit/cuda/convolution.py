@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 from fusewright.emit.common import Buffers
 from fusewright.emit.cstyle import Env
-from fusewright.ir.body import Dot, Load, loads, walk
+from fusewright.ir.body import Load, loads
 from fusewright.ir.conv_product import ConvShape
 from fusewright.ir.conv_tile import ConvTile, kernel_tile, run_of, spatial
-from fusewright.ir.kernel import Kernel
+from fusewright.ir.kernel import Kernel, dot_of
 
 from .contract import ContractionText, hole_env
 from .native import contraction_text
@@ -55,7 +55,7 @@ def _call(kernel: Kernel, w: ConvShape, tile: ConvTile, env: Env) -> list[str]:
 
 def _operands(kernel: Kernel) -> tuple[Load, Load]:
     """The loads of the images and of the weights."""
-    dot = next(e for p in kernel.phases for e in walk(*p.bodies) if isinstance(e, Dot))
+    dot = dot_of(kernel)
     return loads(dot.y)[0], loads(dot.x)[0]
 
 

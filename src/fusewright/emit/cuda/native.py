@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from fusewright.emit.common import Buffers, buffer_order, function_name, header, signature
 from fusewright.emit.cstyle import Env
 from fusewright.emit.ctext import Writer, c_type
-from fusewright.ir.body import Dot, walk
 from fusewright.ir.dtypes import BFLOAT16, DType
 from fusewright.ir.fma import fma_plan, fma_run
-from fusewright.ir.kernel import Kernel
+from fusewright.ir.kernel import Kernel, dot_of
 from fusewright.ir.mma import kind_of, mma_plan
 from fusewright.ir.native import NativePlan, Operand, native_plan
 from fusewright.ir.onepass import Partial
@@ -72,7 +71,7 @@ def _hole(kernel: Kernel, run: int, env: Env, buffers: Buffers) -> str:
 
 
 def _result_type(kernel: Kernel) -> DType:
-    return next(e.dtype for e in walk(*kernel.bodies) if isinstance(e, Dot))
+    return dot_of(kernel).dtype
 
 
 def _constants(kernel: Kernel, run: int, partials: Sequence[Partial], out: Writer) -> None:

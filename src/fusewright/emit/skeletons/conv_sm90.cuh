@@ -30,6 +30,7 @@ using native90::Finish;
 using native90::Float16;
 using native90::kEpilogueWarps;
 using native90::kFoldRows;
+using native90::release;
 using native90::RoundedBfloat16;
 using native90::RoundedFloat16;
 
@@ -209,16 +210,6 @@ SM90_INLINE void produce(const CUtensorMap* images, const CUtensorMap* weights, 
 
 // ---------------------------------------------------------------------------------------- products
 
-template <class Tile>
-SM90_INLINE void release(uint32_t base, int stage, int lane) {
-    const uint32_t barrier = base + Tile::kEmpty + 8 * stage;
-    if constexpr (Tile::kCluster == 1) {
-        if (lane == 0) sm90::barrier_arrive(barrier);
-    } else {
-        if (lane < Tile::kCluster) sm90::barrier_arrive_at(barrier, lane);
-    }
-}
-
 // Adds a stage's first `taps` taps to the sums; `more`: there are sums already.
 template <class Tile>
 SM90_INLINE void add_stage(float (&d)[Tile::kGroupColumns / 2], const Args& a, uint32_t stage, int group,
@@ -372,7 +363,7 @@ SM90_INLINE void finish(const Args& a, const Epilogue& hole, const uint8_t* memo
 template <class Tile, class Epilogue>
 __global__ void __cluster_dims__(Tile::kCluster, 1, 1) __launch_bounds__(kThreads, 1)
     conv_kernel(const __grid_constant__ CUtensorMap images, const __grid_constant__ CUtensorMap weights,
-                  const __grid_constant__ Args a, const Epilogue hole) {
+                const __grid_constant__ Args a, const Epilogue hole) {
     alignas(1024) extern __shared__ uint8_t memory[];  // where the patterns of swizzles start
     const uint32_t base = sm90::shared_address(memory);
     const int warp = __shfl_sync(0xffffffffu, threadIdx.x >> 5, 0);
@@ -382,13 +373,7 @@ __global__ void __cluster_dims__(Tile::kCluster, 1, 1) __launch_bounds__(kThread
     const int tiles = a.cluster_tiles(Tile::kCluster);
 
     if (threadIdx.x == 0) {
-        for (int s = 0; s < Tile::kStages; ++s) {
-            sm90::barrier_init(base + Tile::kFull + 8 * s, 1);
-            sm90::barrier_init(base + Tile::kEmpty + 8 * s, 8 * Tile::kCluster);
-        }
-        for (int g = 0; g < 2; ++g) sm90::barrier_init(base + Tile::kSlabFull + 8 * g, 4);
-        for (int w = 0; w < 8; ++w) sm90::barrier_init(base + Tile::kSlabEmpty + 8 * w, 1);
-        sm90::barrier_init_fence();
+        native90::init_barriers<Tile>(base);
         sm90::prefetch_map(&images);
         sm90::prefetch_map(&weights);
     }

@@ -118,16 +118,6 @@ SM90_INLINE void produce(const CUtensorMap* a_map, const CUtensorMap* b_map, con
 
 // ---------------------------------------------------------------------------------------- products
 
-template <class Tile>
-SM90_INLINE void release(uint32_t base, int stage, int lane) {
-    const uint32_t barrier = base + Tile::kEmpty + 8 * stage;
-    if constexpr (Tile::kCluster == 1) {
-        if (lane == 0) sm90::barrier_arrive(barrier);
-    } else {
-        if (lane < Tile::kCluster) sm90::barrier_arrive_at(barrier, lane);
-    }
-}
-
 template <class Tile, bool kAcrossA, bool kAcrossB, class Epilogue>
 SM90_INLINE void multiply(const Args& a, const Epilogue& hole, uint8_t* memory, uint32_t base, int group,
                           int warp, int lane, int rank, int first, int step, int tiles) {
@@ -232,13 +222,7 @@ __global__ void __cluster_dims__(Tile::kCluster, 1, 1) __launch_bounds__(kThread
     const int tiles = a.batches * a.row_blocks * a.column_tiles;
 
     if (threadIdx.x == 0) {
-        for (int s = 0; s < Tile::kStages; ++s) {
-            sm90::barrier_init(base + Tile::kFull + 8 * s, 1);
-            sm90::barrier_init(base + Tile::kEmpty + 8 * s, 8 * Tile::kCluster);
-        }
-        for (int g = 0; g < 2; ++g) sm90::barrier_init(base + Tile::kSlabFull + 8 * g, 4);
-        for (int w = 0; w < 8; ++w) sm90::barrier_init(base + Tile::kSlabEmpty + 8 * w, 1);
-        sm90::barrier_init_fence();
+        init_barriers<Tile>(base);
         sm90::prefetch_map(&a_map);
         sm90::prefetch_map(&b_map);
     }

@@ -1,4 +1,5 @@
-// How the multiplying warps of Hopper's products in 16-bit types hand their sums to the epilogue.
+// How the multiplying warps of Hopper's products in 16-bit types give back stages of the ring and hand
+// their sums to the epilogue.
 //
 // Per multiplying warpgroup there is a slab in shared memory, 64 rows of Tile::kSlab columns. A warp
 // writes its 16 rows, a unit; who applies the epilogue reads them by runs of a row (unit_finish.cuh).
@@ -44,6 +45,29 @@ struct RoundedBfloat16 : Bfloat16 {
 struct RoundedFloat16 : Float16 {
     using Handed = float;
 };
+
+// One thread's part of the start: the barriers of the ring of stages and of the slabs.
+template <class Tile>
+SM90_INLINE void init_barriers(uint32_t base) {
+    for (int s = 0; s < Tile::kStages; ++s) {
+        sm90::barrier_init(base + Tile::kFull + 8 * s, 1);
+        sm90::barrier_init(base + Tile::kEmpty + 8 * s, 8 * Tile::kCluster);
+    }
+    for (int g = 0; g < 2; ++g) sm90::barrier_init(base + Tile::kSlabFull + 8 * g, 4);
+    for (int w = 0; w < 8; ++w) sm90::barrier_init(base + Tile::kSlabEmpty + 8 * w, 1);
+    sm90::barrier_init_fence();
+}
+
+// A multiplying warp has no more use for a stage of the ring, here and in the CTAs that share it.
+template <class Tile>
+SM90_INLINE void release(uint32_t base, int stage, int lane) {
+    const uint32_t barrier = base + Tile::kEmpty + 8 * stage;
+    if constexpr (Tile::kCluster == 1) {
+        if (lane == 0) sm90::barrier_arrive(barrier);
+    } else {
+        if (lane < Tile::kCluster) sm90::barrier_arrive_at(barrier, lane);
+    }
+}
 
 // Byte of element (row, column) in a slab of 64 rows and Tile::kSlab columns: groups of 8 columns are
 // permuted by the row, so that neither the fragments' stores nor the rows' loads meet in a bank.
