@@ -1,10 +1,12 @@
-"""Times memory-bound problems against eager and torch.compile on one device; writes one JSON.
+"""Times problems against eager and torch.compile on one device; writes one JSON.
 
     PYTHONPATH=src python benchmarks/run_memory.py --out benchmarks/results/memory_h100.json
     PYTHONPATH=src python benchmarks/run_memory.py loss_mse softmax_bf16 --compile
     PYTHONPATH=src python benchmarks/run_memory.py --target cpu --compile --jobs 2 --rounds 15
+    PYTHONPATH=src python benchmarks/run_memory.py level1/*.py --compile --trials 5 --seconds 0.5
 
-On a GPU the problems are the files of benchmarks/problems, on a CPU the rows of cpu_problems.py.
+On a GPU the problems are the files of benchmarks/problems, on a CPU the rows of cpu_problems.py;
+any other problem file can be named by its path.
 
 Built for a short lease of a device: files are emitted and compiled by several processes at once,
 then one process takes one problem after the other. Each round times every subject in turn, on a GPU
@@ -41,8 +43,10 @@ from fusewright.target.arch import arch
 
 PROBLEMS = Path(__file__).resolve().parent / "problems"
 FLUSH_BYTES = 256 << 20
-# Seconds that the rounds of one problem on a CPU may take; more than two rounds are always made.
-CPU_SECONDS = 2.0
+# Rounds of a problem that are made however long they take.
+FEWEST_ROUNDS = 3
+# KernelBench's bound on the relative and on the absolute difference to eager.
+TOLERANCE = 1e-4
 # Values compared at a time: the float64 copies of whole results would not fit beside the data.
 SLICE = 1 << 26
 
@@ -62,7 +66,7 @@ def main() -> int:
     start = time.monotonic()
     for name in names:
         left = arguments.budget - (time.monotonic() - start)
-        result: dict[str, Any] = {"problem": name}
+        result: dict[str, Any] = {"problem": title(name)}
         if failures[name]:
             result["error"] = failures[name]
         elif left < 0:
@@ -77,9 +81,11 @@ def main() -> int:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("problems", nargs="*", help="names of problems; default: all")
+    parser.add_argument("problems", nargs="*", help="names or files of problems; default: all")
     parser.add_argument("--target", default="cuda:sm_90a")
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of one problem's rounds")
+    parser.add_argument("--trials", type=int, default=0, help="of KernelBench's check: allclose")
     parser.add_argument("--compile", action="store_true", help="time torch.compile, too")
     parser.add_argument("--jobs", type=int, default=12)
     parser.add_argument("--budget", type=float, default=1e9, help="seconds for the measurements")
@@ -95,8 +101,16 @@ def every_problem(target: str) -> list[str]:
     return sorted(p.stem for p in PROBLEMS.glob("*.py"))
 
 
+def title(problem: str) -> str:
+    """A problem's name in the record; a file's is that of its folder and its own."""
+    path = Path(problem)
+    return f"{path.parent.name}_{path.stem}" if path.suffix == ".py" else problem
+
+
 def problem_file(name: str, files: Path, target: str) -> Path:
     """The file of a problem; that of a row of the table is written on the way."""
+    if name.endswith(".py"):
+        return Path(name)
     if target != "cpu":
         return PROBLEMS / f"{name}.py"
     path = files / f"{name}_problem.py"
@@ -108,10 +122,10 @@ def problem_file(name: str, files: Path, target: str) -> Path:
 def prepared(job: tuple[str, Path, str, bool]) -> str:
     """Emits a problem's file where there is none and compiles it; returns what went wrong.
 
-    On a CPU torch.compile's kernels are made, too, and found in its cache later.
+    torch.compile's kernels are made, too, and found in its cache later.
     """
     name, files, target, compiles = job
-    new, problem = files / f"{name}.py", problem_file(name, files, target)
+    new, problem = files / f"{title(name)}.py", problem_file(name, files, target)
     try:
         if not new.exists():
             compiled = compile_problem(load_problem(problem, fake=True), Options(target=target))
@@ -119,12 +133,29 @@ def prepared(job: tuple[str, Path, str, bool]) -> str:
         module = load(new)
         if hasattr(module, "_library"):
             module._library()
-        if compiles and target == "cpu":
-            with torch.no_grad():
-                torch.compile(module.Model(*module.get_init_inputs()))(*module.get_inputs())
+        if compiles:
+            warm(load(problem), target)
     except Exception:  # recorded: the other problems are still worth measuring
         return traceback.format_exc()[-2000:]
     return ""
+
+
+def warm(problem: Any, target: str) -> None:
+    """Fills torch.compile's cache; where memory is short beside the others, it is filled later."""
+    try:
+        with device(target), torch.inference_mode(target != "cpu"), torch.no_grad():
+            torch._dynamo.reset()
+            torch.compile(problem.Model(*problem.get_init_inputs()))(*problem.get_inputs())
+    except torch.OutOfMemoryError:
+        pass
+    finally:
+        gc.collect()
+        if target != "cpu":
+            torch.cuda.empty_cache()
+
+
+def device(target: str) -> torch.device:
+    return torch.device(target.split(":")[0])
 
 
 def load(path: Path) -> Any:
@@ -141,7 +172,7 @@ def measured(name: str, files: Path, arguments: argparse.Namespace) -> dict[str,
     try:
         with torch.inference_mode(arguments.target != "cpu"), torch.no_grad():
             problem = load(problem_file(name, files, arguments.target))
-            return timed(problem, load(files / f"{name}.py"), arguments)
+            return timed(problem, load(files / f"{title(name)}.py"), arguments)
     except Exception as error:  # the other problems are still worth measuring
         return {"error": f"{type(error).__name__}: {error}"[:2000]}
     finally:
@@ -152,28 +183,49 @@ def measured(name: str, files: Path, arguments: argparse.Namespace) -> dict[str,
 
 def timed(problem: Any, new: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(1)
-    with torch.device(arguments.target.split(":")[0]):
+    with device(arguments.target):
         inputs = problem.get_inputs()
         eager = problem.Model(*problem.get_init_inputs())
         ours = new.ModelNew(*problem.get_init_inputs())
     ours.load_state_dict(eager.state_dict())
     error, moved = compared(eager, ours, inputs)
-    if not error < 1e-2:
-        return {"error": f"differs from eager: {error}"}
+    passed = trials(problem, eager, ours, arguments)
     subjects = {"eager": eager, "ours": ours}
     if arguments.compile:
         torch._dynamo.reset()
         subjects["compile"] = torch.compile(eager)
     measure = medians_cpu if arguments.target == "cpu" else medians_cuda
-    times = measure(subjects, inputs, arguments.rounds)
+    times = measure(subjects, inputs, arguments.rounds, arguments.seconds)
     return {
         "ms": {k: round(v * 1e3, 4) for k, v in times.items()},
         "speedup": {k: round(v / times["ours"], 3) for k, v in times.items() if k != "ours"},
         "fraction": fraction(moved / times["ours"], arguments.target),
         "bytes": moved,
-        "error": None,
+        "error": None if error < 1e-2 else f"differs from eager: {error}",
         "relative_difference_to_eager": error,
+        **passed,
     }
+
+
+def trials(
+    problem: Any, eager: Any, ours: Any, arguments: argparse.Namespace
+) -> dict[str, list[bool]]:
+    """KernelBench's own check, as often as asked for: inputs drawn anew, `allclose` to eager."""
+    passed: list[bool] = []
+    for seed in range(arguments.trials):
+        torch.manual_seed(seed)
+        with device(arguments.target):
+            inputs = problem.get_inputs()
+        results = [list(tensors(seeded(model, inputs))) for model in (eager, ours)]
+        near = (torch.allclose(a, b, TOLERANCE, TOLERANCE) for a, b in zip(*results, strict=True))
+        passed.append(all(near))
+    return {"kernelbench_check": passed} if passed else {}
+
+
+def seeded(model: Any, inputs: list[Any]) -> Any:
+    """A call whose random numbers are those of every other such call."""
+    torch.manual_seed(0)
+    return model(*inputs)
 
 
 def fraction(rate: float, target: str) -> float | None:
@@ -183,12 +235,13 @@ def fraction(rate: float, target: str) -> float | None:
 
 def compared(eager: Any, ours: Any, inputs: list[Any]) -> tuple[float, int]:
     """The largest relative difference of a result or a buffer, and the compulsory bytes."""
-    expected, found = (list(tensors(model(*inputs))) for model in (eager, ours))
+    expected, found = (list(tensors(seeded(model, inputs))) for model in (eager, ours))
     state = dict(eager.named_buffers())
     expected += state.values()
     found += [dict(ours.named_buffers())[key] for key in state]
     error = max(relative_error(a, b) for a, b in zip(found, expected, strict=True))
-    return error, sum(x.nbytes for x in (*inputs, *expected, *eager.parameters()))
+    given = (x for x in inputs if isinstance(x, torch.Tensor))
+    return error, sum(x.nbytes for x in (*given, *expected, *eager.parameters()))
 
 
 def tensors(result: Any) -> Iterator[torch.Tensor]:
@@ -199,15 +252,17 @@ def tensors(result: Any) -> Iterator[torch.Tensor]:
         yield from result
 
 
-def medians_cpu(subjects: dict[str, Any], inputs: list[Any], rounds: int) -> dict[str, float]:
+def medians_cpu(
+    subjects: dict[str, Any], inputs: list[Any], rounds: int, limit_s: float
+) -> dict[str, float]:
     """Seconds per call, the subjects in turn in every round, in another order each time."""
     samples: dict[str, list[float]] = {name: [] for name in subjects}
     order = list(subjects)
     for name in order * 2:
         subjects[name](*inputs)
-    end = time.perf_counter() + CPU_SECONDS
+    end = time.perf_counter() + limit_s
     for done in range(rounds):
-        if done > 2 and time.perf_counter() > end:
+        if done >= FEWEST_ROUNDS and time.perf_counter() > end:
             break
         for name in order:
             samples[name].append(seconds(lambda model=subjects[name]: model(*inputs)))
@@ -221,14 +276,19 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def medians_cuda(subjects: dict[str, Any], inputs: list[Any], rounds: int) -> dict[str, float]:
+def medians_cuda(
+    subjects: dict[str, Any], inputs: list[Any], rounds: int, limit_s: float
+) -> dict[str, float]:
     """Seconds per call, the subjects in turn in every round."""
     flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
     samples: dict[str, list[float]] = {name: [] for name in subjects}
     for model in subjects.values():
         model(*inputs)
         model(*inputs)
-    for _ in range(rounds):
+    last = time.perf_counter() + limit_s
+    for done in range(rounds):
+        if done >= FEWEST_ROUNDS and time.perf_counter() > last:
+            break
         for name, model in subjects.items():
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             flush.zero_()
