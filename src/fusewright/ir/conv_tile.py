@@ -19,6 +19,8 @@ ROWS = 64
 CHUNKS, MOST_BOX, SLAB = (128, 64, 32), 256, 128
 # Columns that the epilogue takes at once, at most; lines that can be a product of their own.
 MOST_RUN, LINES = 4, (128, 64)
+# Rows of a unit, of which a warp takes what follows from them.
+UNIT_ROWS = 16
 # Outputs that make stores beside each other half as fast.
 BURST = 8
 # So many more parts of a line than the fewest are tried.

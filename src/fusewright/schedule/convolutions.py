@@ -3,8 +3,9 @@
 On the Graph a float32 convolution becomes a conv product (`ir.conv_product`) of operands rounded to
 float16, each image and each row of weights scaled by a power of two of its own first: eleven bits
 of every element are kept, as TF32 keeps them, which is what a GPU's library rounds to where torch's
-flags allow it. A transposed convolution is one whose rows are the phases of its stride, seen
-through a view. What such a kernel computes for its readers is found by `contraction`.
+flags allow it. Where they may not be rounded so, and channels are few, a product of three terms is
+as accurate as float32's. A transposed convolution is one whose rows are the phases of its stride,
+seen through a view. What such a kernel computes for its readers is found by `contraction`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -40,9 +41,10 @@ EXPONENT = 15.0
 LEAST, MOST = 2.0**-100, 3.0e38
 # Bytes of an image up to which one block scales and rounds it while it is in the cache.
 LARGEST_IMAGE = 64 << 10
-# Channels up to which the taps along the width count as channels, too, and products as accurate as
-# float32's take no longer: the sums are short.
-FEW_CHANNELS, PARTS = 8, 3
+# Channels up to which the taps along the width count as channels, too: fewer of them are padding.
+FEW_CHANNELS = 8
+# Terms of a product as accurate as float32's.
+TERMS = 3
 # Columns of a tile; taps that share a copy, at most.
 COLUMNS, MOST_SHARED = (128, 256), 4
 
@@ -87,12 +89,14 @@ class _Choice:
 
 
 def _choice(node: g.Contract, arch: Arch, options: Options) -> _Choice | None:
-    if node.dtype != FLOAT32 or options.precision == "ieee" or arch.convs is None:
+    if node.dtype != FLOAT32 or arch.convs is None:
         return None
     p = recognise(node)
     if p is None or p.groups > 1 or not node.size:
         return None
-    form = _transposed(node, p) if p.transposed else _direct(node, p)
+    form = _form(node, p, exact=options.precision == "ieee")
+    if form is None:
+        return None
     ours = product_seconds(form.conv, node, arch)
     return _Choice(form, ours, library_seconds(node, p, arch), arch.convs.margin)
 
@@ -114,11 +118,19 @@ class _Form:
 # ------------------------------------------------------------------------------------------- forms
 
 
+def _form(c: g.Contract, p: Parameters, exact: bool) -> _Form | None:
+    """The form of a convolution; an exact one where channels are few: its sums are short."""
+    few = c.a.shape[1] <= FEW_CHANNELS and not p.transposed
+    if exact:
+        return _unfolded(c, p, TERMS) if few else None
+    if p.transposed:
+        return _transposed(c, p)
+    return _unfolded(c, p, 1) if few else _direct(c, p)
+
+
 def _direct(c: g.Contract, p: Parameters) -> _Form:
     images, channels, *inner = c.a.shape
     rows, _, *taps = c.b.shape
-    if channels <= FEW_CHANNELS:
-        return _unfolded(c, p)
     depth = up(channels, CHANNELS)
     conv = ConvShape(
         images, rows, depth, tuple(inner), c.shape[2:], tuple(taps), p.stride, p.padding, p.dilation
@@ -128,9 +140,9 @@ def _direct(c: g.Contract, p: Parameters) -> _Form:
     return _Form(conv, x, w, True, lambda whole: whole)
 
 
-def _unfolded(c: g.Contract, p: Parameters) -> _Form:
-    """With few channels: those of all taps along the width lie beside each other, three times,
-    which makes room for what rounding leaves of them (`_terms`)."""
+def _unfolded(c: g.Contract, p: Parameters, terms: int) -> _Form:
+    """With few channels: those of all taps along the width lie beside each other, once for each
+    of the product's terms (`_terms`)."""
     images, channels, *inner = c.a.shape
     rows, _, *taps = c.b.shape
     width = c.shape[-1]
@@ -139,7 +151,7 @@ def _unfolded(c: g.Contract, p: Parameters) -> _Form:
     conv = ConvShape(
         images,
         rows,
-        up(PARTS * together, CHANNELS),
+        up(terms * together, CHANNELS),
         (*inner[:-1], width),
         c.shape[2:],
         (*taps[:-1], 1),
@@ -151,14 +163,14 @@ def _unfolded(c: g.Contract, p: Parameters) -> _Form:
     one = ix.mod(channel, together)
     tap, channel_in = ix.div(one, channels), ix.mod(one, channels)
     at = along * s + tap * d - before
-    inside = ix.conjunction((ix.less(channel, PARTS * together), *ix.inside(at, inner[-1])))
+    inside = ix.conjunction((ix.less(channel, terms * together), *ix.inside(at, inner[-1])))
     x = g.view(c.a, conv.x_shape, (image, channel_in, *place, at), inside, 0.0)
     row, *other, _, channel = ix.axes(conv.w_shape)
     one = ix.mod(channel, together)
     tap, channel_in = ix.div(one, channels), ix.mod(one, channels)
-    valid = ix.conjunction((ix.less(channel, PARTS * together),))
+    valid = ix.conjunction((ix.less(channel, terms * together),))
     w = g.view(c.b, conv.w_shape, (row, channel_in, *other, tap), valid, 0.0)
-    return _Form(conv, x, w, True, lambda whole: whole, together)
+    return _Form(conv, x, w, True, lambda whole: whole, together if terms > 1 else 0)
 
 
 def _padded(x: g.Node, shape: g.Shape, order: tuple[int, ...]) -> g.Node:
@@ -250,7 +262,7 @@ def _terms(x: g.Node, low: int, together: int) -> g.Node:
     """Of the three terms along the last axis one, `low`, as what rounding to float16 leaves of it.
 
     (a + b)(c + d) = ac + bc + ad + bd for x = a + b, w = c + d of float16; bd is below float32's
-    rounding. With few channels the library computes in float32, and the sum is short.
+    rounding.
     """
     part = g.iota(ix.div(ix.axes(x.shape)[-1], together), x.shape)
 

@@ -66,6 +66,16 @@ struct Hole {
     static void partial_merge(float*, const float*) {}
 };
 
+// Two rows at once, whose columns alternate.
+struct Alternates : Hole<float, 4, 0, true> {
+    static constexpr int kPhases = 2;
+    void apply(int batch, int m, int n, const float (&acc)[4], float*) const {
+        for (int v = 0; v < 4; ++v)
+            expect(seen.insert({{batch, m * 2 + v % 2, (n + v) / 2}, int(acc[v])}).second, "twice",
+                   batch, m, n + v);
+    }
+};
+
 static int input_at(const conv90::Problem& p, int axis, int output, int tap) {
     const int at = output * p.stride[axis] + tap * p.dilation[axis] - p.before[axis];
     return at < 0 || at >= p.in[axis] ? -1 : at;
@@ -205,6 +215,9 @@ int main() {
     check<Tile<Wide, 2, 256, 128, 1, 256, 1, 1, 256, 0, 1>, OverN4>(
         "one tap, one axis, a fold over it",
         {0, 0, 130, 1, 16, {1, 1, 300}, {1, 1, 300}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {1, 1, 1}});
+    check<Tile<Wide, 2, 256, 64, 1, 24, 10, 1, 24, 0, 1>, Alternates>(
+        "rows that alternate",
+        {0, 0, 74, 2, 24, {1, 9, 22}, {1, 9, 22}, {1, 2, 2}, {1, 1, 1}, {0, 0, 1}, {1, 1, 1}});
     printf("%d failures\n", failures);
     return failures != 0;
 }

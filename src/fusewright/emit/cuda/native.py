@@ -47,24 +47,35 @@ def fma_contraction(kernel: Kernel, buffers: Buffers) -> ContractionText:
 
 
 def contraction_text(
-    kernel: Kernel, buffers: Buffers, env: Env, run: int, call: Sequence[str], root: str
+    kernel: Kernel,
+    buffers: Buffers,
+    env: Env,
+    run: int,
+    call: Sequence[str],
+    root: str,
+    phases: int = 1,
 ) -> ContractionText:
-    """The text of a contraction whose hole takes `run` columns, enqueued by statements `call`."""
-    device, host = _hole(kernel, run, env, buffers), _host(kernel, buffers, env, call)
+    """The text of a contraction whose hole takes `run` columns, enqueued by statements `call`.
+
+    `phases`: so many rows at once, which alternate along the columns of the hole.
+    """
+    device, host = _hole(kernel, run, phases, env, buffers), _host(kernel, buffers, env, call)
     return ContractionText(device, host, function_name(kernel), root)
 
 
-def _hole(kernel: Kernel, run: int, env: Env, buffers: Buffers) -> str:
+def _hole(kernel: Kernel, run: int, phases: int, env: Env, buffers: Buffers) -> str:
     """The struct whose functions take `run` columns at once."""
     partials = kernel_partials(kernel)
     out = Writer()
     out.extend(header(kernel, buffers))
     with out.block(f"struct {function_name(kernel)}_hole"):
         _constants(kernel, run, partials, out)
+        if phases > 1:
+            out.line(f"static constexpr int kPhases = {phases};  // rows that alternate in results")
         for b in members_of(kernel):
             const = "" if b in kernel.writes else "const "
             out.line(f"{const}{c_type(buffers[b].dtype, 'cuda')}* {env.pointers[b]};")
-        apply_runs(kernel, run, partials, env, out)
+        apply_runs(kernel, run, partials, env, out, phases)
         fold_functions(kernel, partials, env, out)
     out.lines[-1] = "};"
     return out.text

@@ -9,9 +9,11 @@ from dataclasses import replace
 
 from fusewright.emit.cstyle import Env
 from fusewright.emit.ctext import Text, Writer
-from fusewright.ir.body import Dot, Expr, Lit, Ref, rebuild
+from fusewright.ir import index as ix
+from fusewright.ir.body import Dot, Expr, Lit, Ref, rebuild, substitution
 from fusewright.ir.dtypes import FLOAT32
-from fusewright.ir.kernel import Kernel
+from fusewright.ir.index import Index, Var
+from fusewright.ir.kernel import Kernel, Store
 from fusewright.ir.onepass import Partial
 
 from .access import VectorAxis, loaded, plan_fetches, write_fetches, write_lanes
@@ -36,13 +38,21 @@ def element_words(p: Partial, value: Text, weight: Text, env: Env) -> list[str]:
 
 
 def apply_runs(
-    kernel: Kernel, run: int, partials: Sequence[Partial], env: Env, out: Writer
+    kernel: Kernel,
+    run: int,
+    partials: Sequence[Partial],
+    env: Env,
+    out: Writer,
+    phases: int = 1,
 ) -> None:
-    """`apply`: what happens to a run of columns of one row of the product."""
+    """`apply`: what happens to a run of columns of one row of the product, or of `phases` rows that
+    alternate along the columns."""
     first = kernel.phases[0]
     columns = [v for v in (*kernel.rows, *first.cols) if v.name == "n"]
     axis = VectorAxis(columns[0] if columns else None, run)
     stores = [replace(s, body=without_dot(s.body)) for s in first.stores]
+    if phases > 1:
+        stores, axis, env = _alternating(kernel, stores, axis, phases, env)
     bodies = [without_dot(e) for p in partials for e in (p.value, p.weight or ONE)]
     words = sum(p.words for p in partials)
     over_m = words and "m" in {v.name for v in first.cols}
@@ -64,3 +74,16 @@ def apply_runs(
         fetches = plan_fetches([*bodies, *(s.body for s in stores)], axis, env)
         write_fetches(fetches, axis, "", env, out, declare=True)
         write_lanes(bodies, fold, stores, axis, env.with_loaded(loaded(fetches, "")), out)
+
+
+def _alternating(
+    kernel: Kernel, stores: Sequence[Store], axis: VectorAxis, phases: int, env: Env
+) -> tuple[list[Store], VectorAxis, Env]:
+    """The stores over rows that are `phases` of the product's, alternating along their columns."""
+    (row,) = (v for v in (*kernel.rows, *kernel.phases[0].cols) if v.name == "m")
+    assert axis.axis is not None
+    m, n = Var("m", row.extent // phases), Var("n", axis.axis.extent * phases)
+    old: dict[Index, Index] = {row: m * phases + ix.mod(n, phases), axis.axis: ix.div(n, phases)}
+    body = substitution(old)
+    changed = [Store(s.buffer, ix.substitute(s.offset, old), body(s.body)) for s in stores]
+    return changed, VectorAxis(n, axis.width), env.with_variables({m: "m", n: "n"})

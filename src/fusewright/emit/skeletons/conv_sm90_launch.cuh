@@ -1,7 +1,7 @@
 // Host side of the Hopper convolution: tensor maps and the sequence of launches.
 //
-// A convolution takes a hole struct (its members are listed in unit_finish.cuh; kRun divides the output
-// width, kWidth and the columns from line to line) and
+// A convolution takes a hole struct (its members are listed in unit_finish.cuh; a run of a row divides the
+// output width, kWidth and the columns from line to line) and
 //   conv90::run<Tile>(problem, hole, workspace, stream) -> cudaError_t
 // Compile with -gencode arch=compute_90a,code=sm_90a; needs CUDA 12.0, no library.
 //
@@ -28,8 +28,8 @@ inline size_t workspace_bytes(const Problem& p) {
 // Enqueues the whole convolution. Returns the first CUDA error.
 template <class Tile, class Epilogue>
 inline cudaError_t run(const Problem& p, const Epilogue& hole, void* workspace, cudaStream_t queue) {
-    static_assert(Tile::kWidth % Epilogue::kRun == 0 && Tile::kStep % Epilogue::kRun == 0,
-                  "a run lies in one line");
+    constexpr int kRun = Epilogue::kRun / tiles::phases_of<Epilogue>(nullptr);
+    static_assert(Tile::kWidth % kRun == 0 && Tile::kStep % kRun == 0, "a run lies in one line");
     if (Tile::kWidth + (Tile::kTaps - 1) * p.dilation[2] > Tile::kPitch ||
         (Tile::kTaps > 1 && p.stride[2] > 1))
         return cudaErrorInvalidValue;

@@ -28,10 +28,25 @@ struct Columns {
 //   __device__ static void partial_merge(float* p, const float* q);
 //   __device__ void finish(int batch, int index, const float* p) const;
 // `apply` sees each valid element once, in no order; the lanes of a warp hold neighbouring runs.
+//
+// Where kPhases neighbouring rows alternate along the columns of what the hole stores, it may take them
+// at once: a static member kPhases, which divides kRun and a unit's rows, and no fold. To `apply` the
+// rows are then one, kPhases times as long: it gets their number and their columns', acc[v] being of
+// row m * kPhases + v % kPhases and column (n + v) / kPhases of D.
+template <class E>
+constexpr int phases_of(decltype(E::kPhases)*) {
+    return E::kPhases;
+}
+template <class E>
+constexpr int phases_of(...) {
+    return 1;
+}
+
 template <class Unit, class Epilogue>
 struct Finish {
     using Value = typename Epilogue::Value;
-    static constexpr int kRun = Epilogue::kRun;
+    static constexpr int kPhases = phases_of<Epilogue>(nullptr);
+    static constexpr int kRun = Epilogue::kRun / kPhases;  // in a row of D
     static constexpr int kWords = Epilogue::kPartialWords == 0 ? 1 : Epilogue::kPartialWords;
     static constexpr bool kFolds = Epilogue::kPartialWords > 0;
     static constexpr bool kOverN = Epilogue::kFoldsOverN;
@@ -39,6 +54,7 @@ struct Finish {
     static constexpr int kLanes = Unit::kColumns / kRun < 32 ? Unit::kColumns / kRun : 32;
     static constexpr int kWidth = kLanes * kRun;  // columns that share one partial result
     static_assert(sizeof(Value) == Unit::kValueBytes, "the hole sees what is handed over");
+    static_assert(Unit::kRows % kPhases == 0 && (kPhases == 1 || !kFolds), "whole rows of the hole");
 
     struct alignas(kRun * sizeof(Value) < 16 ? kRun * sizeof(Value) : 16) Run {
         Value at[kRun];
@@ -62,8 +78,9 @@ struct Finish {
         for (int w = 0; w < kWords; ++w) target[int64_t(w) * a.partial_extent + index] = p[w];
     }
 
-    // A lane's runs: kAcross of them in a row, kWidth columns apart, and every kDown-th row.
-    static constexpr int kDown = 32 / kLanes, kAcross = Unit::kColumns / kWidth;
+    // A lane's runs: kAcross of them in a row, kWidth columns apart, and every kDown-th row, with the
+    // kPhases - 1 rows below it.
+    static constexpr int kDown = 32 / kLanes * kPhases, kAcross = Unit::kColumns / kWidth;
     // kCount of the runs across. `n` and `live` are theirs, `kept` what a fold over M makes of them.
     template <int kCount>
     struct Runs {
@@ -87,6 +104,19 @@ struct Finish {
         return x;
     }
 
+    // The hole for a run of the rows from `row` on.
+    TILES_INLINE static void apply(const Epilogue& hole, int batch, int row, int n,
+                                   const Run (&sums)[kPhases], float* p) {
+        if constexpr (kPhases == 1) {
+            hole.apply(batch, row, n, sums[0].at, p);
+        } else {
+            Value beside[Epilogue::kRun];
+#pragma unroll
+            for (int v = 0; v < Epilogue::kRun; ++v) beside[v] = sums[v % kPhases].at[v / kPhases];
+            hole.apply(batch, row / kPhases, n * kPhases, beside, p);
+        }
+    }
+
     // The runs in kRows rows from `r` on, where they are `live`. Nothing branches between them: the sums
     // and what the hole only reads are fetched first, once for all runs of a row, and no row waits for
     // those before it to be stored.
@@ -100,19 +130,20 @@ struct Finish {
             for (int i = 0; i < kRows * kCount; ++i)
                 Epilogue::partial_identity(total[i / kCount][i % kCount]);
         if (live) {
-            Run sums[kRows][kCount];
+            Run sums[kRows][kCount][kPhases];
+#pragma unroll
+            for (int i = 0; i < kRows; ++i)
+#pragma unroll
+                for (int j = 0; j < kCount * kPhases; ++j)
+                    sums[i][j / kPhases][j % kPhases] = *reinterpret_cast<const Run*>(
+                        slab + Unit::offset(first_row + r + i * kDown + j % kPhases,
+                                            x.first + j / kPhases * kWidth));
 #pragma unroll
             for (int i = 0; i < kRows; ++i)
 #pragma unroll
                 for (int j = 0; j < kCount; ++j)
-                    sums[i][j] = *reinterpret_cast<const Run*>(
-                        slab + Unit::offset(first_row + r + i * kDown, x.first + j * kWidth));
-#pragma unroll
-            for (int i = 0; i < kRows; ++i)
-#pragma unroll
-                for (int j = 0; j < kCount; ++j)
-                    hole.apply(batch, row + r + i * kDown, x.n[j], sums[i][j].at,
-                               kOverN ? total[i][j] : x.kept[j][0]);
+                    apply(hole, batch, row + r + i * kDown, x.n[j], sums[i][j],
+                          kOverN ? total[i][j] : x.kept[j][0]);
         }
         if constexpr (kFolds && kOverN)
 #pragma unroll
@@ -159,7 +190,7 @@ struct Finish {
     template <class Args, class Where>
     TILES_INLINE static void run(const Args& a, const Epilogue& hole, int batch, int row,
                                  const Where& columns, const uint8_t* slab, int first_row, int lane) {
-        const int first = lane % kLanes * kRun, down = lane / kLanes;
+        const int first = lane % kLanes * kRun, down = lane / kLanes * kPhases;
         if constexpr (kAcross > 1) {
             bool live = row + Unit::kRows <= a.rows;
 #pragma unroll
