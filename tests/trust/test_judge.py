@@ -1,6 +1,7 @@
 """What draws of random rounding make of a judgement, on tensors whose errors are known."""
 
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import pytest
 import torch
@@ -48,7 +49,11 @@ def verdict(error: float, drawn: Sequence[float]) -> bool | None:
         (2e-5, [1e-5] * 32, False),
         (2e-5, [1e-7] * 31 + [1e-5], None),
         (2e-5, [10.0 ** (-5 - k / 16) for k in range(32)], None),
-        (2e-4, [10.0 ** (-5 - k / 16) for k in range(32)], False),
+        (2e-4, [10.0 ** (-5 - k / 16) for k in range(32)], None),
+        (2e-2, [10.0 ** (-5 - k / 16) for k in range(32)], False),
+        # What scatters as one normal deviate does has a scale.
+        (2e-5, [1e-5 * abs(NormalDist().inv_cdf((k + 0.5) / 128)) for k in range(128)], True),
+        (6e-5, [1e-5 * abs(NormalDist().inv_cdf((k + 0.5) / 128)) for k in range(128)], False),
         # A few draws say nothing of how they scatter.
         (2e-5, [1e-7, 1e-7, 1e-5], False),
     ],
@@ -57,6 +62,20 @@ def test_an_error_is_held_against_the_draws(
     error: float, drawn: list[float], ok: bool | None
 ) -> None:
     assert verdict(error, drawn) is ok
+
+
+@pytest.mark.parametrize(("error", "ok"), [(4e-6, True), (6e-6, False)])
+def test_what_another_way_of_eager_makes_is_right_unless_it_is_nowhere_near(
+    error: float, ok: bool
+) -> None:
+    eager, way, candidate = ((RIGHT + e * NOISE).float() for e in (1e-7, error, error))
+
+    def slices(others: bool) -> list[judge.Slice]:
+        return [judge.Slice(0, {"y": eager}, {"y": RIGHT}, [{"y": way}] if others else ())]
+
+    alone = judge.expect({"y": eager}, lambda _: slices(False), True, 1.0)
+    assert judge.judge(candidate, alone["y"]).ok is False
+    assert judge.judge(candidate, judge.with_ways(alone, slices)["y"]).ok is ok
 
 
 def test_integers_may_be_what_rounding_makes_of_them() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from fusewright.run.verify import drawing, oracle, power, referee, runner, tensors
+from fusewright.run.verify import answers, drawing, oracle, power, referee, runner, tensors
 from fusewright.run.verify.book import Book
 
 SEPARABLE = "torch.softmax(self.linear(x), dim=-1)"
@@ -52,7 +52,7 @@ def answer(book: Book, tmp_path: Path, change: Callable[[torch.Tensor], torch.Te
     with torch.no_grad():
         output = book.session.slots["reference"](*referee.fresh_inputs(book, PLACE))
     spec = tensors.dump(change(output), str(tmp_path / "answer"))
-    return referee.judge_call(book, "p", spec, None)[0]
+    return answers.judge_call(book, "p", spec, None)[0]
 
 
 PLACE = referee.Point("given", "x", 7, True)

@@ -25,7 +25,7 @@ class Model(nn.Module):
 
 
 def get_init_inputs():
-    return [128, 6]
+    return [128, 10]
 
 
 def get_inputs():

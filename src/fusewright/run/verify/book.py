@@ -49,6 +49,7 @@ class Expectation:
     eager's own error alone; they are widened before anything is called wrong. changed: the inputs
     and state entries that eager writes. moved: those that it leaves with other values. rows: of the
     slices, where there are such. drawn: how many random roundings `expected` has been widened by.
+    all_ways: whether all ways in which eager computes were looked at.
     """
 
     point: Point
@@ -62,6 +63,7 @@ class Expectation:
     moved: tuple[str, ...] = ()
     rows: int | None = None
     drawn: int = 0
+    all_ways: bool = False
 
     @property
     def byte_count(self) -> int:

@@ -120,11 +120,11 @@ def _expected(eager: judge.Tensors, runs: Iterator[judge.Tensors]) -> dict[str, 
 def judge_gradients(book: Book, spec: Spec, patient: bool = True) -> list[dict[str, Any]]:
     """Findings for a candidate's gradients, by name; one that is missing is wrong.
 
-    patient: as in referee.judge_call.
+    patient: as in answers.judge_call.
     """
     got = {name: _rows(book, name, leaf) for name, leaf in zip(spec["keys"], spec["items"])}
     found, drawn = _judge(book, got), 0
-    while patient and roundings.worth_drawing(book.gradients, drawn, found):
+    while patient and roundings.worth_drawing(book, book.gradients, drawn, found):
         if roundings.out_of_time(book):
             found = [f.undecided(roundings.NO_TIME) for f in found]
             break

@@ -86,6 +86,8 @@ class Expected:
     flips: tuple[Flips, ...] = ()
 
 
+# Another way of eager's (see `with_ways`) that errs by more than so many bounds does not count.
+_FAR_WAY = 10.0
 NO_ORACLE = "there is no float64 result to compare with"
 
 
@@ -139,8 +141,24 @@ def _drawn(
     if not draws:
         return replace(expected, flips=(*expected.flips, *flips))
     bound = metrics.combined(max, expected.bound, metrics.bound_of_draws(draws, slack))
-    doubt = metrics.doubt_of((expected.eager, *draws), bound)
+    doubt = metrics.doubt_of(draws, bound, slack)
     return replace(expected, bound=bound, doubt=doubt, draws=draws)
+
+
+def with_ways(known: Mapping[str, Expected], slices: Slices) -> dict[str, Expected]:
+    """What is known, and what follows from other ways in which eager computes: the `others`. One
+    that is nowhere near is a mistake, not a way."""
+    runs, _ = _other_runs(known, slices)
+    return {path: _in_all_ways(e, runs.get(path, [])) for path, e in known.items()}
+
+
+def _in_all_ways(expected: Expected, runs: list[Distance]) -> Expected:
+    far = metrics.scaled(expected.bound, _FAR_WAY)
+    ways = [run for run in runs[1:] if metrics.within(run, far)]
+    if not ways:
+        return expected
+    bound = metrics.combined(max, expected.bound, metrics.bound_of_draws(ways))
+    return replace(expected, bound=bound, doubt=metrics.combined(max, expected.doubt, bound))
 
 
 def _parts(slices: Slices, path: str) -> Iterator[Part]:
@@ -198,7 +216,7 @@ def _also_finite(part: Part, tensor: torch.Tensor) -> torch.Tensor | None:
 class Finding:
     """How one candidate tensor compares. `ok` None: cannot be told, `reason` says why.
 
-    excess: the largest of the measures, as a multiple of what is allowed.
+    excess: the largest of the measures, as a multiple of what could be rounding's.
     """
 
     path: str
@@ -302,15 +320,15 @@ def _conclude(distance: Distance, candidate: torch.Tensor, expected: Expected) -
         if ok is None:
             reason += f" ({_chaos(expected) if expected.has_oracle else NO_ORACLE})"
     measured = (distance.norm, expected.eager.norm, bound.norm)
-    excess = metrics.largest_ratio(distance, bound)
+    excess = metrics.largest_ratio(distance, expected.doubt)
     return Finding(expected.path, ok, reason, *measured, excess=excess)
 
 
 def _chaos(expected: Expected) -> str:
     norms = sorted(draw.norm for draw in expected.draws)
     return (
-        f"random rounding alone gives errors from {norms[0]:.2g} to {norms[-1]:.2g}: "
-        "float32 arithmetic does not determine this result"
+        f"random rounding alone gives errors from {norms[0]:.2g} to {norms[-1]:.2g}; "
+        "this may be another such, or not"
     )
 
 

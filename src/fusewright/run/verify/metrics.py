@@ -13,11 +13,12 @@ better), or as far as a fixed floor of the dtype, whichever is largest.
 """
 
 import math
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+
+from fusewright.run.verify import tails
 
 # What a candidate may add to the reference's own error, by docs/design.md.
 NORM_FACTOR = 1.25
@@ -39,8 +40,6 @@ UNIT_ROUNDOFF = {
     torch.float16: 2.0**-11,
 }
 UNIT_BYTES = {torch.float64: 8, torch.float32: 4, torch.bfloat16: 2, torch.float16: 2}
-# Draws of random rounding whose largest and median say something of their distribution.
-_FEW_DRAWS, _SCATTER = 6, 4.0
 _CPU_CHUNK, _GPU_CHUNK = 1 << 18, 1 << 24
 _TINY = 1e-300
 # A slice that is this much smaller than the whole counts as if it were this large.
@@ -99,26 +98,26 @@ def bound_of(allowed: Distance, floor: float, shape: Sequence[int], slack: float
 
 def bound_of_draws(draws: Sequence[Distance], slack: float = 1.0) -> Distance:
     """The largest distances accepted by what rounding did in many draws: less is left to chance."""
-    largest = combined(max, ZERO, *draws)
-    maximum = slack * MAXIMUM_FACTOR / 2
-    return Distance(
-        slack * NORM_FACTOR * largest.norm, maximum * largest.slice, maximum * largest.component
-    )
+    return _scaled_draw(combined(max, ZERO, *draws), slack)
 
 
-def doubt_of(draws: Sequence[Distance], bound: Distance) -> Distance:
-    """Up to where an error may still be rounding's: beyond `bound` where the draws have no scale.
-
-    The largest of few dozen normal deviates is about 4 times their median. Where it is much more,
-    the next draw may pass it by as much again.
-    """
-    if len(draws) < _FEW_DRAWS:
+def doubt_of(draws: Sequence[Distance], bound: Distance, slack: float = 1.0) -> Distance:
+    """Beyond this an error is not rounding's, though it be as rare as one draw in a million;
+    between `bound` and this nothing can be told. A few draws leave nothing open."""
+    if len(draws) < tails.FEWEST:
         return bound
+    limit = combined(lambda *values: tails.limit(values), *draws)
+    return combined(max, bound, _scaled_draw(limit, slack))
 
-    def stretched(limit: float, *all: float) -> float:
-        return limit * max(1.0, max(all) / (_SCATTER * max(statistics.median(all), _TINY)))
 
-    return combined(stretched, bound, *draws)
+def _scaled_draw(draw: Distance, slack: float) -> Distance:
+    """How much further than a draw of random rounding an error may be."""
+    maximum = slack * MAXIMUM_FACTOR / 2
+    return Distance(slack * NORM_FACTOR * draw.norm, maximum * draw.slice, maximum * draw.component)
+
+
+def scaled(distance: Distance, factor: float) -> Distance:
+    return combined(lambda value: factor * value, distance)
 
 
 def within(distance: Distance, bound: Distance) -> bool:

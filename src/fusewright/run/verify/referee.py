@@ -25,7 +25,6 @@ from fusewright.run.verify import (
 )
 from fusewright.run.verify.arithmetic import Float64, round_in_place, round_tf32
 from fusewright.run.verify.book import Book, Expectation, Point
-from fusewright.run.verify.judge import Finding
 from fusewright.run.verify.specs import Spec
 
 # A reference that takes longer than this is evaluated with random rounding once, not twice.
@@ -83,7 +82,7 @@ def _evaluate(book: Book, point: Point) -> tuple[dict[str, Any], Expectation]:
     changed = tuple(path for path in eager if not path.startswith("output"))
     report["finite"] = min((metrics.finite_share(t) for t in eager.values()), default=1.0)
     sharp = point.sample is not None
-    found = _expectation(book, point, eager, changed, report["rng"], peak.bytes, sharp)
+    found = expectation_from(book, point, eager, changed, report["rng"], peak.bytes, sharp)
     return report, replace(found, moved=tuple(_moved(report)))
 
 
@@ -163,7 +162,7 @@ def _moved(report: dict[str, Any]) -> list[str]:
     ]
 
 
-def _expectation(
+def expectation_from(
     book: Book,
     point: Point,
     eager: dict[str, torch.Tensor],
@@ -290,17 +289,17 @@ def _sliced(
             f"its batch into {slices} slices"
         )
 
-    expected = judge.expect(outputs, _cut(book, point, outputs, size, None), True, scale)
+    expected = judge.expect(outputs, cut(book, point, outputs, size, None), True, scale)
     found = Expectation(point, expected, changed, random, f"float64 in {slices} slices", None)
     return replace(found, rows=size)
 
 
-def _cut(
+def cut(
     book: Book, point: Point, outputs: judge.Tensors, size: int, seeds: range | None
 ) -> judge.Slices:
     """Slices of `size` rows of the batch, with what is allowed by itself or draws at `seeds`."""
 
-    def cut(allowed: bool) -> Iterator[judge.Slice]:
+    def pieces(allowed: bool) -> Iterator[judge.Slice]:
         # Asked for again each time: what they lie in may have been let go of since.
         given = fresh_inputs(book, point)
         rows = oracle.batch_rows(given)
@@ -312,95 +311,12 @@ def _cut(
             drawn = roundings.drawn_runs(book, point, part, seeds or range(0))
             yield judge.Slice(start, mine, right, drawn if seeds and allowed else runs)
 
-    return cut
-
-
-def judge_call(
-    book: Book, name: str, output: Spec, effects: Spec | None, patient: bool = True
-) -> list[dict[str, Any]]:
-    """Findings for a candidate's call at the point `name`, tensor by tensor.
-
-    patient: what seems wrong is held against more and more draws of random rounding first.
-    """
-    expectation = expectation_of(book, name)
-    got = {f"output{path}": leaf for path, leaf in specs.tensors(output)}
-    if effects is not None:
-        for kind, label in (("inputs", "input"), ("state", "state ")):
-            group = effects[kind]
-            got |= {f"{label}{k}": leaf for k, leaf in zip(group["keys"], group["items"])}
-    found = [_judge_leaf(book, leaf, path, expectation) for path, leaf in got.items()]
-    if expectation.sharp and any(f.ok is not True for f in found):
-        expectation = _unsharpened(book, expectation)
-        keep(book, name, expectation)
-        found = [_judge_leaf(book, leaf, path, expectation) for path, leaf in got.items()]
-    while patient and roundings.worth_drawing(expectation.expected, expectation.drawn, found):
-        if roundings.out_of_time(book):
-            found = [f.undecided(roundings.NO_TIME) for f in found]
-            break
-        expectation = _with_draws(book, expectation)
-        keep(book, name, expectation)
-        found = [_judge_leaf(book, leaf, path, expectation) for path, leaf in got.items()]
-    if effects is not None:
-        found += [
-            Finding(path, False, "was not changed, but the reference changes it")
-            for path in expectation.moved
-            if path not in got and path.removeprefix("state ") not in book.session.unsaved
-        ]
-    return [finding.to_json() for finding in found]
-
-
-def _with_draws(book: Book, expectation: Expectation) -> Expectation:
-    """The expectation with more draws of random rounding, of which each may be a right answer."""
-    point, known = expectation.point, expectation.expected
-    seeds, eager = roundings.next_seeds(expectation.drawn), _eager_again(expectation)
-    if expectation.rows is not None:
-        slices = _cut(book, point, eager, expectation.rows, seeds)
-    else:
-        inputs = fresh_inputs(book, point)
-        drawn = roundings.drawn_runs(book, point, inputs, seeds, expectation.changed)
-        assert expectation.wide is not None
-        slices = slices_of_one(eager, expectation.wide, drawn)
-    found = judge.with_draws(known, slices)
-    return replace(expectation, expected=found, drawn=seeds.stop)
-
-
-def _eager_again(expectation: Expectation) -> dict[str, torch.Tensor]:
-    """Eager's own tensors by path."""
-    found = {}
-    for path, expected in expectation.expected.items():
-        parts = [part.eager for part in expected.parts()]
-        whole = torch.cat(parts) if len(parts) > 1 else parts[0]
-        complex_ = expected.dtype.is_complex
-        found[path] = torch.view_as_complex(whole.contiguous()) if complex_ else whole
-    return found
-
-
-def _unsharpened(book: Book, sharp: Expectation) -> Expectation:
-    """The expectation with all that the reference allows, where its own error alone was allowed."""
-    eager = _eager_again(sharp)
-    whole = (sharp.changed, sharp.random)
-    found = _expectation(book, sharp.point, eager, *whole, 0, sharp=False)
-    return replace(found, moved=sharp.moved)
+    return pieces
 
 
 def read(book: Book, leaf: Spec) -> torch.Tensor:
     """A tensor that the candidate's process handed over."""
     return tensors.read(leaf, book.session.lender)
-
-
-def same(book: Book, first: Spec, second: Spec) -> bool:
-    """Whether two outputs of the candidate are equal."""
-    pairs = zip(specs.tensors(first), specs.tensors(second), strict=True)
-    return all(tensors.same_bits(read(book, a), read(book, b)) for (_, a), (_, b) in pairs)
-
-
-def _judge_leaf(book: Book, leaf: Spec, path: str, expectation: Expectation) -> Finding:
-    if path not in expectation.expected:
-        return Finding(path, False, "was changed, but the reference leaves it as it is")
-    tensor, sample = read(book, leaf), expectation.point.sample
-    if sample is not None:
-        tensor = sample.of(tensor)
-    return judge.judge(tensor.to(book.session.device), expectation.expected[path])
 
 
 def release(book: Book, name: str) -> None:
@@ -470,8 +386,6 @@ COMMANDS = {
     "device": device,
     "set_precision": set_precision,
     "expect": expect,
-    "judge_call": judge_call,
-    "same": same,
     "release": release,
     "classify": classify,
 }

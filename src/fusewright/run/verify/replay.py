@@ -9,7 +9,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from fusewright.run.verify import drawing, referee, runner
+from fusewright.run.verify import answers, drawing, referee, runner
 from fusewright.run.verify.book import Book
 
 
@@ -45,7 +45,7 @@ def replay(chosen: argparse.Namespace, folder: str) -> list[str]:
     plan = {"slot": "main", "inputs": "x", "seed": chosen.seed, "prefix": f"{folder}/out"}
     report = runner.call(candidate, state=weights, **plan)
     referee.expect(book, "p", "w", "x", chosen.seed, chosen.mode == "train")
-    found = referee.judge_call(book, "p", report["output"], report["effects"])
+    found = answers.judge_call(book, "p", report["output"], report["effects"])
     return [
         f"{f['path']}: {'wrong' if f['ok'] is False else 'right'}: {f['reason']}" for f in found
     ]

@@ -4,6 +4,7 @@ value randomly rounded, with the operands of contractions rounded as far as that
 Nothing is judged here, beyond whether more random roundings could change a judgement.
 """
 
+import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -24,12 +25,14 @@ from fusewright.run.verify.book import Book, Point
 from fusewright.run.verify.judge import Expected, Finding
 
 # How many draws a wrong answer is held against: first so many, then so many in all, ...
-_DRAWS = (6, 14, 32)
+_DRAWS = (6, 14, 32, 64, 128)
 # Time for all of them, over all points.
 _BUDGET_S = 20.0
 NO_TIME = "no time is left to try whether rounding alone does that"
-# What is further from its bound than this, where draws do not scatter, no draw will reach.
-_HOPELESS = 3.0
+# What is so many times as far as rounding could go by the draws made, no further draw will reach:
+# while there is time for more, since there are roundings (a flipped choice) that few draws show,
+# and when it is up.
+_HOPELESS, _HOPELESS_AT_LAST = 30.0, 3.0
 # Part of an integer output that differs, above which rounding is no explanation.
 _MOST_FLIPPED = 0.1
 _FIRST_DRAW = 1000
@@ -141,19 +144,21 @@ def next_seeds(drawn: int) -> range:
     return range(drawn, next((n for n in _DRAWS if n > drawn), drawn))
 
 
-def worth_drawing(expected: Mapping[str, Expected], drawn: int, found: Sequence[Finding]) -> bool:
-    """Whether more draws could show that what was found wrong is as right as can be."""
-    wrong = [(f, expected[f.path]) for f in found if f.ok is False and f.path in expected]
-    return bool(next_seeds(drawn)) and any(_reachable(f, e, drawn) for f, e in wrong)
+def worth_drawing(
+    book: Book, expected: Mapping[str, Expected], drawn: int, found: Sequence[Finding]
+) -> bool:
+    """Whether more draws could show that what was not found right is as right as can be."""
+    far = _HOPELESS_AT_LAST if out_of_time(book) else _HOPELESS
+    open_ = [(f, expected[f.path]) for f in found if f.ok is not True and f.path in expected]
+    return bool(next_seeds(drawn)) and any(_reachable(f, e, drawn, far) for f, e in open_)
 
 
-def _reachable(finding: Finding, expected: Expected, drawn: int) -> bool:
+def _reachable(finding: Finding, expected: Expected, drawn: int, far: float) -> bool:
     if not expected.has_oracle:
         return False
     if expected.exact:
         return finding.norm <= _MOST_FLIPPED and bool(expected.flips or not drawn)
-    scatters = expected.doubt != expected.bound
-    return finding.excess < float("inf") and (not drawn or scatters or finding.excess < _HOPELESS)
+    return finding.excess < (far if drawn else math.inf)
 
 
 def out_of_time(book: Book) -> bool:
