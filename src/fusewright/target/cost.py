@@ -22,6 +22,8 @@ CACHE_SPEED = 8
 # Time of an operation in quarters of a float32 contraction's: a pointwise one cannot be half of a
 # multiply-add, a 16-bit contraction runs on tensor cores.
 POINTWISE_WEIGHT, CONTRACT_WEIGHT, HALF_CONTRACT_WEIGHT, BYTE_WEIGHT = 8, 4, 1, 4 * FLOPS_PER_BYTE
+# Nodes above a scan among which it is looked for.
+NEAR = 64
 # A contraction that is neither a matrix product nor a convolution runs as a loop nest, whose
 # operands come from the first-level cache again for every multiply-add.
 NEST_WEIGHT = 16 * CONTRACT_WEIGHT
@@ -83,6 +85,26 @@ def is_pointwise(node: g.Node) -> bool:
     return isinstance(node, g.Unary | g.Binary | g.Where | g.Cast)
 
 
+def reaches_scan(node: g.Node) -> bool:
+    """Whether `node` is a scan, or pointwise work or a plain view over one not far below."""
+    seen: dict[g.Node, None] = {}
+    stack = [node]
+    while stack and len(seen) < NEAR:
+        x = stack.pop()
+        if isinstance(x, g.Scan):
+            return True
+        if x not in seen and (is_pointwise(x) or (isinstance(x, g.View) and not x.valid)):
+            stack.extend(x.operands)
+        seen[x] = None
+    return False
+
+
+def copies_scan(node: g.View) -> bool:
+    """Whether `node` pads what a scan gives, which takes a pass over memory after the scan's."""
+    in_place = node.shape == node.x.shape and node.index == node.axes
+    return bool(node.valid) and not in_place and reaches_scan(node.x)
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Cost:
     """The measure, compared field by field.
@@ -134,15 +156,17 @@ Reading = tuple[g.Node, tuple[int, ...]]
 
 
 def readings(node: g.Node) -> tuple[Reading, ...]:
-    """What `node` reads together with others: reductions of one tensor over the same axes."""
-    return ((node.x, node.axes_reduced),) if isinstance(node, g.Reduce) else ()
+    """What `node` reads together with others: scans, reductions over the same axes, of a tensor."""
+    if isinstance(node, g.Reduce):
+        return ((node.x, node.axes_reduced),)
+    return ((node.x, ()),) if isinstance(node, g.Scan) else ()
 
 
 def reading_work(reading: Reading) -> int:
-    """The work of all reductions of one reading that is done once: memory, pointwise operands."""
-    x, _ = reading
+    """The work of all readers of one reading that is done once: memory, pointwise operands."""
+    x, axes = reading
     # A pointwise operand is computed again in the kernel of every reduction that reads it.
-    again = POINTWISE_WEIGHT * node_flops(x) if is_pointwise(x) else 0
+    again = POINTWISE_WEIGHT * node_flops(x) if axes and is_pointwise(x) else 0
     return BYTE_WEIGHT * read_bytes(x) + again
 
 
@@ -151,16 +175,20 @@ def node_cost(node: g.Node) -> Cost:
     if isinstance(node, g.Input | g.Const):
         return Cost()
     if isinstance(node, g.View):
-        return Cost(0, int(is_late(node)), 1, _length((*node.index, *(c.x for c in node.valid))))
+        length = _length((*node.index, *(c.x for c in node.valid)))
+        moved = read_bytes(node) + node.nbytes if copies_scan(node) else 0
+        return Cost(BYTE_WEIGHT * moved, int(is_late(node)), 1, length)
     if is_pointwise(node):
         return Cost(POINTWISE_WEIGHT * node_flops(node), 0, 1, 0)
     work = _weight(node) * node_flops(node)
     if isinstance(node, g.Reduce):
         return Cost(work + BYTE_WEIGHT * node.nbytes, int(is_early(node)), 1, 0)
+    if isinstance(node, g.Scan):  # an exclusive one does not read the last element
+        unread = node.nbytes // max(node.shape[node.axis], 1) if node.exclusive else 0
+        return Cost(work + BYTE_WEIGHT * (node.nbytes - unread), 0, 1, 0)
     work += BYTE_WEIGHT * node_bytes(node)
     # A pointwise operand is computed again in the kernel that reads it.
-    if not isinstance(node, g.Scan):
-        work += sum(POINTWISE_WEIGHT * node_flops(x) for x in node.operands if is_pointwise(x))
+    work += sum(POINTWISE_WEIGHT * node_flops(x) for x in node.operands if is_pointwise(x))
     if isinstance(node, g.Contract):
         # A library call reads its operands from memory: what is computed there is written first.
         work += BYTE_WEIGHT * sum(x.nbytes for x in node.operands if is_pointwise(x))
