@@ -159,6 +159,9 @@ def _over(
 
 def seen(x: Node, shape: Shape, index: Sequence[Index], valid: Conds, fill: Scalar) -> Node | None:
     """`x`, pointwise work over scans, at `index` over `shape`, `fill` where `valid` fails."""
+    if isinstance(x, g.View) and not x.valid:
+        inner = mapping(x.shape, index)
+        return seen(x.x, shape, [ix.substitute(e, inner) for e in x.index], valid, fill)
     out = at_places(x, shape, index, valid)
     whole = window(x, shape, index, valid) if isinstance(x, g.Scan) else None
     if out is None or not valid or (whole is not None and whole.is_whole(fill)):
