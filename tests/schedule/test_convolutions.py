@@ -10,7 +10,7 @@ from fusewright.emit.unit import translation_unit
 from fusewright.ir import graph as g
 from fusewright.ir.check import check_program
 from fusewright.ir.code import code, evaluate
-from fusewright.ir.conv_tile import MOST_BOX, kernel_tile, run_of
+from fusewright.ir.conv_tile import MOST_BOX, alternating, kernel_tile, run_of
 from fusewright.ir.convolution import convolution, transposed_convolution
 from fusewright.ir.kernel import Kernel, LibraryCall
 from fusewright.options import Options
@@ -142,6 +142,29 @@ def test_what_follows_is_computed_with_it():
     want = torch.sigmoid(2 * (function(values["x"], values["w"]) + values["bias"].view(-1, 1, 1)))
     torch.testing.assert_close(got, want, rtol=1e-2, atol=5e-3)
     torch.testing.assert_close(total, want.sum((2, 3)), rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", TRANSPOSED)
+def test_results_of_other_extents_than_the_phases_take_no_pass_of_their_own(name):
+    """What lies beside the result in the product's last phases is not stored; a tensor of the
+    result's extents is not read there."""
+    node, function = _case(name, images=2)
+    beside = tensor("beside", *node.shape)
+    graph = graph_of(g.binary("mul", g.unary("tanh", node), beside))
+    program = check_program(schedule(graph, Context(), EAGER))
+    (kernel,) = _products(program)
+    (store,) = kernel.phases[0].stores
+    points = kernel.conv.images * kernel.conv.rows * kernel.conv.pixels
+    beyond = points > node.size
+    hosted = not beyond or alternating(kernel.conv) > 1
+    assert (program.steps[-1] == kernel) == hosted
+    assert bool(store.inside) == (beyond and hosted)
+    assert "conv90::run<Tile>" in translation_unit(program, HOPPER)
+    values = _values(graph)
+    (got,) = interpret_program(program, values).outputs
+    want = torch.tanh(function(values["x"], values["w"])) * values["beside"]
+    torch.testing.assert_close(got, want, rtol=1e-2, atol=1e-2)
+    assert evaluate(code(program)) == program
 
 
 BEHIND = {

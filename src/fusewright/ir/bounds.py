@@ -100,11 +100,14 @@ def _spread(extent: int, count: int) -> np.ndarray:
     return np.unique(np.concatenate([np.arange(ends), between, extent - 1 - np.arange(ends)]))
 
 
-def injective(offset: Index, variables: Sequence[Var]) -> bool | None:
-    """Whether distinct values of `variables` give distinct offsets; None when not decided.
+def injective(offset: Index, variables: Sequence[Var], inside: Conds = ()) -> bool | None:
+    """Whether distinct values of `variables`, where `inside` holds, give distinct offsets; None
+    when not decided.
 
     Affine offsets are decided by their mixed-radix form, others by enumeration where that is small.
     """
+    if inside:
+        return _enumerated_injective(offset, [v for v in variables if v.extent > 1], inside)
     _, terms = ix.parts(offset)
     factors = {a: abs(c) for c, a in terms}
     looping = [v for v in variables if v.extent > 1]
@@ -121,7 +124,9 @@ def injective(offset: Index, variables: Sequence[Var]) -> bool | None:
     return _enumerated_injective(offset, looping)
 
 
-def _enumerated_injective(offset: Index, variables: Sequence[Var]) -> bool | None:
+def _enumerated_injective(
+    offset: Index, variables: Sequence[Var], inside: Conds = ()
+) -> bool | None:
     points = prod(v.extent for v in variables)
     if points > GRID:
         return None
@@ -130,4 +135,8 @@ def _enumerated_injective(offset: Index, variables: Sequence[Var]) -> bool | Non
     env: dict[Index, np.ndarray] = dict(zip(variables, grid, strict=True))
     values = np.asarray(ix.evaluate(offset, env))
     values = np.broadcast_to(values, tuple(v.extent for v in variables))
-    return len(np.unique(values)) == points
+    for cond in inside:
+        x = np.broadcast_to(np.asarray(ix.evaluate(cond.x, env)), values.shape)
+        values = np.where((x >= 0) if cond.kind == "ge" else (x == 0), values, -1)
+    values = values[values >= 0] if inside else values
+    return len(np.unique(values)) == values.size

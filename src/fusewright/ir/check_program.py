@@ -136,7 +136,10 @@ def _check_phase(
     for store in phase.stores:
         _check_body(kernel, phase, store.body, state, names, stored)
         _check_store(kernel, phase, store, state)
-        stored[store.buffer] = stored.get(store.buffer, 0) + kernel.row_count * phase.extent
+        points = kernel.row_count * phase.extent
+        if store.inside:  # how many of the points are is not counted here
+            points = min(points, span(state.buffer(store.buffer, kernel.name)))
+        stored[store.buffer] = stored.get(store.buffer, 0) + points
     for f in phase.folds:
         require(f.name not in names, f"{kernel.name}: {f.name} is named twice")
         names[f.name] = (f.result_dtype, None)
@@ -150,11 +153,13 @@ def _check_store(kernel: Kernel, phase: Phase, store: Store, state: _State) -> N
     x = state.buffer(store.buffer, kernel.name)
     require(store.body.dtype == x.dtype, f"{what} a {store.body.dtype}, not {x.dtype}")
     loops = (*kernel.rows, *phase.cols)
-    _check_variables(kernel.name, (store.offset,), loops)
+    _check_variables(kernel.name, (store.offset, *(c.x for c in store.inside)), loops)
+    guarded = kernel.anchor == "contraction" or not store.inside
+    require(guarded, f"{what} under conditions, as contractions alone may")
     if kernel.row_count * phase.extent:
-        at = violation(store.offset, span(x))
+        at = violation(store.offset, span(x), ((store.inside, True),) if store.inside else ())
         require(at is None, f"{what} outside its {span(x)} elements: {store.offset} at {at}")
-        distinct = injective(store.offset, loops)
+        distinct = injective(store.offset, loops, store.inside)
         require(distinct is not False, f"{what} twice at the same element: {store.offset}")
 
 

@@ -19,8 +19,6 @@ ROWS = 64
 CHUNKS, MOST_BOX, SLAB = (128, 64, 32), 256, 128
 # Columns that the epilogue takes at once, at most; lines that can be a product of their own.
 MOST_RUN, LINES = 4, (128, 64)
-# Rows of a unit, of which a warp takes what follows from them.
-UNIT_ROWS = 16
 # Outputs that make stores beside each other half as fast.
 BURST = 8
 # So many more parts of a line than the fewest are tried.
@@ -109,6 +107,13 @@ def run_of(w: ConvShape, box: Box) -> int:
     step = 0 if box.by_line else box.pitch
     both = w.outer[-1] | box.width | step
     return min(MOST_RUN, both & -both)
+
+
+def alternating(w: ConvShape) -> int:
+    """Neighbouring rows that what follows can take as one: phases of the stride along the width,
+    which lie beside each other in a result."""
+    phases = w.phases[-1] if w.phases else 1
+    return phases if phases in (2, 4) else 1
 
 
 def conv_workspace(kernel: Kernel) -> int:

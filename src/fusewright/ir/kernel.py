@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 from .body import Dot, Expr, Guarded, Load, Ref, loads, walk
 from .conv_product import ConvShape
 from .dtypes import INT64, DType
-from .index import Index, Var, coefficient, variables
+from .index import Conds, Index, Var, coefficient, variables
 from .nodes import Arg as Arg
 from .nodes import Shape
 
@@ -96,11 +96,15 @@ class Prefix:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """`buffer[offset] = body`; the body's dtype is the buffer's."""
+    """`buffer[offset] = body`; the body's dtype is the buffer's.
+
+    `inside`: only where this holds; of contractions, whose points may be more than the results.
+    """
 
     buffer: str
     offset: Index
     body: Expr
+    inside: Conds = ()
 
 
 @dataclass(frozen=True, slots=True)

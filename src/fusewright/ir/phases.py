@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from .body import Expr, Ref, rebuild, substitution
-from .index import Index, Var, substitute
+from .index import Index, Var, substitute, substitute_conds
 from .kernel import Fold, Keep, Kernel, Phase, Prefix, Store
 
 Change = Callable[[Expr], Expr]
@@ -40,8 +40,13 @@ def substituted(phase: Phase, cols: tuple[Var, ...], mapping: Mapping[Index, Ind
         cols=cols,
         folds=tuple(map(named, moved.folds)),
         scans=tuple(map(named, moved.scans)),
-        stores=tuple(replace(s, offset=substitute(s.offset, mapping)) for s in moved.stores),
+        stores=tuple(_moved(s, mapping) for s in moved.stores),
     )
+
+
+def _moved(s: Store, mapping: Mapping[Index, Index]) -> Store:
+    offset, inside = substitute(s.offset, mapping), substitute_conds(s.inside, mapping)
+    return replace(s, offset=offset, inside=inside)
 
 
 def recomputes(kernel: Kernel) -> bool:

@@ -79,7 +79,8 @@ def _phase_lines(phase: Phase, buffers: Mapping[str, Buffer]) -> Iterator[str]:
         yield from _statement(f"{indent}{f.name} {_fold_sign(f)}", f.body, buffers)
     for s in phase.stores:
         at = element_text(buffers[s.buffer], s.offset)
-        yield from _statement(f"{indent}{at} =", s.body, buffers)
+        where = f"if {conds_text(s.inside)}: " if s.inside else ""
+        yield from _statement(f"{indent}{where}{at} =", s.body, buffers)
 
 
 def _fold_sign(f: Fold) -> str:

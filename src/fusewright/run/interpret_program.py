@@ -222,7 +222,7 @@ class _Rows:
             self.names[s.name] = self._scan(s, _Point(self, env, shape))
         point = _Point(self, env, shape)
         folded = {f.name: self._fold(f, point) for f in phase.folds}
-        stored = [(s, point.value(s.body), point.index(s.offset)) for s in phase.stores]
+        stored = [(s, *point.stored(s)) for s in phase.stores]
         for store, value, offset in stored:
             self._store(store, value, offset)
         self.names |= folded
@@ -255,8 +255,7 @@ class _Rows:
             raise IRError(f"{self.kernel.name} stores to {store.buffer!r}, not among its writes")
         if value.dtype != m.data.dtype:
             raise IRError(f"{self.kernel.name} stores {value.dtype} to {store.buffer!r}")
-        shape = torch.broadcast_shapes(value.shape, offset.shape)
-        at = offset.expand(shape).reshape(-1)
+        at = offset.reshape(-1)
         if not len(at):
             return
         if at.min() < 0 or at.max() >= len(m.data):
@@ -266,7 +265,7 @@ class _Rows:
         owner[at] = order
         if not torch.equal(owner[at], order):
             raise IRError(f"{self.kernel.name} stores twice to an element of {store.buffer!r}")
-        m.data[at] = value.expand(shape).reshape(-1)
+        m.data[at] = value.reshape(-1)
         m.written[at] = True
 
 
@@ -298,6 +297,17 @@ class _Point:
                 stack.append((task, True))
                 stack.extend((t, False) for t in reversed(_operands(task)))
         return self.done[root, ()]
+
+    def stored(self, s: Store) -> tuple[Tensor, Tensor]:
+        """Values and offsets of the points where it stores."""
+        value, offset = self.value(s.body), self.index(s.offset)
+        shape = torch.broadcast_shapes(value.shape, offset.shape)
+        if s.inside:
+            holds = self._conjunction(s.inside)
+            shape = torch.broadcast_shapes(shape, holds.shape)
+            value, offset = (x.expand(shape)[holds.expand(shape)] for x in (value, offset))
+            return value, offset
+        return value.expand(shape), offset.expand(shape)
 
     def index(self, x: Index) -> Tensor:
         value = torch.as_tensor(ix.evaluate(x, self.env), device=self._device)

@@ -16,7 +16,7 @@ from fusewright.ir import fma, mma, native, offsets
 from fusewright.ir import index as ix
 from fusewright.ir.conv_product import ConvShape, result_axes
 from fusewright.ir.conv_product import element as conv_element
-from fusewright.ir.conv_tile import conv_workspace
+from fusewright.ir.conv_tile import alternating, conv_workspace
 from fusewright.ir.dtypes import BFLOAT16, FLOAT16, FLOAT32, UINT8, DType
 from fusewright.ir.index import Index, Var
 from fusewright.ir.kernel import (
@@ -125,6 +125,12 @@ def _conv_product(call: LibraryCall, program: Program) -> Product:
         "conv" if call.function == CONV_PRODUCT else "conv_split",
         conv=conv,
     )
+
+
+def storable_phases(conv: ConvShape) -> tuple[int, ...]:
+    """The phases of a convolution whose results the hole can store where they are among others:
+    scattered stores take longer than a pass of their own."""
+    return conv.phases if alternating(conv) > 1 else ()
 
 
 def with_conv_tile(p: Product, hosted: Hosted, arch: Arch) -> Product:
@@ -390,7 +396,7 @@ def element_of(p: Product) -> Element:
     batch, m, n, k = _axes(p)
     if p.conv is not None:
         value = conv_element(p.conv, p.right.buffer, p.left.buffer, FLOAT16)
-        return Element(value, p.out, batch, m, n, result_axes(p.conv))
+        return Element(value, p.out, batch, m, n, result_axes(p.conv), storable_phases(p.conv))
 
     def load(x: Strided, row: Index, column: Index, computed: Prologue | None) -> b.Expr:
         if computed is not None:

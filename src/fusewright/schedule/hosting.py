@@ -5,13 +5,15 @@ becomes folds, which the product gathers tile by tile, and stores when a row is 
 both the folds and the elements (softmax, a norm) stays behind as a pass over the stored product.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import product
+from math import prod
 
 from fusewright.ir import body as b
 from fusewright.ir import index as ix
 from fusewright.ir import offsets
-from fusewright.ir.index import Index, Var
+from fusewright.ir.index import Conds, Index, Var
 from fusewright.ir.kernel import Buffer, Kernel, Phase, Store
 from fusewright.ir.onepass import partials_of
 from fusewright.ir.phases import mapped, substituted, without_keeps
@@ -26,7 +28,8 @@ MOST_WORDS = 12
 @dataclass(frozen=True, slots=True)
 class Element:
     """A product's element: its value, where it would be stored, and its axes; `result` are the axes
-    that what reads it goes by, row by row, if they are others."""
+    that what reads it goes by, row by row, if they are others. The last of those may reach beyond
+    the result, by less than the `steps` they advance in."""
 
     value: b.Expr
     buffer: str
@@ -34,6 +37,7 @@ class Element:
     m: Index
     n: Index
     result: tuple[Index, ...] = ()
+    steps: tuple[int, ...] = ()
 
     @property
     def offset(self) -> Index:
@@ -47,6 +51,19 @@ class Element:
     def visited(self, over: str) -> tuple[Index, ...]:
         """The same as those who read the product know them."""
         return self.result if self.result and not over else self.kept(over)
+
+    def views(self, over: str, points: int) -> Iterator["_View"]:
+        """How so many points that readers visit may be the `visited` ones."""
+        axes = self.visited(over)
+        if points == number(axes).hi + 1:
+            yield _View(axes, {}, ())
+        elif axes == self.result and self.steps:
+            first = len(axes) - len(self.steps)
+            extents = [a.hi + 1 for a in axes]
+            fewer = (range(n, n - s, -1) for n, s in zip(extents[first:], self.steps, strict=True))
+            for last in product(*fewer):
+                if prod((*extents[:first], *last)) == points:
+                    yield _cropped(axes, (*extents[:first], *last))
 
     def folded(self, over: str) -> tuple[Var, ...]:
         return variables(*{"n": (self.n,), "m": (self.m,)}.get(over, ()))
@@ -88,6 +105,25 @@ class Hosted:
             folds = (f for p in self.folding for f in p.folds if levels[f.name] == level)
             out.append(Phase(cols, tuple(folds), () if level else self.stores))
         return (*out, Phase((), (), self.finish))
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """Axes as readers know them, what these are of the product's, and which of its points are."""
+
+    axes: tuple[Index, ...]
+    meaning: Mapping[Index, Index]
+    inside: Conds
+
+
+def _cropped(axes: tuple[Index, ...], extents: tuple[int, ...]) -> _View:
+    """The axes up to `extents`: variables of their own, whose bounds index expressions rely on."""
+    known = tuple(
+        a if a.hi + 1 == n else ix.var(f"at{k}", n)
+        for k, (a, n) in enumerate(zip(axes, extents, strict=True))
+    )
+    meaning = {x: a for x, a in zip(known, axes, strict=True) if x is not a}
+    return _View(known, meaning, ix.conjunction(ix.less(a, x.hi + 1) for x, a in meaning.items()))
 
 
 def references(e: b.Expr) -> tuple[str, ...]:
@@ -168,7 +204,24 @@ def _rewritten(
     blocked: frozenset[str],
 ) -> tuple[Phase, ...] | None:
     """The phases over the product's axes, or None if they do not visit its elements so."""
-    mapping = dict(numbered(reader.rows, element.visited(over)) or {})
+    for view in element.views(over, prod(v.extent for v in reader.rows)):
+        found = _seen(state, reader, phases, element, over, blocked, view)
+        if found is not None:
+            return found
+    return None
+
+
+def _seen(
+    state: Hosted,
+    reader: Kernel,
+    phases: tuple[Phase, ...],
+    element: Element,
+    over: str,
+    blocked: frozenset[str],
+    view: _View,
+) -> tuple[Phase, ...] | None:
+    """`_rewritten` by one view."""
+    mapping = dict(numbered(reader.rows, view.axes) or {})
     if reader.rows and not mapping:
         return None
     for p in phases:
@@ -176,7 +229,8 @@ def _rewritten(
         if digits is None or (p.cols and not over):
             return None
         mapping |= digits
-    stored = {(s.buffer, s.offset): s.body for s in (*state.stores, *state.finish)}
+    known = (s for s in (*state.stores, *state.finish) if s.inside == view.inside)
+    stored = {(s.buffer, s.offset): s.body for s in known}
     misplaced = False
 
     def value(x: b.Expr) -> b.Expr | None:
@@ -191,8 +245,27 @@ def _rewritten(
     out = []
     for p in phases:
         moved = substituted(p, element.folded(over) if p.cols else (), mapping)
+        moved = _within(moved, view, blocked)
         out.append(mapped(moved, lambda e: b.rebuild(e, value)))
     return None if misplaced else tuple(out)
+
+
+def _within(phase: Phase, view: _View, blocked: frozenset[str]) -> Phase:
+    """The phase over the product's axes: of points that are none of the reader's it stores nothing,
+    and loads nothing that would not be there."""
+    if not view.inside:
+        return phase
+
+    def change(e: b.Expr) -> b.Expr | None:
+        if not isinstance(e, b.Load) or e.buffer in blocked:
+            return None
+        if not any(v in view.meaning for v in ix.variables(e.offset)):
+            return None
+        return b.guarded(view.inside, e, b.Lit(e.dtype, 0.0))
+
+    guarded = mapped(phase, lambda e: b.rebuild(e, change))
+    moved = substituted(guarded, guarded.cols, view.meaning)
+    return replace(moved, stores=tuple(replace(s, inside=view.inside) for s in moved.stores))
 
 
 def _stored(state: Hosted, reader: Kernel, phases: tuple[Phase, ...]) -> Hosted:

@@ -258,7 +258,7 @@ def write_lanes(
     packed = {
         s: env.names.fresh(f"{env.pointers[s.buffer]}_vec")
         for s in stores
-        if axis.kind(s.offset) == "vector"
+        if axis.kind(s.offset) == "vector" and axis.is_uniform(s.inside)
     }
     for s, name in packed.items():
         out.line(f"fw_vec<{c_type(s.body.dtype, 'cuda')}, {axis.width}> {name};")
@@ -270,13 +270,18 @@ def write_lanes(
             if s in packed:
                 out.line(f"{packed[s]}[v] = {value.code};")
             else:
-                at = lane_env.index.text(s.offset).code
-                out.line(f"{env.pointers[s.buffer]}[{at}] = {value.code};")
+                at, where = lane_env.index.text(s.offset).code, _where(s, lane_env)
+                out.line(f"{where}{env.pointers[s.buffer]}[{at}] = {value.code};")
 
     lane_loop(axis, env, out, one)
     for s, name in packed.items():
         target = address(env.pointers[s.buffer], env.index.text(s.offset))
-        out.line(f"fw_store<{axis.width}>({target}, {name});")
+        out.line(f"{_where(s, env)}fw_store<{axis.width}>({target}, {name});")
+
+
+def _where(s: Store, env: Env) -> str:
+    """The condition of a store, if it has one."""
+    return f"if ({env.index.conds(s.inside).code}) " if s.inside else ""
 
 
 def nothing(values: Sequence[Text], env: Env) -> None:

@@ -9,7 +9,7 @@ from fusewright.emit.common import Buffers
 from fusewright.emit.cstyle import Env
 from fusewright.ir.body import Load, loads
 from fusewright.ir.conv_product import ConvShape
-from fusewright.ir.conv_tile import MOST_RUN, UNIT_ROWS, ConvTile, kernel_tile, run_of, spatial
+from fusewright.ir.conv_tile import MOST_RUN, ConvTile, alternating, kernel_tile, run_of, spatial
 from fusewright.ir.kernel import Kernel, dot_of
 from fusewright.ir.onepass import partials_of
 
@@ -24,8 +24,10 @@ def conv_contraction(kernel: Kernel, buffers: Buffers) -> ContractionText:
     conv, tile, env = kernel.conv, kernel_tile(kernel), hole_env(kernel)
     assert conv is not None
     call, run = _call(kernel, conv, tile, env), run_of(conv, tile.box)
-    phases = _alternating(kernel, conv)
-    run = min(run, max(MOST_RUN // phases, 1)) * phases
+    phases = 1 if partials_of(kernel.phases) else alternating(conv)
+    whole = not any(s.inside for s in kernel.phases[0].stores)
+    if phases > 1:
+        run = min(run * phases, MOST_RUN) if whole else phases
     return contraction_text(kernel, buffers, env, run, call, ROOT, phases)
 
 
@@ -65,9 +67,3 @@ def _operands(kernel: Kernel) -> tuple[Load, Load]:
 def _list(values: Iterable[int]) -> str:
     return ", ".join(map(str, values))
 
-
-def _alternating(kernel: Kernel, w: ConvShape) -> int:
-    """Neighbouring rows that the hole takes at once: phases of the stride along the width, which
-    lie beside each other in its results."""
-    phases = w.phases[-1] if w.phases else 1
-    return phases if UNIT_ROWS % phases == 0 and not partials_of(kernel.phases) else 1

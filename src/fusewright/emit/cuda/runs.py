@@ -12,7 +12,7 @@ from fusewright.emit.ctext import Text, Writer
 from fusewright.ir import index as ix
 from fusewright.ir.body import Dot, Expr, Lit, Ref, rebuild, substitution
 from fusewright.ir.dtypes import FLOAT32
-from fusewright.ir.index import Index, Var
+from fusewright.ir.index import Index, Var, substitute_conds
 from fusewright.ir.kernel import Kernel, Store
 from fusewright.ir.onepass import Partial
 
@@ -85,5 +85,8 @@ def _alternating(
     m, n = Var("m", row.extent // phases), Var("n", axis.axis.extent * phases)
     old: dict[Index, Index] = {row: m * phases + ix.mod(n, phases), axis.axis: ix.div(n, phases)}
     body = substitution(old)
-    changed = [Store(s.buffer, ix.substitute(s.offset, old), body(s.body)) for s in stores]
+    changed = [
+        Store(s.buffer, ix.substitute(s.offset, old), body(s.body), substitute_conds(s.inside, old))
+        for s in stores
+    ]
     return changed, VectorAxis(n, axis.width), env.with_variables({m: "m", n: "n"})
