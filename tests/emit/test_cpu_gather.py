@@ -40,3 +40,15 @@ def get_inputs(): return [torch.randint(0, 30, (40, 24)), torch.randn(40, 30)]
     assert "_at = " not in new.CPP_SOURCE
     x, y = new.get_inputs()
     torch.testing.assert_close(new.ModelNew()(x, y), y.gather(1, x).exp())
+
+
+def test_positions_from_bools(tmp_path):
+    body = """
+class Model(nn.Module):
+    def forward(self, x, y): return x[..., y.long() % 17], x[..., (x[0] > 0).long()]
+def get_inputs(): return [torch.randn(6, 1, 17), torch.rand(6, 1, 17) > 0.5]
+"""
+    new = emitted(tmp_path, body)
+    x, y = new.get_inputs()
+    for found, expected in zip(new.ModelNew()(x, y), new.Model()(x, y), strict=True):
+        torch.testing.assert_close(found, expected)

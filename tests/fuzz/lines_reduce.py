@@ -22,7 +22,8 @@ ALONG = (
     "{x}.cummax({k}).values", "{x}.diff(dim={k})", "{x}.sort({k}).values",
     "{x}.topk(1, {k}).values", "{x}.median({k}).values", "F.gumbel_softmax({x} * 0, dim={k}) * 0",
     "{x}.softmax({k}).sum({k})", "{x}.sum({k}).unsqueeze({k}).expand_as({x})",
-    "{x}.aminmax(dim={k})[1]",
+    "{x}.aminmax(dim={k})[1]", "torch.cat(({x}.narrow({k}, 0, 1) * 0, {x}.cumsum({k})), {k})",
+    "F.pad({x}.cumsum(-1), (1, 0))[..., :-1]", "F.pad({x}, (1, -1)).cumsum(-1).flip({k})",
 )
 ROWS = (
     "F.layer_norm({x}, ({n},))", "F.rms_norm({x}, ({n},))", "F.layer_norm({x}, ({n},), eps=1e-3)",

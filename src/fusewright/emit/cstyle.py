@@ -183,7 +183,8 @@ class _Scope:
 
     def offset(self, e: Load) -> Text:
         """Where a load reads, in elements; its indices are computed already."""
-        terms = [self._indirect(x, stride) for x, stride in e.indirect]
+        narrow = not is_wide(e.offset.lo, e.offset.hi + _reach(e))
+        terms = [self._indirect(x, stride, narrow) for x, stride in e.indirect]
         if terms and e.offset == const(0):
             return Text(" + ".join(terms), ADD)
         offset = self._index(e.offset)
@@ -204,9 +205,16 @@ class _Scope:
                 self.out.line(f"const {self.env.index.type_of(part)} {name} = {text.code};")
                 self.env = self.env.with_variables({part: name})
 
-    def _indirect(self, x: Expr, stride: int) -> str:
+    def _indirect(self, x: Expr, stride: int, narrow: bool) -> str:
+        """The offset of a position; `narrow` where an int holds the whole of it.
+
+        There it is one: 32-bit gathers are twice as wide, and GCC 12 computes 64-bit ones wrongly
+        whose positions come from bools.
+        """
         text = self.known[x]
-        if x.dtype != INT64 and not isinstance(x, Checked):
+        if narrow and isinstance(x, Checked):
+            text = Text(f"(int){text.at(UNARY)}", UNARY)
+        elif x.dtype != INT64 and not isinstance(x, Checked):
             text = Text(f"({c_type(INT64, self.env.dialect)}){text.at(UNARY)}", UNARY)
         return text.at(ADD) if stride == 1 else f"{text.at(MUL)} * {stride}"
 
@@ -251,6 +259,11 @@ class _Branch:
 
     lines: tuple[str, ...]
     value: Text
+
+
+def _reach(e: Load) -> int:
+    """How far the checked positions of a load can be from its offset, in elements."""
+    return sum((x.extent - 1) * stride for x, stride in e.indirect if isinstance(x, Checked))
 
 
 def _deserves_name(e: Expr, text: Text, uses: int) -> bool:
