@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from fusewright.run.verify import runner, tensors
+from fusewright.run.verify import backward, tensors
 from fusewright.run.verify.judge import Expected
 from fusewright.run.verify.runner import Session
 from fusewright.run.verify.specs import Spec
@@ -92,6 +92,7 @@ class Book:
     expectations: dict[str, Expectation] = field(default_factory=dict)
     stale: dict[str, torch.Tensor] = field(default_factory=dict)
     gradients: dict[str, Expected] = field(default_factory=dict)
+    gradient_draws: int = 0
     gradient_point: Point | None = None
     samples: dict[str, Any] = field(default_factory=dict)
     stamps: dict[str, Stamps] = field(default_factory=dict)
@@ -102,5 +103,5 @@ class Book:
     jittered_runs: int = 2
     ops: dict[bool, list[str]] = field(default_factory=dict)
     seconds: float = 0.0
-    comb: runner.Comb | None = None
+    comb: backward.Comb | None = None
     marked: dict[str, list[int]] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from fusewright.run.verify import (
+    backward,
     drawing,
     judge,
     metrics,
@@ -33,7 +34,8 @@ _COMB = 16
 def expect_gradients(
     book: Book, weights: str, inputs: str, seed: int, train: bool, sampled: bool
 ) -> dict[str, Any]:
-    """Evaluate runner.backward on the reference; `outputs` 0 means that nothing is differentiable.
+    """Evaluate backward.gradients on the reference; the report has the `names` for which gradients
+    flow, and the `outputs` from which: none where nothing is differentiable.
 
     sampled: of the outputs only the rows of a comb count, which the report names as `rows`: then a
     reference that is separable along the batch need not see the others.
@@ -42,27 +44,42 @@ def expect_gradients(
     comb = _draw_comb(book, inputs) if sampled else None
     sample = comb and tensors.Sample(comb.total, comb.rows)
     point = Point(weights, inputs, seed, train, sample)
-    referee.prepare(book, "reference", point)
-    eager, count = runner.gradients(
-        book.session.slots["reference"], book.session.inputs["point"], seed, comb
-    )
-    book.gradients, book.comb, book.gradient_point = {}, comb, point
-    if not count or not eager:
-        return {"outputs": 0, "rows": None}
+    book.gradients, book.gradient_draws = {}, 0
+    book.comb, book.gradient_point = comb, point
+    eager, outputs = _eager(book, point)
+    if not outputs or not eager:
+        return {"outputs": [], "names": [], "rows": None}
     runner.drop_inputs(book.session, "point")
     book.gradients = _expected(eager, _wide_gradients(book, point, comb))
     rows = [comb.total, comb.first, comb.step] if comb else None
-    return {"outputs": count, "rows": rows}
+    return {"outputs": outputs, "names": list(eager), "rows": rows}
 
 
-def _draw_comb(book: Book, inputs: str) -> runner.Comb:
-    return runner.Comb(
+def flowing(book: Book, watch: backward.Watch) -> list[str]:
+    """The names for which gradients flow through the reference where not all are asked for, at the
+    point of the last `expect_gradients`."""
+    assert book.gradient_point is not None
+    names = list(_eager(book, book.gradient_point, watch)[0])
+    runner.drop_inputs(book.session, "point")
+    return names
+
+
+def _eager(
+    book: Book, point: Point, watch: backward.Watch = "all"
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    referee.prepare(book, "reference", point)
+    module, given = book.session.slots["reference"], book.session.inputs["point"]
+    return backward.gradients(module, given, point.seed, book.comb, watch)
+
+
+def _draw_comb(book: Book, inputs: str) -> backward.Comb:
+    return backward.Comb(
         specs.batch_rows(drawing.inputs(book, inputs)), secrets.randbelow(_COMB), _COMB
     )
 
 
 def _wide_gradients(
-    book: Book, point: Point, comb: runner.Comb | None
+    book: Book, point: Point, comb: backward.Comb | None
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Float64 gradients by name: exact, randomly rounded, in allowed arithmetic, each computed when
     it is asked for. Raises OracleUnavailable or RuntimeError where they cannot be had."""
@@ -77,7 +94,7 @@ def _wide_gradients(
 
 
 def _drawn_gradients(
-    book: Book, point: Point, comb: runner.Comb | None, seeds: range
+    book: Book, point: Point, comb: backward.Comb | None, seeds: range
 ) -> Iterator[dict[str, torch.Tensor]]:
     """As roundings.drawn_runs, of gradients."""
     base = roundings.base_dtype(book, referee.fresh_inputs(book, point))
@@ -91,7 +108,7 @@ def _drawn_gradients(
 def _wide(
     book: Book,
     point: Point,
-    comb: runner.Comb | None,
+    comb: backward.Comb | None,
     mode: Float64,
     edit: oracle.Edit | None = None,
 ) -> dict[str, torch.Tensor]:
@@ -100,7 +117,7 @@ def _wide(
         oracle.edit_state(module, edit)
     inputs = oracle.widen_inputs(referee.fresh_inputs(book, point), edit)
     with oracle.float64_arithmetic(mode):
-        return runner.gradients(module, inputs, point.seed, comb)[0]
+        return backward.gradients(module, inputs, point.seed, comb)[0]
 
 
 def _expected(eager: judge.Tensors, runs: Iterator[judge.Tensors]) -> dict[str, Expected]:
@@ -117,23 +134,29 @@ def _expected(eager: judge.Tensors, runs: Iterator[judge.Tensors]) -> dict[str, 
         return judge.expect(eager, referee.slices_of_one(eager, right, ()), False, 1.0, _SLACK)
 
 
-def judge_gradients(book: Book, spec: Spec, patient: bool = True) -> list[dict[str, Any]]:
-    """Findings for a candidate's gradients, by name; one that is missing is wrong.
+def judge_gradients(
+    book: Book, spec: Spec, names: list[str], patient: bool = True
+) -> list[dict[str, Any]]:
+    """Findings for a candidate's gradients: those of `names` flow through the reference; one that
+    is missing is wrong, and so is another, unless it is zero.
 
     patient: as in answers.judge_call.
     """
     got = {name: _rows(book, name, leaf) for name, leaf in zip(spec["keys"], spec["items"])}
-    found, drawn = _judge(book, got), 0
-    while patient and roundings.worth_drawing(book, book.gradients, drawn, found):
+    found = _judge(book, got, names)
+    while patient and roundings.worth_drawing(book, book.gradients, book.gradient_draws, found):
         if roundings.out_of_time(book):
             found = [f.undecided(roundings.NO_TIME) for f in found]
             break
-        seeds = roundings.next_seeds(drawn)
-        _draw(book, seeds)
-        found, drawn = _judge(book, got), seeds.stop
-    book.gradients = {}
+        _draw(book, roundings.next_seeds(book.gradient_draws))
+        found = _judge(book, got, names)
     named = [replace(f, path=f"gradient of {f.path}") for f in found]
     return [finding.to_json() for finding in named]
+
+
+def forget_gradients(book: Book) -> None:
+    """What was expected is needed no more."""
+    book.gradients = {}
 
 
 def _rows(book: Book, name: str, leaf: Spec) -> torch.Tensor:
@@ -144,13 +167,12 @@ def _rows(book: Book, name: str, leaf: Spec) -> torch.Tensor:
     return tensor
 
 
-def _judge(book: Book, got: dict[str, torch.Tensor]) -> list[judge.Finding]:
-    return [
-        judge.judge(got[name], expected)
-        if name in got
-        else judge.Finding(name, False, "does not flow")
-        for name, expected in book.gradients.items()
-    ]
+def _judge(book: Book, got: dict[str, torch.Tensor], names: list[str]) -> list[judge.Finding]:
+    lost = [judge.Finding(name, False, "does not flow") for name in names if name not in got]
+    extra = [name for name in got if name not in names and bool(got[name].count_nonzero())]
+    more = [judge.Finding(n, False, "flows, as it does not in the reference") for n in extra]
+    held = [name for name in names if name in got and name in book.gradients]
+    return [*(judge.judge(got[name], book.gradients[name]) for name in held), *lost, *more]
 
 
 def _draw(book: Book, seeds: range) -> None:
@@ -164,6 +186,12 @@ def _draw(book: Book, seeds: range) -> None:
         drawn,
     )
     book.gradients = judge.with_draws(book.gradients, slices, _SLACK)
+    book.gradient_draws = seeds.stop
 
 
-COMMANDS = {"expect_gradients": expect_gradients, "judge_gradients": judge_gradients}
+COMMANDS = {
+    "expect_gradients": expect_gradients,
+    "flowing": flowing,
+    "judge_gradients": judge_gradients,
+    "forget_gradients": forget_gradients,
+}

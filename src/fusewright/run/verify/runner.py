@@ -353,66 +353,6 @@ def duplicate(session: Session, slot: str, into: str, how: str) -> None:
         session.slots[into] = pickle.load(io.BytesIO(pickle.dumps(module)))
 
 
-def backward(
-    session: Session, slot: str, inputs: str, seed: int, prefix: str, rows: list[int] | None
-) -> dict[str, Any]:
-    """Dump the gradients of a kept input's call (see `gradients`)."""
-    comb = Comb(*rows) if rows else None
-    found, outputs = gradients(session.slots[slot], session.inputs[inputs], seed, comb)
-    return {"grads": tensors.dump(found, prefix, session.lender), "outputs": outputs}
-
-
-@dataclass(frozen=True, slots=True)
-class Comb:
-    """Every `step`-th row of a batch of `total` rows, from `first` on."""
-
-    total: int
-    first: int
-    step: int
-
-    @property
-    def rows(self) -> torch.Tensor:
-        return torch.arange(self.first, self.total, self.step)
-
-
-def gradients(
-    module: torch.nn.Module, inputs: list[Any], seed: int, comb: Comb | None = None
-) -> tuple[dict[str, torch.Tensor], int]:
-    """Gradients of sum(cos(k) * output) for float inputs and parameters, and how many outputs have
-    any. The weights cos(1), cos(2), ... of the outputs' elements are the same in every process.
-
-    comb: only its rows of the outputs count; outputs may hold these rows alone or the whole batch.
-    """
-    module.zero_grad(set_to_none=True)
-    leaves = dict(tensors.tensor_leaves(inputs))
-    watched = {k: t.requires_grad_(True) for k, t in leaves.items() if t.is_floating_point()}
-    generators.seed(seed)
-    with torch.enable_grad():
-        output = module(*non_leaf_inputs(inputs))
-    differentiable = [t for _, t in tensors.tensor_leaves(output) if t.requires_grad]
-    if differentiable:
-        ends = [_weighted(t, comb) for t in differentiable]
-        torch.autograd.backward([t for t, _ in ends], [weights for _, weights in ends])
-    found = {f"input{k}": t.grad for k, t in watched.items()}
-    found |= {name: p.grad for name, p in module.named_parameters()}
-    module.zero_grad(set_to_none=True)
-    return {name: grad for name, grad in found.items() if grad is not None}, len(differentiable)
-
-
-def non_leaf_inputs(inputs: list[Any]) -> list[Any]:
-    """Copies that are no leaves: an in-place op on a leaf that needs a gradient would raise."""
-    return tensors.map_leaves(inputs, lambda t: t.clone() if t.requires_grad else t)
-
-
-def _weighted(output: torch.Tensor, comb: Comb | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """What to go back from, and its gradient: not contiguous, since a caller's need not be."""
-    if comb is not None and output.shape[0] == comb.total:
-        output = output[comb.first :: comb.step]
-    count = torch.arange(1, output.numel() + 1, device=output.device, dtype=torch.float64)
-    weights = count.cos().to(output.dtype).view(output.shape)
-    return output, weights if weights.nbytes > LARGE_BYTES else layouts.strided_copy(weights)
-
-
 def offer(session: Session, device: str) -> Spec | None:
     return handover.offer(session.lender, device)
 
@@ -480,7 +420,6 @@ COMMANDS = {
     "exercise": exercise,
     "redump": redump,
     "duplicate": duplicate,
-    "backward": backward,
     "offer": offer,
     "accept": accept,
     "lend": lend,

@@ -11,7 +11,7 @@ from typing import Any
 from fusewright.run.verify import specs
 from fusewright.run.verify.isolate import WorkerRaised
 from fusewright.run.verify.specs import Spec
-from fusewright.run.verify.trial import Finding, Point, Stop, Trial, describe
+from fusewright.run.verify.trial import Finding, Point, Stop, Trial, describe, failed
 
 # Weights of more bytes are not laid out in other ways.
 _LARGE_WEIGHTS = 256 << 20
@@ -281,8 +281,28 @@ def gradients_at(trial: Trial, point: Point) -> list[Finding]:
         train=point.train,
         sampled=trial.sampling,
     )
-    if not expected["outputs"]:
-        return []
+    names = expected["names"]
+    found = flow(trial, point, "all", names, expected) if names else []
+    # A file may look at one of them only to see whether a gradient is wanted.
+    both = any(n.startswith("input") for n in names) and not all(
+        n.startswith("input") for n in names
+    )
+    for watch in ("parameters", "inputs") if both and all(f["ok"] for f in found) else ():
+        try:
+            flowing = trial.ask_referee("flowing", watch=watch)
+        except WorkerRaised as failure:
+            if failure.out_of_memory or failure.role != "referee":
+                raise
+            continue
+        found += flow(trial, point, watch, flowing, expected)
+    trial.ask_referee("forget_gradients")
+    return found
+
+
+def flow(
+    trial: Trial, point: Point, watch: str, names: list[str], expected: dict[str, Any]
+) -> list[Finding]:
+    """Findings for the gradients of what is watched (see backward.gradients): those of `names`."""
     trial.ensure_weights("main", point.weights)
     trial.put(point.inputs, "borrowed")
     got = trial.ask(
@@ -292,13 +312,20 @@ def gradients_at(trial: Trial, point: Point) -> list[Finding]:
         seed=point.seed,
         prefix=trial.path("candidate"),
         rows=expected["rows"],
+        watch=watch,
     )
     if trial.expect(point)["changed"]:
         trial.loaded["main"] = "changed"
     trial.ask("drop_inputs", name="x")
-    patient = trial.patient()
-    found = trial.ask_referee("judge_gradients", spec=got["grads"], patient=patient)
+    arguments = {"spec": got["grads"], "names": names, "patient": trial.patient()}
+    found = trial.ask_referee("judge_gradients", **arguments)
     trial.discard(got["grads"])
+    if watch == "all":
+        cut = [path for path in expected["outputs"] if path not in got["outputs"]]
+        found += [failed(f"output{path}", "no gradient flows back from it") for path in cut]
+    if watch != "all":
+        why = f", where only {watch} require one"
+        found = [f if f["ok"] else f | {"reason": f["reason"] + why} for f in found]
     return found
 
 

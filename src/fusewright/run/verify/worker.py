@@ -20,6 +20,7 @@ import torch
 
 from fusewright.run.verify import (
     answers,
+    backward,
     book,
     drawing,
     gradients,
@@ -52,7 +53,7 @@ def verifier_commands(session: runner.Session | None = None) -> Commands:
     """What a referee's or a candidate's process can be told, about one session."""
     session = session or runner.Session()
     notes = book.Book(session)
-    return {k: partial(f, session) for k, f in runner.COMMANDS.items()} | {
+    return {k: partial(f, session) for k, f in (runner.COMMANDS | backward.COMMANDS).items()} | {
         k: partial(f, notes) for module in _REFEREE for k, f in module.COMMANDS.items()
     }
 

@@ -1,0 +1,15 @@
+"""expect: reject gradients. No gradient flows to the second input through the first output."""
+
+import torch
+from torch import nn
+
+
+class ModelNew(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.left, self.right = nn.Linear(width, width), nn.Linear(width, width)
+        self.scale = nn.Parameter(torch.ones(width))
+
+    def forward(self, x, y):
+        gate = torch.sigmoid(self.left(x))
+        return self.scale * gate * y.detach(), torch.tanh(self.right(y)) + gate

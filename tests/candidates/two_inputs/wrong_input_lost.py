@@ -1,0 +1,15 @@
+"""expect: reject gradients. No gradient flows to the first input."""
+
+import torch
+from torch import nn
+
+
+class ModelNew(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.left, self.right = nn.Linear(width, width), nn.Linear(width, width)
+        self.scale = nn.Parameter(torch.ones(width))
+
+    def forward(self, x, y):
+        gate = torch.sigmoid(self.left(x.detach()))
+        return self.scale * gate * y, torch.tanh(self.right(y)) + gate
