@@ -39,19 +39,22 @@ def get_init_inputs():
 # The layer, a norm, what forward returns, the input's shape.
 CASES = {
     "bias and ReLU": ("Conv2d(64, 128, 3)", "Identity()", "F.relu(c(x))", (16, 64, 130, 128)),
-    "width 61": ("Conv2d(72, 120, 3)", "Identity()", "c(x) * 2", (128, 72, 128, 63)),
-    "stride 2": ("Conv2d(64, 128, 3, 2, 1)", "Identity()", "F.silu(c(x))", (64, 64, 256, 256)),
+    "width 61": ("Conv2d(136, 248, 3)", "Identity()", "c(x) * 2", (64, 136, 128, 63)),
+    "stride 2": ("Conv2d(64, 256, 3, 2, 1)", "Identity()", "F.silu(c(x))", (64, 64, 256, 256)),
     "dilation": (
-        "Conv2d(32, 64, (5, 3), 1, 2, 3)", "Identity()", "c(x).amax((2, 3))", (128, 32, 96, 96),
+        "Conv2d(64, 128, (5, 3), 1, 2, 3)", "Identity()", "c(x).amax((2, 3))", (64, 64, 96, 96),
     ),
     "minimum over channels": (
         "Conv2d(64, 128, 3)", "Identity()", "c(x).amin(1, keepdim=True)", (32, 64, 128, 128),
     ),
     "batch norm": ("Conv2d(64, 64, 3)", "BatchNorm2d(64)", "n(c(x))", (96, 64, 128, 128)),
     "few channels": ("Conv3d(3, 64, 3)", "Identity()", "F.gelu(c(x))", (8, 3, 32, 48, 50)),
-    "one axis": ("Conv1d(64, 128, 5)", "Identity()", "torch.tanh(c(x))", (16, 64, 16388)),
+    "one axis": ("Conv1d(128, 256, 5)", "Identity()", "torch.tanh(c(x))", (16, 128, 16388)),
     "transposed": (
-        "ConvTranspose2d(64, 64, 3, 2, 1, 1)", "Identity()", "c(x) + 1", (128, 64, 64, 64),
+        "ConvTranspose2d(128, 128, 3, 2, 1, 1)", "Identity()", "c(x) + 1", (64, 128, 64, 64),
+    ),
+    "transposed, four phases a line": (
+        "ConvTranspose1d(64, 128, 8, 4, 2)", "Identity()", "c(x) * x[:, :1, :1]", (16, 64, 16384),
     ),
     "transposed, odd": (
         "ConvTranspose3d(32, 24, 3, 2)", "Identity()", "F.relu(c(x))", (8, 32, 16, 24, 24),

@@ -17,8 +17,9 @@ from .dtypes import FLOAT32, DType
 from .index import Conds, Index, Var
 
 Ints = tuple[int, ...]
-# Multiples of channels that copies can address: 16 bytes. What a copy takes beyond them is zero.
-CHANNELS = 8
+# Channels of a place come in multiples of 32 bytes: copies of places that share such a sector of
+# memory take twice as long.
+CHANNELS = 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ class ConvTile:
         """Copies in flight: `kStages` of the skeleton, for float32 results."""
         pixels = up(self.box.pitch * self.box.lines * self.chunk, 1024)
         weights = self.box.shared * ROWS * self.blocks * self.chunk
-        free = SHARED - 2048 - 2 * 64 * self.slab * 4
+        free = SHARED - 256 - 2 * 64 * self.slab * 4
         return min(free // (pixels + weights), 8)
 
     @property

@@ -18,8 +18,10 @@ from fusewright.ir import index as ix
 from fusewright.ir.conv_product import CHANNELS, ConvShape, conv_of, conv_product
 from fusewright.ir.conv_tile import (
     CHUNKS,
+    MOST_RUN,
     ROWS,
     ConvTile,
+    alternating,
     box_of,
     burst_factor,
     run_of,
@@ -68,24 +70,21 @@ def refusal(node: g.Contract, arch: Arch, options: Options) -> str | None:
         return None
     return (
         f"the library's convolution takes about {choice.library * 1e6:.0f} us, "
-        f"ours, its operands laid out before, {choice.ours * 1e6:.0f} us; "
-        f"it is taken below {choice.margin:g} of the former"
+        f"ours, its operands laid out before, {choice.ours * 1e6:.0f} us"
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """A convolution's form, the modelled seconds of it and of the library's, and below which share
-    of the latter it is taken."""
+    """A convolution's form, and the modelled seconds of it and of the library's."""
 
     form: "_Form"
     ours: float
     library: float
-    margin: float
 
     @property
     def pays(self) -> bool:
-        return self.ours < self.margin * self.library
+        return self.ours < self.library
 
 
 def _choice(node: g.Contract, arch: Arch, options: Options) -> _Choice | None:
@@ -98,7 +97,7 @@ def _choice(node: g.Contract, arch: Arch, options: Options) -> _Choice | None:
     if form is None:
         return None
     ours = product_seconds(form.conv, node, arch)
-    return _Choice(form, ours, library_seconds(node, p, arch), arch.convs.margin)
+    return _Choice(form, ours, library_seconds(node, p, arch))
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,8 +375,9 @@ def _tile_seconds(w: ConvShape, x: ConvTile, operations: int, rates: ConvProduct
     copies = chunks * max(issued, (pixels + weights) * x.chunk / rates.copied)
     summed = max(multiply, copies) * (1.0 if x.stages > 2 else rates.shallow)
     elements = min(x.blocks * ROWS, w.rows) * x.columns * burst_factor(w, x.box)
+    run = min(run_of(w, x.box) * alternating(w), MOST_RUN)
     own, handed = (
-        elements * (r.element + r.run / run_of(w, x.box) + r.operation * operations)
+        elements * (r.element + r.run / run + r.operation * operations)
         for r in (rates.own, rates.handed)
     )
     taken = summed + own if x.own else max(summed, handed)
@@ -395,12 +395,29 @@ def product_seconds(w: ConvShape, c: g.Contract, arch: Arch) -> float:
 def library_seconds(c: g.Contract, p: Parameters, arch: Arch) -> float:
     """The library's convolution: its arithmetic, and the copies to the layout it computes in."""
     assert arch.convs is not None
-    rates = arch.convs
-    pointwise = prod(c.b.shape[2:]) == 1 and set(p.stride) == {1}
-    solid, few = len(c.shape) > 4, c.a.shape[1] <= FEW_CHANNELS
-    flops = rates.library_slow_flops if solid or few else rates.library_flops
-    if pointwise:  # a matrix product of what lies there
+    rates, spatial = arch.convs, len(c.shape) - 2
+    if prod(c.b.shape[2:]) == 1 and set(p.stride) == {1}:  # a matrix product of what lies there
         moved = (c.a.nbytes + c.nbytes) / arch.copy_rate
-        return max(node_flops(c) / flops, moved) + rates.library_launch
-    moved = (2 * c.a.nbytes + 1.5 * c.nbytes) / arch.copy_rate
-    return node_flops(c) / flops + moved + rates.library_launch
+        return max(node_flops(c) / rates.library_flops, moved) + rates.library_launch
+    if spatial == 1:  # to another layout and back
+        moved = 2 * c.a.nbytes + rates.library_line * c.nbytes
+    else:
+        moved = 2 * c.a.nbytes + rates.library_result * (c.a.nbytes + c.nbytes)
+    work, flops = _library_work(c, p, rates)
+    return work / flops + moved / arch.copy_rate + rates.library_launch
+
+
+def _library_work(c: g.Contract, p: Parameters, rates: ConvProducts) -> tuple[float, float]:
+    """Float operations that the library's convolution makes, and its rate."""
+    solid, few = len(c.shape) > 4, c.a.shape[1] <= FEW_CHANNELS
+    filled = min(c.shape[1] / (rates.library_few_rows if few else rates.library_rows), 1.0)
+    steps, work = prod(p.stride), float(node_flops(c))
+    if p.transposed and steps > 1:  # places between the steps are zeros that it multiplies, too
+        if few or max(p.dilation) > 1:
+            return work * steps, rates.library_slow_flops
+        return 2 * work, rates.library_flops * filled
+    if p.transposed and solid:
+        return work, rates.library_slow_flops
+    if few:
+        return work, rates.library_few_flops * filled
+    return work, rates.library_flops * filled * (rates.library_solid if solid else 1.0)

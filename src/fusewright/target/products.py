@@ -82,9 +82,13 @@ class ConvProducts:
     handed to warps of its own beside products (`handed`) and by the warps that multiply (`own`). A
     multiprocessor receives `copied` bytes per second, `strided` times the stride as many for places
     apart. With two copies in flight products take `shallow` times as long; `beside` is the share of
-    what runs beside a tile's longest part that still shows. The library's convolution runs at
-    `library_flops`, at `library_slow_flops` with few channels or in three dimensions, behind
-    `library_launch`; ours is taken below `margin` of it.
+    what runs beside a tile's longest part that still shows.
+
+    The library's convolution runs at `library_flops` from `library_rows` channels of results on,
+    with `library_few_flops` of few channels from `library_few_rows`, in three dimensions at the
+    share `library_solid`, at `library_slow_flops` where it has no kernel of tensor cores. Beside
+    the copy of the operand it moves operand and result `library_result` times, along one axis the
+    result `library_line` times.
     """
 
     launches: float
@@ -98,9 +102,14 @@ class ConvProducts:
     shallow: float
     beside: float
     library_flops: float
+    library_rows: int
+    library_few_flops: float
+    library_few_rows: int
+    library_solid: float
     library_slow_flops: float
+    library_result: float
+    library_line: float
     library_launch: float
-    margin: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,19 +201,24 @@ H100_NATIVE = NativeProducts(
 # Fitted on an H100 to benchmarks/results/conv_tiles_h100.json and convolutions_h100.json.
 H100_CONVS = ConvProducts(
     launches=25e-6,
-    step=0.75e-6,
-    row=1.7e-9,
-    copied=62e9,
-    strided=1.3,
-    tile=0.5e-6,
-    handed=EpilogueRates(0.24e-9, 0.28e-9, 0.021e-9),
-    own=EpilogueRates(0.13e-9, 0.3e-9, 0.007e-9),
-    shallow=1.12,
-    beside=0.1,
-    library_flops=300e12,
+    step=0.59e-6,
+    row=1.6e-9,
+    copied=54e9,
+    strided=0.46,
+    tile=1.2e-6,
+    handed=EpilogueRates(0.04e-9, 0.52e-9, 0.021e-9),
+    own=EpilogueRates(0.087e-9, 0.21e-9, 0.007e-9),
+    shallow=1.6,
+    beside=0.044,
+    library_flops=350e12,
+    library_rows=96,
+    library_few_flops=50e12,
+    library_few_rows=48,
+    library_solid=0.45,
     library_slow_flops=25e12,
-    library_launch=10e-6,
-    margin=0.9,
+    library_result=0.4,
+    library_line=3.0,
+    library_launch=15e-6,
 )
 # Fitted on an H100 to benchmarks/results/gemm_h100_time.json and gemm_shapes_h100.json; an
 # operation is 64 cycles of issue.
