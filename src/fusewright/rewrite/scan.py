@@ -29,6 +29,8 @@ def _view_of_scan(node: Node, env: Env) -> Node | None:
     padded_work = bool(node.valid) and is_pointwise(node.x) and reaches_scan(node.x)
     if in_place or not (isinstance(node.x, g.Scan) or padded_work):
         return None
+    if not node.valid and node.size < node.x.size and None in env.users(node):
+        return None  # what is returned is a view of the scan
     return seen(node.x, node.shape, node.index, node.valid, node.fill)
 
 
@@ -70,7 +72,8 @@ def _moved_scan(draw: Draw) -> Node:
     fill = identity(s.op, s.dtype) if draw.chance() else draw.number()  # type: ignore[attr-defined]
     s = g.unary("tanh", s) if draw.chance() and front > 0 else s
     low, high = (back, front) if ways["reverse"] else (front, back)
-    return _padded(s, axis, low, high, fill)
+    out = _padded(s, axis, low, high, fill)
+    return g.unary("tanh", out) if front == 0 and back < 0 else out
 
 
 def _half_of_it(draw: Draw) -> Iterator[Node]:
@@ -78,6 +81,7 @@ def _half_of_it(draw: Draw) -> Iterator[Node]:
     s = g.scan("sum", x, 1)
     i, j = ix.axes((4, 2))
     yield g.view(s, (4, 2), (i, j + 1))
+    yield g.view(s, (4, 2), (i, j))
     yield _padded(s, 1, -1, 2, 0.0)
     yield flipped(g.scan("argmax", flipped(x, 1), 1), 1)
     yield _padded(g.scan("argmax", x, 1), 1, 1, 0, 0)
@@ -195,7 +199,8 @@ RULES = (
         "exact",
         (g.View,),
         _view_of_scan,
-        "the view walks the scanned axis one by one from where the scan starts, or before",
+        "the view walks the scanned axis from where the scan starts, or before; a part of a scan"
+        " that is returned stays a view",
         _moved_scan,
         _half_of_it,
     ),

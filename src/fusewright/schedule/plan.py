@@ -225,7 +225,7 @@ def _memory_roots(plan: Plan) -> list[g.Node]:
 
 def returned_view(plan: Plan, node: g.Node) -> Operand:
     """An output as memory to return: a view of an input or a library result where eager's strides
-    allow it, else a buffer of its own."""
+    allow it, or a part of a scan or a reduction, else a buffer of its own."""
     wanted = plan.graph.output_strides[plan.graph.outputs.index(node)]
     layout = plan.layouts.pop(node, None) if isinstance(node, g.View) else None
     found = plan.view(node, node.axes)
@@ -238,6 +238,7 @@ def returned_view(plan: Plan, node: g.Node) -> Operand:
             for v, w in zip(node.axes, wanted, strict=True)
         )
         resident = isinstance(base, g.Input | g.Extern) or base in plan.contracts
+        resident = resident or (has_name(base) and node.size < base.size)
         if resident and mine == wanted:
             return Operand(base, node.shape, mine, offset)
     return Operand(node, node.shape, plan.strides(node))

@@ -100,9 +100,10 @@ def reaches_scan(node: g.Node) -> bool:
 
 
 def copies_scan(node: g.View) -> bool:
-    """Whether `node` pads what a scan gives, which takes a pass over memory after the scan's."""
+    """Whether `node` pads or flips what a scan gives, in a pass over memory after the scan's."""
     in_place = node.shape == node.x.shape and node.index == node.axes
-    return bool(node.valid) and not in_place and reaches_scan(node.x)
+    flips = any(c < 0 for e in node.index for c, _ in ix.parts(e)[1])
+    return (bool(node.valid) or flips) and not in_place and reaches_scan(node.x)
 
 
 @dataclass(frozen=True, slots=True, order=True)
