@@ -21,6 +21,8 @@ from .scan_window import at_places, seen, without_first
 
 # Parts of a concatenation that are chosen from at every point of a scan.
 MOST_PARTS = 4
+# Rows of so many bytes, or a multiple, are written by whole vectors.
+ALIGNMENT = 16
 
 
 def _view_of_scan(node: Node, env: Env) -> Node | None:
@@ -29,9 +31,15 @@ def _view_of_scan(node: Node, env: Env) -> Node | None:
     padded_work = bool(node.valid) and is_pointwise(node.x) and reaches_scan(node.x)
     if in_place or not (isinstance(node.x, g.Scan) or padded_work):
         return None
-    if not node.valid and node.size < node.x.size and None in env.users(node):
-        return None  # what is returned is a view of the scan
+    if not node.valid and node.size < node.x.size and _stays_view(node, env):
+        return None
     return seen(node.x, node.shape, node.index, node.valid, node.fill)
+
+
+def _stays_view(node: g.View, env: Env) -> bool:
+    """Whether a part of a scan is returned as it is in memory; not if only its rows are aligned."""
+    part, whole = (x.shape[-1] * x.dtype.bytes % ALIGNMENT for x in (node, node.x))
+    return None in env.users(node) and bool(part or not whole)
 
 
 def flipped(x: Node, axis: int) -> Node:
@@ -81,7 +89,7 @@ def _half_of_it(draw: Draw) -> Iterator[Node]:
     s = g.scan("sum", x, 1)
     i, j = ix.axes((4, 2))
     yield g.view(s, (4, 2), (i, j + 1))
-    yield g.view(s, (4, 2), (i, j))
+    yield _part(g.scan("sum", draw.tensor((4, 4)), 1), 1, 0, 3)
     yield _padded(s, 1, -1, 2, 0.0)
     yield flipped(g.scan("argmax", flipped(x, 1), 1), 1)
     yield _padded(g.scan("argmax", x, 1), 1, 1, 0, 0)
@@ -200,7 +208,7 @@ RULES = (
         (g.View,),
         _view_of_scan,
         "the view walks the scanned axis from where the scan starts, or before; a part of a scan"
-        " that is returned stays a view",
+        " that is returned stays a view, unless only its own rows are aligned",
         _moved_scan,
         _half_of_it,
     ),
