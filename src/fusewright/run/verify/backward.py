@@ -50,8 +50,8 @@ def gradients(
     comb: Comb | None = None,
     watch: Watch = "all",
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """Gradients of sum(cos(k) * output) for float inputs and parameters, and which outputs have
-    any. The weights cos(1), cos(2), ... of the outputs' elements are the same in every process.
+    """Gradients of sum(cos(k) * output) for inputs and parameters, and which outputs have any. The
+    weights cos(1), cos(2), ... of the outputs' elements are the same in every process.
 
     comb: only its rows of the outputs count; outputs may hold these rows alone or the whole batch.
     watch: what is to have gradients; the rest is constant, as inputs are in training and weights
@@ -59,13 +59,15 @@ def gradients(
     """
     module.zero_grad(set_to_none=True)
     leaves = dict(tensors.tensor_leaves(inputs)) if watch != "parameters" else {}
-    watched = {k: t.requires_grad_(True) for k, t in leaves.items() if t.is_floating_point()}
+    real = {k: t for k, t in leaves.items() if t.is_floating_point() or t.is_complex()}
+    watched = {k: t.requires_grad_(True) for k, t in real.items()}
     generators.seed(seed)
+    # Over the backward pass as well: it may compute parts of the forward again.
     with torch.enable_grad(), _frozen(module) if watch == "inputs" else contextlib.nullcontext():
         output = module(*non_leaf_inputs(inputs))
-    ends = {k: _weighted(t, comb) for k, t in tensors.tensor_leaves(output) if t.requires_grad}
-    if ends:
-        torch.autograd.backward([t for t, _ in ends.values()], [w for _, w in ends.values()])
+        ends = {k: _weighted(t, comb) for k, t in tensors.tensor_leaves(output) if t.requires_grad}
+        if ends:
+            torch.autograd.backward([t for t, _ in ends.values()], [w for _, w in ends.values()])
     found = {f"input{k}": t.grad for k, t in watched.items()}
     found |= {name: p.grad for name, p in module.named_parameters()}
     module.zero_grad(set_to_none=True)
@@ -95,7 +97,8 @@ def _weighted(output: torch.Tensor, comb: Comb | None) -> tuple[torch.Tensor, to
     if comb is not None and output.shape[0] == comb.total:
         output = output[comb.first :: comb.step]
     count = torch.arange(1, output.numel() + 1, device=output.device, dtype=torch.float64)
-    weights = count.cos().to(output.dtype).view(output.shape)
+    turning = torch.polar(torch.ones_like(count), count) if output.is_complex() else count.cos()
+    weights = turning.to(output.dtype).view(output.shape)
     return output, weights if weights.nbytes > runner.LARGE_BYTES else layouts.strided_copy(weights)
 
 

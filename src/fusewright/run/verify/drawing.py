@@ -8,7 +8,7 @@ import torch
 
 from fusewright.errors import ProblemError
 from fusewright.problem import split_init_args
-from fusewright.run.verify import draws, generators, oracle, runner, specs, tensors
+from fusewright.run.verify import draws, generators, hidden, oracle, runner, specs, tensors
 from fusewright.run.verify.book import Book, Draw
 from fusewright.run.verify.specs import Spec
 
@@ -97,8 +97,8 @@ def draw_inputs(book: Book, name: str, kind: str, seed: int, prefix: str, rows: 
     """Inputs from `get_inputs` after seeding, redrawn by `kind`, with `rows` rows (None: as given).
 
     kind: "given", "tail" (only the last row or element is new), "swap" (two elements have changed
-    places), "special" (NaN, Inf, ... sprinkled
-    in) or a rule of draws.REDRAWN.
+    places), "special" (NaN, Inf, ... sprinkled in), "double" (as given, in double precision),
+    a rule of draws.OTHER_NUMBERS or of draws.REDRAWN.
     """
     _make_place(book, book.draws)
     device = book.session.device
@@ -112,6 +112,10 @@ def draw_inputs(book: Book, name: str, kind: str, seed: int, prefix: str, rows: 
     elif kind == "special":
         made = tensors.map_leaves(made, lambda t: draws.with_special_values(t, generator))
         book.marked[name] = _special_rows(made)
+    elif kind == "double":
+        made = tensors.map_leaves(made, lambda t: t.double() if t.is_floating_point() else t)
+    elif kind in ("floats", "ints"):
+        made = [tensors.map_values(value, draws.OTHER_NUMBERS[kind]) for value in made]
     elif kind != "given":
         made = tensors.map_leaves(made, lambda t: draws.redraw(t, kind, generator))
     made = _laid_out_as(given, made)
@@ -183,6 +187,7 @@ def draw_weights(book: Book, name: str, kind: str, seed: int, prefix: str) -> Sp
     """
     _make_place(book, book.weights)
     module = book.session.slots["reference"]
+    hidden.forget_late(module, book.session.entries)
     generator = torch.Generator(book.session.device).manual_seed(seed)
     swapping = torch.Generator(book.session.device).manual_seed(seed)
     parameters = dict(module.named_parameters(remove_duplicate=False))

@@ -30,8 +30,7 @@ def is_continuous(tensor: torch.Tensor) -> bool:
 
 def _noise(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Standard normal, of the shape, dtype and device of `like`."""
-    dtype = like.dtype if like.dtype in (torch.float64, torch.complex128) else torch.float32
-    dtype = torch.complex64 if like.dtype == torch.complex64 else dtype
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     made = torch.randn(like.shape, generator=generator, device=generator.device, dtype=dtype)
     return made.to(like.device)
 
@@ -84,6 +83,11 @@ REDRAWN: dict[str, Callable[[torch.Tensor, torch.Generator], torch.Tensor]] = {
     "heavy": _heavy,
     "ties": _ties,
 }
+# Other values of Python's numbers, of one type each.
+OTHER_NUMBERS: dict[str, Callable[[object], object]] = {
+    "floats": lambda x: 0.75 * x or 0.5 if type(x) is float else x,
+    "ints": lambda x: x + 1 if type(x) is int else x,
+}
 SPECIAL = (math.nan, math.inf, -math.inf, 1e-42, -1e-42, -0.0, 3e38, -3e38)
 
 
@@ -91,12 +95,17 @@ def redraw(tensor: torch.Tensor, kind: str, generator: torch.Generator) -> torch
     """`tensor` drawn again by the rule `kind` of REDRAWN; unchanged where it is not continuous."""
     if not is_continuous(tensor):
         return tensor
+    if tensor.is_complex():
+        return torch.view_as_complex(redraw(_parts(tensor), kind, generator))
     if tensor.numel() > _PIECE and tensor.ndim and tensor.shape[0] > 1:
         return _redrawn_in_pieces(tensor, kind, generator)
-    drawn = REDRAWN[kind](tensor, generator)
-    if tensor.is_floating_point():
-        drawn = drawn.clamp(torch.finfo(tensor.dtype).min, torch.finfo(tensor.dtype).max)
-    return drawn.to(tensor.dtype)
+    limits = torch.finfo(tensor.dtype)
+    return REDRAWN[kind](tensor, generator).clamp(limits.min, limits.max).to(tensor.dtype)
+
+
+def _parts(tensor: torch.Tensor) -> torch.Tensor:
+    """Real and imaginary parts along a further axis, dense."""
+    return torch.view_as_real(tensor.resolve_conj()).contiguous()
 
 
 def _redrawn_in_pieces(tensor: torch.Tensor, kind: str, generator: torch.Generator) -> torch.Tensor:
@@ -159,8 +168,10 @@ def redraw_weight(tensor: torch.Tensor, kind: str, generator: torch.Generator) -
     beside their differences, "small" scales varied weights by a hundredth, so that constants such
     as an epsilon count.
     """
-    if not is_continuous(tensor) or tensor.is_complex():
+    if not is_continuous(tensor):
         return tensor
+    if tensor.is_complex():
+        return torch.view_as_complex(redraw_weight(_parts(tensor), kind, generator))
     wide = tensor.float()
     spread = float(wide.std(correction=0)) if tensor.numel() > 1 else 0.0
     constant = spread < 1e-6 * max(1.0, *(abs(float(end)) for end in wide.aminmax()))

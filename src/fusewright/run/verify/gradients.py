@@ -130,7 +130,7 @@ def _expected(eager: judge.Tensors, runs: Iterator[judge.Tensors]) -> dict[str, 
         known = {name: gradient for name, gradient in eager.items() if name in right}
         return judge.expect(known, referee.slices_of_one(known, right, runs), True, 1.0, _SLACK)
     except (oracle.OracleUnavailable, RuntimeError):
-        right = {name: gradient.double() for name, gradient in eager.items()}
+        right = {name: oracle.widened(gradient) for name, gradient in eager.items()}
         return judge.expect(eager, referee.slices_of_one(eager, right, ()), False, 1.0, _SLACK)
 
 
@@ -178,13 +178,11 @@ def _judge(book: Book, got: dict[str, torch.Tensor], names: list[str]) -> list[j
 def _draw(book: Book, seeds: range) -> None:
     """Widen what is expected by further random roundings."""
     assert book.gradient_point is not None
-    first = {name: next(expected.parts()) for name, expected in book.gradients.items()}
+    first = {name: (e, next(e.parts())) for name, e in book.gradients.items()}
+    eager = {name: judge.as_given(e, part.eager) for name, (e, part) in first.items()}
+    right = {name: judge.as_given(e, part.oracle) for name, (e, part) in first.items()}
     drawn = _drawn_gradients(book, book.gradient_point, book.comb, seeds)
-    slices = referee.slices_of_one(
-        {name: part.eager for name, part in first.items()},
-        {name: part.oracle for name, part in first.items()},
-        drawn,
-    )
+    slices = referee.slices_of_one(eager, right, drawn)
     book.gradients = judge.with_draws(book.gradients, slices, _SLACK)
     book.gradient_draws = seeds.stop
 

@@ -54,6 +54,16 @@ def full_state(
     return dict(module.state_dict()) | {n: t for n, t in values.items() if t is not None}
 
 
+def forget_late(module: torch.nn.Module, entries: Iterable[str]) -> None:
+    """Remove what calls have added to the state_dict since construction, whose `entries` these
+    are: the next call makes it anew, as the first one did."""
+    for name in [name for name in module.state_dict() if name not in set(entries)]:
+        path, _, leaf = name.rpartition(".")
+        part = module.get_submodule(path)
+        part._buffers.pop(leaf, None)
+        part._parameters.pop(leaf, None)
+
+
 def split(
     hidden: Hidden, values: Mapping[str, torch.Tensor]
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor | None]]:

@@ -91,6 +91,11 @@ _FAR_WAY = 10.0
 NO_ORACLE = "there is no float64 result to compare with"
 
 
+def as_given(expected: Expected, part: torch.Tensor) -> torch.Tensor:
+    """A part's tensor in the dtype that the whole has: complex where it is."""
+    return torch.view_as_complex(part.contiguous()) if expected.dtype.is_complex else part
+
+
 def is_exact(dtype: torch.dtype) -> bool:
     """Integers and booleans are compared for equality."""
     return not (dtype.is_floating_point or dtype.is_complex)

@@ -69,9 +69,16 @@ def run(module: torch.nn.Module, inputs: list[Any], seed: int) -> Effects:
 def widen(module: torch.nn.Module) -> torch.nn.Module:
     """A float64 copy of the module. Raises OracleUnavailable where it cannot be copied."""
     try:
-        return copy.deepcopy(module).double()
+        return copy.deepcopy(module)._apply(widened)
     except Exception as error:
         raise OracleUnavailable(f"the reference cannot be copied: {error}") from error
+
+
+def widened(tensor: torch.Tensor) -> torch.Tensor:
+    """Real and complex tensors in double precision, others as they are."""
+    if tensor.is_complex():
+        return tensor.to(torch.complex128)
+    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def widen_inputs(inputs: list[Any], edit: Edit | None = None) -> list[Any]:
@@ -80,9 +87,7 @@ def widen_inputs(inputs: list[Any], edit: Edit | None = None) -> list[Any]:
 
     def change(tensor: torch.Tensor) -> torch.Tensor:
         path = next(paths)
-        wide = tensor
-        if tensor.is_floating_point() or tensor.is_complex():
-            wide = tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+        wide = widened(tensor)
         if wide is tensor or wide.stride() != tensor.stride():
             wide = tensors.relaid(wide, tensor.stride())
         if edit:

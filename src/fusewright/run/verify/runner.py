@@ -11,12 +11,14 @@ import io
 import pickle
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from fusewright.errors import ProblemError
 from fusewright.problem import execute_file
@@ -41,6 +43,7 @@ class Session:
     heard: Callable[[], list[str]] = list
     slots: dict[str, torch.nn.Module] = field(default_factory=dict)
     modes: dict[str, bool] = field(default_factory=dict)
+    entries: tuple[str, ...] = ()
     unsaved: hidden.Hidden = field(default_factory=dict)
     inputs: dict[str, list[Any]] = field(default_factory=dict)
     sources: dict[str, Callable[[], list[Any]]] = field(default_factory=dict)
@@ -84,6 +87,12 @@ def construct(
     with torch.device(where) if where != "cpu" else contextlib.nullcontext():
         session.slots[slot] = session.cls(*args, **kwargs)
     module = session.slots[slot].to(session.device)
+    if lazy := [name for name, p in module.named_parameters() if is_lazy(p)]:
+        raise ProblemError(
+            f"{lazy[0]} of {session.cls.__name__} is lazy: it has no shape before the first call. "
+            "Let the constructor give it one"
+        )
+    session.entries = tuple(module.state_dict())
     session.modes = {path: part.training for path, part in module.named_modules()}
     beside = hidden.names(module) if beside is None else beside
     session.unsaved = hidden.remembered(module, beside)
@@ -108,6 +117,7 @@ def load_state(session: Session, slot: str, spec: Spec, how: str) -> None:
     awkward storage). Buffers beside the state_dict get theirs, or their first values, in any case.
     """
     module = session.slots[slot]
+    hidden.forget_late(module, session.entries)
     lender = session.lender
     fresh = how in ("assign", "strided")
     values = tensors.load(spec, session.device, lender=lender) if fresh else mapped(spec, lender)
@@ -126,6 +136,11 @@ def load_state(session: Session, slot: str, spec: Spec, how: str) -> None:
 def mapped(spec: Spec, lender: handover.Lender) -> dict[str, torch.Tensor]:
     """The tensors of a dict spec, without a copy."""
     return {key: tensors.read(item, lender) for key, item in zip(spec["keys"], spec["items"])}
+
+
+def double(session: Session, slot: str) -> None:
+    """The module in double precision from now on."""
+    session.slots[slot].double()
 
 
 def train(session: Session, slot: str, mode: bool) -> None:
@@ -213,11 +228,11 @@ class CallPlan:
 def call(session: Session, **arguments: Any) -> dict[str, Any]:
     """Run forward on kept inputs and dump what came out.
 
-    context: "no_grad", "inference" or "grad". state: what the module's state is before the call;
-    where it is given, the entries and inputs that the call changed are reported too. settle: look
-    again a moment later whether the output still changes. keep: name under which the output stays
-    alive. drop: let go of large inputs, which otherwise stay for further calls. written: report all
-    that was written in place, too.
+    context: "no_grad", "inference", "grad" or "thread" (no_grad, in another thread). state: what
+    the module's state is before the call; where it is given, the entries and inputs that the call
+    changed are reported too. settle: look again a moment later whether the output still changes.
+    keep: name under which the output stays alive. drop: let go of large inputs, which otherwise
+    stay for further calls. written: report all that was written in place, too.
     """
     plan = CallPlan(**arguments)
     module, inputs = session.slots[plan.slot], session.inputs[plan.inputs]
@@ -226,9 +241,8 @@ def call(session: Session, **arguments: Any) -> dict[str, Any]:
     versions = _versions(session, module, inputs) if plan.written else {}
     generators.seed(plan.seed)
     rng, start = generators.digest(session.device), time.perf_counter()
-    with context_of(plan.context):
-        output = module(*inputs)
-        first = tensors.map_leaves(output, _copy) if plan.settle else None
+    output = _called(plan.context, module, inputs)
+    first = tensors.map_leaves(output, _copy) if plan.settle else None
     synchronize(session.device)
     seconds = time.perf_counter() - start
     report: dict[str, Any] = {
@@ -254,10 +268,22 @@ def call(session: Session, **arguments: Any) -> dict[str, Any]:
     return report
 
 
+def _called(context: str, module: torch.nn.Module, inputs: list[Any]) -> Any:
+    """The module's answer, in the context of a CallPlan."""
+
+    def answer() -> Any:
+        with context_of(context):
+            return module(*inputs)
+
+    if context != "thread":
+        return answer()
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(answer).result()
+
+
 def context_of(name: str) -> contextlib.AbstractContextManager[Any]:
-    return {"no_grad": torch.no_grad, "inference": torch.inference_mode, "grad": torch.enable_grad}[
-        name
-    ]()
+    contexts = {"inference": torch.inference_mode, "grad": torch.enable_grad}
+    return contexts.get(name, torch.no_grad)()
 
 
 def synchronize(device: torch.device) -> None:
@@ -413,6 +439,7 @@ COMMANDS = {
     "construct": construct,
     "state": state,
     "load_state": load_state,
+    "double": double,
     "train": train,
     "put": put,
     "drop_inputs": drop_inputs,

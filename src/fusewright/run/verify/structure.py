@@ -113,6 +113,7 @@ def robust_checks(trial: Trial) -> None:
         ("repeat", repeat),
         ("modes", modes),
         ("inference-mode", inference_mode),
+        ("other-thread", other_thread),
         ("deepcopy", lambda t: duplicates(t, "deepcopy")),
         ("pickle", lambda t: duplicates(t, "pickle")),
         # Last, since they may leave buffers that belong to a graph, which cannot be copied.
@@ -207,7 +208,7 @@ def consecutive_calls(trial: Trial) -> None:
 
 def kept_outputs(trial: Trial) -> None:
     """An output that the caller keeps is still right after many calls with other inputs, and these
-    are right as well."""
+    are right as well. What lives in the state of the reference, too, may change with it."""
     point, tail = base_point(trial), base_point(trial, "given-tail")
     found = again(trial, point, "plain", keep="first")
     found += again(trial, base_point(trial, "given-1"), "plain")
@@ -217,7 +218,10 @@ def kept_outputs(trial: Trial) -> None:
     if last is not None and not trial.expect(tail)["changed"]:
         found += trial.judge(tail, {"output": last})
     kept = trial.ask("redump", keep="first", prefix=trial.path("candidate"))
-    trial.tell("kept-outputs", found + trial.judge(point, {"output": kept}))
+    pairs = [text.split(" shares memory with ") for text in trial.expect(point)["aliases"]]
+    moving = {path for path, owner in pairs if owner in trial.expect(point)["changed"]}
+    found += [f for f in trial.judge(point, {"output": kept}) if f["path"] not in moving]
+    trial.tell("kept-outputs", found)
 
 
 def repeat(trial: Trial) -> None:
@@ -249,6 +253,11 @@ def modes(trial: Trial) -> None:
 
 def inference_mode(trial: Trial) -> None:
     trial.tell("inference-mode", again(trial, base_point(trial), "plain", context="inference"))
+
+
+def other_thread(trial: Trial) -> None:
+    """A call from another thread than the module was made in, as a server makes them."""
+    trial.tell("other-thread", again(trial, base_point(trial), "plain", context="thread"))
 
 
 def grad_mode(trial: Trial) -> None:
@@ -361,6 +370,9 @@ def awkward_checks(trial: Trial) -> None:
         scene(trial, "weights/strided", weights_strided, "warn")
     for rows in other_batches(trial):
         scene(trial, f"batch-{rows}", lambda t, n=rows: batch(t, n), "warn")
+    scene(trial, "double-precision", double_precision, "warn")
+    for kind in ("floats", "ints"):
+        scene(trial, f"other-{kind}", lambda t, k=kind: other_numbers(t, k), "warn")
     scene(trial, "special-values", special_values, "warn")
     check_isolation(trial)
     # Last: where a kernel of both files faults (a library's, called alike), both processes are
@@ -423,6 +435,49 @@ def batch(trial: Trial, rows: int) -> None:
     trial.tell(name, trial.evaluate(point))
     trial.release(point)
     trial.forget_inputs(name)
+
+
+def double_precision(trial: Trial) -> None:
+    """Weights and inputs in float64: refused, or computed so; in less is a warning."""
+    if trial.slow or trial.sampling:
+        return
+    train = trial.training and not trial.expect(base_point(trial))["rng"]
+    point = Point("random-1", "given-double", train)
+    trial.draw_inputs(point.inputs, "double", 0)
+    trial.construct("fresh")
+    trial.set_weights("fresh", point.weights)
+    for command, plan in (("double", {}), ("train", {"mode": train})):
+        trial.ask(command, slot="fresh", **plan)
+    output = trial.call("fresh", point.inputs, seed=point.seed)["output"]
+    where = {"weights": point.weights, "inputs": point.inputs, "seed": point.seed}
+    found = trial.ask_referee("judge_doubles", train=train, output=output, **where)
+    trial.discard(output)
+    trial.ask("drop", slot="fresh")
+    trial.forget_inputs(point.inputs)
+    less = [f for f in found if f["ok"] is None]
+    if less and all(f["ok"] is not False for f in found):
+        trial.add("double-precision", "warn", "computed in less than float64: " + describe(less))
+    else:
+        trial.tell("double-precision", found)
+
+
+def other_numbers(trial: Trial, kind: str) -> None:
+    """Python numbers among the inputs with other values; skipped where the reference does not take
+    them."""
+    name = f"given-{kind}"
+    if not has_numbers(trial, kind):
+        return
+    trial.draw_inputs(name, kind, 0)
+    point = base_point(trial, name)
+    trial.tell(f"other-{kind}", trial.evaluate(point))
+    trial.release(point)
+    trial.forget_inputs(name)
+
+
+def has_numbers(trial: Trial, kind: str) -> bool:
+    wanted = {"floats": float, "ints": int}[kind]
+    leaves = [leaf for _, leaf in specs.leaves(trial.inputs["given-0"]) if leaf["k"] == "value"]
+    return any(type(leaf["value"]) is wanted for leaf in leaves)
 
 
 def special_values(trial: Trial) -> None:

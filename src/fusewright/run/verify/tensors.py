@@ -114,18 +114,21 @@ def aliases(output: Any, inputs: list[Any], module: torch.nn.Module) -> list[str
 def map_leaves(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
     """The nested value with each tensor replaced by `change(tensor)`; mappings that are no dicts
     become dicts."""
-    if isinstance(value, torch.Tensor):
-        return change(value)
+    return map_values(value, lambda v: change(v) if isinstance(v, torch.Tensor) else v)
+
+
+def map_values(value: Any, change: Callable[[Any], Any]) -> Any:
+    """As `map_leaves`, of all that is no container."""
     if is_record(value):
-        changed = {k: map_leaves(v, change) for k, v in items_of(value) or []}
+        changed = {k: map_values(v, change) for k, v in items_of(value) or []}
         if isinstance(value, tuple):
             return type(value)(**changed)
         return dataclasses.replace(value, **changed)
     if isinstance(value, Mapping):
-        return _same_mapping(value, {k: map_leaves(v, change) for k, v in value.items()})
+        return _same_mapping(value, {k: map_values(v, change) for k, v in value.items()})
     if isinstance(value, list | tuple):
-        return type(value)(map_leaves(item, change) for item in value)
-    return value
+        return type(value)(map_values(item, change) for item in value)
+    return change(value)
 
 
 def _same_mapping(like: Mapping[Any, Any], items: dict[Any, Any]) -> dict[Any, Any]:

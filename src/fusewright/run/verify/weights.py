@@ -9,6 +9,7 @@ from fusewright.run.verify.book import Book, Stamps
 def set_state(book: Book, slot: str, weights: str) -> None:
     """Give the module the named weights; parameters that still have them are not copied again."""
     module, stamps = book.session.slots[slot], book.stamps.get(slot)
+    hidden.forget_late(module, book.session.entries)
     drawn = runner.mapped(drawing.weights(book, weights), book.session.lender)
     wanted, beside = hidden.split(book.session.unsaved, drawn)
     if stamps is None or stamps.weights != weights:

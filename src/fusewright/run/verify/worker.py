@@ -22,6 +22,7 @@ from fusewright.run.verify import (
     answers,
     backward,
     book,
+    doubles,
     drawing,
     gradients,
     power,
@@ -38,7 +39,7 @@ _PR_SET_PDEATHSIG = 1
 _REAP_S = 2.0
 # Characters of an exception's message that are passed on.
 _LONGEST_TEXT = 20_000
-_REFEREE = (referee, answers, drawing, statecheck, power, gradients, samples, separable)
+_REFEREE = (referee, answers, doubles, drawing, statecheck, power, gradients, samples, separable)
 Commands = Mapping[str, Callable[..., Any]]
 # The commands of one worker, made when it starts: they share what it keeps in mind.
 MakeCommands = Callable[[], Commands]
