@@ -103,6 +103,12 @@ def reads(x: Tensor, i: Tensor, j: Tensor, small: Tensor) -> dict[str, Any]:
     # x is (4, 5, 6); i and j are (3,); small is (2, 3)
     return {
         "embedding": F.embedding(small.abs(), x[0], padding_idx=0),
+        "bag_mean": F.embedding_bag(small.abs(), x[0]),
+        "bag_sum": F.embedding_bag(small.abs(), x[0], mode="sum", padding_idx=1),
+        "bag_weighted": F.embedding_bag(
+            small.abs(), x[0], mode="sum", per_sample_weights=x[1, :2, :3]
+        ),
+        "one_bag": F.embedding_bag(i[None], x[0], mode="sum"),
         "index_select": x.index_select(1, i),
         "index": x[i],
         "index_negative": x[-i - 1],
@@ -119,6 +125,12 @@ def reads(x: Tensor, i: Tensor, j: Tensor, small: Tensor) -> dict[str, Any]:
         "take_along": torch.take_along_dim(x[..., :3], small.abs()[None], 1),
         "one_hot": F.one_hot(i, 7),
     }
+
+
+def test_bags_of_several_sizes_and_their_maxima_stay_calls() -> None:
+    i, rows = torch.tensor([0, 3, 1, 2]), torch.randn(4, 5)
+    check_function(lambda i, w: F.embedding_bag(i, w, torch.tensor([0, 3])), i, rows, externs=1)
+    check_function(lambda i, w: F.embedding_bag(i[None], w, mode="max"), i, rows, externs=1)
 
 
 def test_reads() -> None:

@@ -14,6 +14,7 @@ from fusewright.ir import offsets
 from fusewright.ir.dtypes import BOOL, INT64
 from fusewright.ir.graph import Node
 
+from .aten_reduce import mean, total
 from .operands import (
     NotLowered,
     add,
@@ -57,6 +58,45 @@ def embedding(
 ) -> Node:
     """Rows of `weight`; padding_idx matters to gradients only."""
     return take_rows(weight, _positions(where, weight.shape[0], False), 0)
+
+
+def embedding_bag(
+    weight: Node,
+    where: Node,
+    starts: Node,
+    scale_grad_by_freq: bool = False,
+    mode: int = 0,
+    sparse: bool = False,
+    per_sample_weights: Node | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> tuple[Node | None, ...]:
+    """Sums (mode 0) or means (1) of rows of `weight` for bags of one size, and nothing else of it.
+
+    Maxima ignore NaN, and bags of many sizes have no shape: both stay calls, and so do means
+    without the padding.
+    """
+    left_out = -1 if padding_idx is None else padding_idx
+    size = where.size // max(starts.size, 1)
+    regular = starts.size * size == where.size > 0 and _steps_by(starts, size)
+    if not regular or include_last_offset or mode > 1 or (left_out >= 0 and mode):
+        raise NotLowered("bags of several sizes, their maxima, or means of a part")
+    bags = g.reshape(where, (starts.size, size))
+    rows = take_rows(weight, _positions(bags, weight.shape[0], False), 0)
+    if per_sample_weights is not None:
+        factors = g.reshape(per_sample_weights, (starts.size, size))
+        rows = mul(rows, g.insert_expanded(factors, (2,), rows.shape))
+    if left_out >= 0:
+        skipped = g.insert_expanded(eq(bags, left_out), (2,), rows.shape)
+        rows = choose(skipped, 0.0, rows)
+    return ((mean if mode else total)(rows, 1), None, None, None)
+
+
+def _steps_by(starts: Node, size: int) -> bool:
+    """Whether `starts` is known to be 0, size, 2 * size, ..."""
+    if starts.size == 1 and isinstance(starts, g.Const):
+        return starts.value == 0
+    return isinstance(starts, g.Iota) and starts.value == starts.axes[0] * size
 
 
 def index_select(x: Node, dim: int, where: Node) -> Node:
@@ -143,8 +183,10 @@ def index_put(
     return g.where(as_node(lifted, BOOL, x.shape), new, x)
 
 
-TABLE: Mapping[str, Callable[..., Node]] = {
+TABLE: Mapping[str, Callable[..., Node | tuple[Node | None, ...]]] = {
     "aten.embedding.default": embedding,
+    "aten.embedding_bag.default": embedding_bag,
+    "aten.embedding_bag.padding_idx": embedding_bag,
     "aten.index_select.default": index_select,
     "aten.gather.default": gather,
     "aten.take.default": take,

@@ -83,8 +83,6 @@ KEPT_CALLS: tuple[str, ...] = (
     "aten._upsample_bilinear2d_aa.vec",
     "aten._upsample_bicubic2d_aa.vec",
     "aten.col2im.default",
-    "aten.embedding_bag.default",
-    "aten.embedding_bag.padding_idx",
     "aten.ctc_loss.IntList",
     "aten.ctc_loss.Tensor",
     "aten.cdist.default",
