@@ -124,6 +124,7 @@ def test_independent_errors_are_counted_along_the_shortest_axis() -> None:
     [
         (1e-7, "more accurate than the reference"),
         (4e-7, "float32 class"),
+        (6e-7, "between float32 and TF32"),
         (3e-4, "TF32 class"),
         (3e-3, "half class"),
         (0.1, "below half class"),

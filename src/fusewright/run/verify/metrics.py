@@ -40,6 +40,8 @@ UNIT_ROUNDOFF = {
     torch.float16: 2.0**-11,
 }
 UNIT_BYTES = {torch.float64: 8, torch.float32: 4, torch.bfloat16: 2, torch.float16: 2}
+# What is so much nearer than TF32's arithmetic is not made by it.
+_TF32_SPAN = 32
 _CPU_CHUNK, _GPU_CHUNK = 1 << 18, 1 << 24
 _TINY = 1e-300
 # A slice that is this much smaller than the whole counts as if it were this large.
@@ -299,6 +301,8 @@ def accuracy_class(norm: float, eager: float, float32_bound: float, tf32_bound: 
         return "more accurate than the reference"
     if norm <= float32_bound:
         return "float32 class"
+    if norm <= tf32_bound / _TF32_SPAN:
+        return "between float32 and TF32"
     if norm <= tf32_bound:
         return "TF32 class"
     return "half class" if norm <= 8 * tf32_bound else "below half class"
