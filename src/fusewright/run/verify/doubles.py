@@ -18,22 +18,25 @@ _DOUBLE, _SINGLE = 1e-9, 1e-5
 _NARROW = 8.0
 
 
-def judge_doubles(
-    book: Book, weights: str, inputs: str, seed: int, train: bool, output: Spec
-) -> list[dict[str, Any]]:
-    """Findings for a candidate's call in double precision, against eager's. Less than its
-    precision is left open. Raises what the reference raises when it is called so."""
-    module = wide_module(book, weights, train)
+def judge_doubles(book: Book, name: str, inputs: str, output: Spec) -> list[dict[str, Any]]:
+    """Findings for a candidate's call in double precision with `inputs`, else as at the point
+    `name`, against eager's. Less than its precision is left open, as far as the working precision
+    is right there. Raises what the reference raises when it is called so."""
+    expectation = referee.expectation_of(book, name)
+    point, known = expectation.point, expectation.expected
+    module = wide_module(book, point.weights, point.train)
     given = tensors.map_leaves(drawing.loaded(book, inputs), torch.clone)
-    right = oracle.run(module, given, seed).output
+    right = oracle.run(module, given, point.seed).output
     pairs = zip(tensors.tensor_leaves(right), specs.tensors(output))
-    found = [_compare(p, t, referee.read(book, leaf)) for (p, t), (_, leaf) in pairs]
+    found = [
+        _compare(f"output{p}", t, referee.read(book, leaf), known[f"output{p}"].bound.norm)
+        for (p, t), (_, leaf) in pairs
+    ]
     return [finding.to_json() for finding in found]
 
 
-def _compare(path: str, right: torch.Tensor, got: torch.Tensor) -> Finding:
+def _compare(name: str, right: torch.Tensor, got: torch.Tensor, bound: float) -> Finding:
     """Of integers, which a rounding may turn, and of narrower results nothing is said."""
-    name = f"output{path}"
     if got.shape != right.shape:
         return Finding(name, False, f"has the shape {list(got.shape)}, not {list(right.shape)}")
     if judge.is_exact(right.dtype) or metrics.real_dtype(right.dtype) != torch.float64:
@@ -45,7 +48,8 @@ def _compare(path: str, right: torch.Tensor, got: torch.Tensor) -> Finding:
         return Finding(name, False, "has NaN or Inf in the wrong places")
     sums = metrics.Accumulator(mine.shape, metrics.root_mean_square(mine), mine.device)
     sums.add(theirs, mine, metrics.joint_mask(mine, theirs))
-    norm, most = sums.result().norm, max(_SINGLE, _NARROW * metrics.floor_of(got.dtype))
+    norm = sums.result().norm
+    most = max(_SINGLE, bound, _NARROW * metrics.floor_of(got.dtype))
     same = got.dtype == right.dtype and norm <= _DOUBLE
     text = f"{got.dtype}, relative L2 error {norm:.2g}, allowed {_DOUBLE:.2g}"
     return Finding(name, True if same else None if norm <= most else False, text, norm)

@@ -442,18 +442,18 @@ def double_precision(trial: Trial) -> None:
     if trial.slow or trial.sampling:
         return
     train = trial.training and not trial.expect(base_point(trial))["rng"]
-    point = Point("random-1", "given-double", train)
-    trial.draw_inputs(point.inputs, "double", 0)
+    point, inputs = replace(base_point(trial), train=train), "given-double"
+    trial.expect(point)
+    trial.draw_inputs(inputs, "double", 0)
     trial.construct("fresh")
     trial.set_weights("fresh", point.weights)
     for command, plan in (("double", {}), ("train", {"mode": train})):
         trial.ask(command, slot="fresh", **plan)
-    output = trial.call("fresh", point.inputs, seed=point.seed)["output"]
-    where = {"weights": point.weights, "inputs": point.inputs, "seed": point.seed}
-    found = trial.ask_referee("judge_doubles", train=train, output=output, **where)
+    output = trial.call("fresh", inputs, seed=point.seed)["output"]
+    found = trial.ask_referee("judge_doubles", name=point.name, inputs=inputs, output=output)
     trial.discard(output)
     trial.ask("drop", slot="fresh")
-    trial.forget_inputs(point.inputs)
+    trial.forget_inputs(inputs)
     less = [f for f in found if f["ok"] is None]
     if less and all(f["ok"] is not False for f in found):
         trial.add("double-precision", "warn", "computed in less than float64: " + describe(less))
