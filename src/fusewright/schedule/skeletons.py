@@ -13,7 +13,7 @@ from fusewright.options import Options
 from fusewright.target.arch import Arch
 from fusewright.target.tuning import LIBRARY, Choice, Tuning
 
-from . import contraction
+from . import contraction, product_kernel
 from .gate import CHUNK
 from .hosting import Hosted
 from .library import CONV_PRODUCT, EXACT_CONV_PRODUCT
@@ -43,7 +43,7 @@ class Candidate:
 
     def in_place(self, program: Program) -> Program:
         """The program with this kernel instead of the library's product."""
-        return contraction.replaced(program, self.product, self.hosted)
+        return product_kernel.replaced(program, self.product, self.hosted)
 
 
 def use_skeletons(program: Program, arch: Arch, options: Options, tuning: Tuning) -> Program:
@@ -91,7 +91,7 @@ def candidates(
     """A product by each scheme that may compute it, the best first, as modelled."""
     for product in contraction.products_of(call, program, arch, options):
         p, told = contraction.with_prologues(product, program, arch)
-        hosted = contraction.hosted_by(program, p, contraction.element_of(p), arch)
+        hosted = product_kernel.hosted_by(program, p, product_kernel.element_of(p), arch)
         if p.scheme == "split":
             p = replace(p, slices=contraction.times_of(p, hosted, arch).slices)
         if p.conv is not None:
