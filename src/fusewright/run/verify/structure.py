@@ -13,7 +13,7 @@ from fusewright.run.verify.isolate import WorkerRaised
 from fusewright.run.verify.specs import Spec
 from fusewright.run.verify.trial import Finding, Point, Stop, Trial, describe, failed
 
-# Weights of more bytes are not laid out in other ways.
+# Weights of more bytes are not laid out in other ways, nor widened with the inputs.
 _LARGE_WEIGHTS = 256 << 20
 Scene = Callable[[Trial], None]
 
@@ -439,7 +439,8 @@ def batch(trial: Trial, rows: int) -> None:
 
 def double_precision(trial: Trial) -> None:
     """Weights and inputs in float64: refused, or computed so; in less is a warning."""
-    if trial.slow or trial.sampling:
+    size = sum(specs.byte_count(s) for s in (trial.inputs["given-0"], trial.weights["given"]))
+    if trial.slow or trial.sampling or size > _LARGE_WEIGHTS:
         return
     train = trial.training and not trial.expect(base_point(trial))["rng"]
     point, inputs = replace(base_point(trial), train=train), "given-double"
