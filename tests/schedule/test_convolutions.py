@@ -8,6 +8,8 @@ import torch
 from fusewright.context import Context
 from fusewright.emit.unit import translation_unit
 from fusewright.ir import graph as g
+from fusewright.ir import index as ix
+from fusewright.ir.body import loads
 from fusewright.ir.check import check_program
 from fusewright.ir.code import code, evaluate
 from fusewright.ir.conv_tile import MOST_BOX, alternating, kernel_tile, run_of
@@ -165,6 +167,23 @@ def test_results_of_other_extents_than_the_phases_take_no_pass_of_their_own(name
     want = torch.tanh(function(values["x"], values["w"])) * values["beside"]
     torch.testing.assert_close(got, want, rtol=1e-2, atol=1e-2)
     assert evaluate(code(program)) == program
+
+
+@pytest.mark.parametrize("name", [n for n in TRANSPOSED if n != "stride 1"])
+def test_a_stored_product_lies_as_what_is_made_of_it(name):
+    """Its phases lie between the places, so that readers of the result read lines of memory."""
+    node, _ = _case(name, images=2)
+    largest = g.reduce("max", node, (1,))
+    program = check_program(schedule(graph_of(largest), Context(), EAGER))
+    (kernel,) = _products(program)
+    product = program.buffer(kernel.writes[0])
+    assert product.shape == kernel.conv.shape
+    rank = len(kernel.conv.outer)
+    phases, places = product.strides[-2 * rank : -rank], product.strides[-rank:]
+    assert places == tuple(p * s for p, s in zip(phases, kernel.conv.phases, strict=True))
+    (reader,) = (s for s in program.steps if product.name in s.reads)
+    (load,) = (x for x in loads(*reader.bodies) if x.buffer == product.name)
+    assert ix.coefficient(load.offset, reader.rows[-1]) == 1
 
 
 BEHIND = {

@@ -49,6 +49,15 @@ class ConvShape:
         return (self.images, *rows, *self.outer)
 
     @property
+    def strides(self) -> Ints:
+        """Of the product in memory: phases lie between the places, as in what is made of them."""
+        steps = self.phases or (1,) * len(self.outer)
+        whole = (*self.shape[:2], *(n * s for n, s in zip(self.outer, steps, strict=True)))
+        image, row, *along = offsets.row_major(whole)
+        places = (a * s for a, s in zip(along, steps, strict=True))
+        return (image, row, *(along if self.phases else ()), *places)
+
+    @property
     def pixels(self) -> int:
         """Outputs per image and row."""
         return prod(self.outer)

@@ -41,7 +41,7 @@ class Element:
 
     @property
     def offset(self) -> Index:
-        return number((self.batch, self.m, self.n))
+        return number(self.result or (self.batch, self.m, self.n))
 
     def kept(self, over: str) -> tuple[Index, ...]:
         """The axes that a fold over `over` ("m", "n"; "": none) keeps."""

@@ -213,10 +213,9 @@ def _plan_channels_last(c: g.Contract, p: Parameters, view: View) -> CallPlan:
 def _plan_product(c: g.Contract, w: ConvShape, view: View) -> CallPlan:
     """No library has it: `skeletons` makes a kernel of every one."""
     operands = (_dense(t, view) for t in (c.a, c.b))
-    strides = offsets.row_major(c.shape)
     args = (*operands, w.outer, w.taps, w.stride, w.before, w.dilation, w.phases)
     function = EXACT_CONV_PRODUCT if c.family == "exact convolution" else CONV_PRODUCT
-    return CallPlan(function, args, (), strides, node_flops(c), (_describe(c),))
+    return CallPlan(function, args, (), w.strides, node_flops(c), (_describe(c),))
 
 
 def _dense(x: g.Node, view: View) -> Operand:
