@@ -365,7 +365,7 @@ class Model(nn.Module):
         return self.conv(x)@AFTER@
 
 
-def get_inputs(): return [torch.rand(2, 1, 9, 8)]
+def get_inputs(): return [torch.rand(2, 1, 20, 18)]
 def get_init_inputs(): return []
 """
 

@@ -308,10 +308,10 @@ def test_random_programs_keep_their_values(seed):
 
 def test_copied_operand_of_a_call_comes_before_it():
     """A merged operand without a strided view is copied, although the graph has no such node."""
-    a, b = tensor("a", 4, 6, 3, 3), tensor("b", 6, 5, 3, 3, role="param")
-    (i, j), r = ix.axes((4, 5)), g.reduced_axes((6, 3, 3))
+    a, b = tensor("a", 4, 6, 3, 3), tensor("b", 6, 60, 3, 3, role="param")
+    (i, j), r = ix.axes((4, 60)), g.reduced_axes((6, 3, 3))
     product = g.contract(
-        g.unary("tanh", a), b, (4, 5), (6, 3, 3), (i, *r), (r[0], j, *r[1:]), family="convolution"
+        g.unary("tanh", a), b, (4, 60), (6, 3, 3), (i, *r), (r[0], j, *r[1:]), family="convolution"
     )
     graph = graph_of(g.unary("exp", product))
     for program in programs(graph):
@@ -387,7 +387,8 @@ def _convolved(channels: int = 8, groups: int = 1):
 
 
 def _depthwise(rank=2, stride=1, dilation=1, multiplier=1):
-    x, w = tensor("x", 2, 6, *(40,) * rank), tensor("w", 6 * multiplier, 1, *(3,) * rank)
+    extents = (1600,) if rank == 1 else (40,) * rank
+    x, w = tensor("x", 2, 6, *extents), tensor("w", 6 * multiplier, 1, *(3,) * rank)
     many = [[v] * rank for v in (stride, 1, dilation)]
     return convolution(x, w, *many, 6)
 
@@ -468,3 +469,12 @@ def test_few_rows_read_a_large_matrix_once(rows, across, monkeypatch):
     (expected,) = interpret_graph(graph, inputs).outputs
     (got,) = interpret_program(program, inputs).outputs
     torch.testing.assert_close(got, expected)
+
+
+def test_tiny_products_are_sums_on_a_cpu():
+    x, w, v = tensor("x", 8, 16), tensor("w", 16, 32), tensor("v", 32, 4)
+    graph = graph_of(matmul(g.unary("tanh", matmul(x, w)), v))
+    assert not calls(schedule(graph, Context(), arch("cpu")))
+    assert_same_values(graph)
+    larger = graph_of(matmul(x, tensor("u", 16, 65)))
+    assert len(calls(schedule(larger, Context(), arch("cpu")))) == 1

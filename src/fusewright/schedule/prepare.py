@@ -40,6 +40,8 @@ FEW_ROWS, CACHED_ROWS, LARGE_MATRIX = 4, 64 << 10, 16 << 20
 # Results, and multiply-adds, up to which a GPU's library takes longer than a reduction if the sum
 # is this long: few tiles, each of which walks all of it (16 x 128 over 576: 50 us on an H100).
 SMALL_RESULT, SMALL_PRODUCT, LONG_SUM = 1 << 12, 1 << 21, 256
+# Multiply-adds that take a CPU no longer than a library call.
+TINY_PRODUCT = 1 << 13
 # Below this many elements one kernel is faster than two, however few blocks it has.
 SPLIT_MINIMUM = 1 << 16
 # Elements of a row that one block still reads efficiently after a split.
@@ -151,10 +153,13 @@ def _at(c: g.Contract, axis: int, at: int) -> g.Contract:
 
 
 def is_small(c: g.Contract, arch: Arch) -> bool:
-    """Whether a GPU's library would leave most multiprocessors idle, the others in a long sum."""
+    """Whether a GPU's library would leave most multiprocessors idle, the others in a long sum; or
+    calling a CPU's takes longer than a loop."""
     depth = prod(c.reduced)
+    if arch.kind == "cpu":
+        return c.size * depth <= TINY_PRODUCT
     few = c.size <= SMALL_RESULT and c.size * depth <= SMALL_PRODUCT
-    return arch.kind == "cuda" and few and depth >= LONG_SUM
+    return few and depth >= LONG_SUM
 
 
 def is_depthwise(c: g.Contract, arch: Arch) -> bool:

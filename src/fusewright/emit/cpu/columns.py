@@ -23,6 +23,7 @@ from .folds import (
 )
 from .loops import (
     for_loop,
+    is_fixed,
     is_parallel,
     loop_type,
     nest,
@@ -159,9 +160,12 @@ class _Columns:
             write_point(phase, (), "", env, self.out)
 
     def _with_row_values(self, phase: Phase, kept: Mapping[str, Kept], env: Env) -> Env:
-        """Computes what is the same for all columns before their loop, for each lane."""
-        names = [n for n, k in kept.items() if k.cols]
-        found = {e: env.names.fresh(n) for e, n in row_values(phase, names).items()}
+        """Computes what is the same for all columns before their loop, for each lane or for all."""
+        every = row_values(phase, [n for n, k in kept.items() if k.cols])
+        lanes = self.kernel.rows[-1:]
+        fixed = {e: n for e, n in every.items() if is_fixed(e, lanes)}
+        env = env.with_loaded({e: name_value(n, e, env, self.out) for e, n in fixed.items()})
+        found = {e: env.names.fresh(n) for e, n in every.items() if e not in fixed}
         if not found:
             return env
         for e, name in found.items():

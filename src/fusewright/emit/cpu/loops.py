@@ -83,13 +83,13 @@ def with_fixed(bodies: Sequence[Expr], inner: Collection[Var], env: Env, out: Wr
         if e in seen or e in env.loaded or isinstance(e, Guarded):
             continue
         seen.add(e)
-        if isinstance(e, Apply) and _is_fixed(e, inner) and is_worth_a_name(e):
+        if isinstance(e, Apply) and is_fixed(e, inner) and is_worth_a_name(e):
             found[e] = f"{e.op}_1"
             continue
         stack.extend(reversed(e.operands))
         if isinstance(e, Load):
             name = f"{env.pointers[e.buffer]}_at"
-            found |= {x: name for x, _ in e.indirect if _is_fixed(x, inner)}
+            found |= {x: name for x, _ in e.indirect if is_fixed(x, inner)}
     return env.with_loaded({x: name_value(name, x, env, out) for x, name in found.items()})
 
 
@@ -98,7 +98,8 @@ def is_worth_a_name(e: Expr) -> bool:
     return any(isinstance(x, Apply) and OPS[x.op].cost >= WORTH_A_NAME for x in walk(e))
 
 
-def _is_fixed(e: Expr, inner: Collection[Var]) -> bool:
+def is_fixed(e: Expr, inner: Collection[Var]) -> bool:
+    """Whether a value is the same for all of the loops over `inner`."""
     first: dict[Index, Index] = {v: const(0) for v in inner}
     return substitute(e, first) == e and not any(isinstance(x, Ref) for x in walk(e))
 
