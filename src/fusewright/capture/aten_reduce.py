@@ -283,7 +283,7 @@ def cosine_similarity(a: Node, b: Node, dim: int = 1, eps: float = 1e-8) -> Node
     """`sum(a b) / (max(|a|, eps) max(|b|, eps))` along `dim`."""
 
     def formula(x: Node, y: Node) -> Node:
-        axes = (axis_of(len(x.shape), dim),)
+        axes = shape_axes(len(x.shape), dim)
         sizes = [maximum(sqrt(g.reduce("sum", mul(v, v), axes)), eps) for v in (x, y)]
         scaled = [div(v, spread(s, axes, v)) for v, s in zip((x, y), sizes, strict=True)]
         return g.reduce("sum", mul(*scaled), axes)
