@@ -62,7 +62,8 @@ TAKE_NUMBERS = frozenset(
 
 # Operators that neither decompose nor lower: ATen's own kernels are the better call, because the
 # parts would be slower (attention, recurrent layers, resampling) or draw other random numbers, or
-# torch's parts are wrong (multilabel_margin_loss counts what follows the first -1, torch 2.13).
+# torch's parts are wrong (multilabel_margin_loss counts what follows the first -1, torch 2.13) or
+# less accurate (index_add as index_put rounds to 16 bits at every addition).
 KEPT_CALLS: tuple[str, ...] = (
     "aten.dropout.default",
     "aten.native_dropout.default",
@@ -83,6 +84,7 @@ KEPT_CALLS: tuple[str, ...] = (
     "aten._upsample_bilinear2d_aa.vec",
     "aten._upsample_bicubic2d_aa.vec",
     "aten.col2im.default",
+    "aten.index_add.default",
     "aten.ctc_loss.IntList",
     "aten.ctc_loss.Tensor",
     "aten.cdist.default",
