@@ -152,8 +152,13 @@ def environment_prefix(variables: Mapping[str, object]) -> list[str]:
 
 def verifier_variables(folder: Path) -> dict[str, object]:
     """Extensions are built in a folder of their own, so that no stale binary is taken, and waiting
-    threads sleep: spinning ones would starve each other on a busy machine."""
-    return {"TORCH_EXTENSIONS_DIR": folder / "extensions", "OMP_WAIT_POLICY": "PASSIVE"}
+    threads sleep: spinning ones would starve each other on a busy machine. Small blocks come from
+    glibc's heap: those that a thread keeps for itself are not filled (guard.poison_host_memory)."""
+    return {
+        "TORCH_EXTENSIONS_DIR": folder / "extensions",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0",
+    }
 
 
 class Nursery:
