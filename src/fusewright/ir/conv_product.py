@@ -49,7 +49,7 @@ class ConvShape:
         return (self.images, *rows, *self.outer)
 
     @property
-    def strides(self) -> Ints:
+    def result_strides(self) -> Ints:
         """Of the product in memory: phases lie between the places, as in what is made of them."""
         steps = self.phases or (1,) * len(self.outer)
         whole = (*self.shape[:2], *(n * s for n, s in zip(self.outer, steps, strict=True)))

@@ -215,7 +215,7 @@ def _plan_product(c: g.Contract, w: ConvShape, view: View) -> CallPlan:
     operands = (_dense(t, view) for t in (c.a, c.b))
     args = (*operands, w.outer, w.taps, w.stride, w.before, w.dilation, w.phases)
     function = EXACT_CONV_PRODUCT if c.family == "exact convolution" else CONV_PRODUCT
-    return CallPlan(function, args, (), w.strides, node_flops(c), (_describe(c),))
+    return CallPlan(function, args, (), w.result_strides, node_flops(c), (_describe(c),))
 
 
 def _dense(x: g.Node, view: View) -> Operand:

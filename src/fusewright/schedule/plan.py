@@ -237,8 +237,8 @@ def returned_view(plan: Plan, node: g.Node) -> Operand:
             strides.get(v, w) if isinstance(v, Var) else w
             for v, w in zip(node.axes, wanted, strict=True)
         )
-        resident = isinstance(base, g.Input | g.Extern) or base in plan.contracts
-        resident = resident or (has_name(base) and node.size < base.size)
+        part = has_name(base) and node.size < base.size
+        resident = isinstance(base, g.Input | g.Extern) or base in plan.contracts or part
         if resident and mine == wanted:
             return Operand(base, node.shape, mine, offset)
     return Operand(node, node.shape, plan.strides(node))

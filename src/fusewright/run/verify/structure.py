@@ -332,7 +332,7 @@ def flow(
     if watch == "all":
         cut = [path for path in expected["outputs"] if path not in got["outputs"]]
         found += [failed(f"output{path}", "no gradient flows back from it") for path in cut]
-    if watch != "all":
+    else:
         why = f", where only {watch} require one"
         found = [f if f["ok"] else f | {"reason": f["reason"] + why} for f in found]
     return found
